@@ -1,0 +1,454 @@
+"""
+The command line: the only place that prints and exits.
+
+Exit codes: 0 all good, 1 broken, 2 usage, 3 finished but some videos could not be fully decoded,
+130 and 143 stopped by Ctrl-C and SIGTERM.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipeline.errors import InputError, PipelineError
+
+if TYPE_CHECKING:
+    from pipeline.config import RunOptions
+
+BROKEN, USAGE, SOME_FAILED = 1, 2, 3
+
+app = typer.Typer(
+    help="Videos and image sequences to labelled rows in Parquet.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Videos = Annotated[
+    list[str],
+    typer.Argument(
+        help="Files, folders, globs, lists (.csv, .parquet, .txt), folders of numbered images.",
+        show_default=False,
+    ),
+]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Results folder.", show_default=False)]
+RecognizerName = Annotated[
+    str, typer.Option(help="A bundled recognizer, or the folder of a saved one.")
+]
+BackboneName = Annotated[
+    str | None,
+    typer.Option(help="timm name, local-dir:PATH, or random:NAME for untrained weights."),
+]
+Weights = Annotated[
+    Path | None, typer.Option(help="Safetensors file with the weights of the backbone.")
+]
+Tap = Annotated[
+    str | None, typer.Option(help="Module of the backbone to read, such as blocks.4.")
+]
+Grid = Annotated[
+    int | None, typer.Option(help="Keep where things are: pool to GRID × GRID cells.", min=1)
+]
+SampleFps = Annotated[
+    float | None,
+    typer.Option(help="Frames a second of video: those displayed at k / SAMPLE_FPS seconds."),
+]
+Every = Annotated[int | None, typer.Option(help="Every n-th frame instead; 1 takes all.", min=1)]
+ClipSeconds = Annotated[
+    float | None, typer.Option(help="Length of a clip in seconds; 0 makes one clip a shot.")
+]
+StrideSeconds = Annotated[
+    float | None,
+    typer.Option(help="From clip to clip in seconds; by default the length of a clip."),
+]
+ImageFps = Annotated[float | None, typer.Option(help="Images a second of image sequences.")]
+Frames = Annotated[bool, typer.Option("--frames", help="Also write one row a sampled frame.")]
+Embeddings = Annotated[
+    bool, typer.Option("--embeddings", help="Also write the pooled state of each clip.")
+]
+Features = Annotated[
+    Path | None, typer.Option(help="Folder of the feature store; by default OUT/features.")
+]
+DeviceName = Annotated[str, typer.Option("--device", help="auto, cpu, or cuda.")]
+PrecisionName = Annotated[
+    str, typer.Option("--precision", help="auto, float32, bfloat16, or float16 (CUDA).")
+]
+BatchSize = Annotated[int, typer.Option(help="Frames a batch; 0 chooses by device.", min=0)]
+ReaderOption = Annotated[
+    str, typer.Option("--reader", help="Reader to try first: auto, decord, opencv, or pyav.")
+]
+Workers = Annotated[int, typer.Option(help="Decode processes; 0 is one a core.", min=0)]
+FrameTimeout = Annotated[
+    float, typer.Option(help="Seconds without a new frame after which a decoder is killed.")
+]
+VideoTimeout = Annotated[
+    float, typer.Option(help="Seconds that one attempt at one file or segment may take.")
+]
+MaxPixels = Annotated[int, typer.Option(help="Pixels a frame; larger ones are refused.")]
+MaxVideoSeconds = Annotated[
+    float, typer.Option(help="Length in seconds above which a video is refused.")
+]
+DecodeMemory = Annotated[
+    int, typer.Option(help="Memory in MiB that one decode process may take.", min=64)
+]
+FullHash = Annotated[
+    bool, typer.Option("--full-hash", help="Fingerprint whole files, not blocks of them.")
+]
+Fresh = Annotated[
+    bool, typer.Option("--fresh", help="Delete the results and features in OUT first.")
+]
+Wait = Annotated[
+    bool, typer.Option("--wait", help="Wait for another run on the same results folder.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+
+
+@app.callback(invoke_without_command=True)
+def _main(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        import importlib.metadata
+
+        sys.stdout.write(importlib.metadata.version("clipline") + "\n")
+        raise typer.Exit
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    del context
+
+
+def _options(values: dict[str, Any]) -> RunOptions:
+    """Gather the options of a command, by the names of its parameters."""
+    from pipeline.config import (
+        ClipWindows,
+        DecodeOptions,
+        EncodeOptions,
+        RunOptions,
+        Sampling,
+    )
+
+    get = values.get
+    sampling = None
+    if get("sample_fps") is not None or get("every") is not None:
+        sampling = Sampling(fps=get("sample_fps"), every=get("every"))
+    clips = None
+    if get("clip_seconds") is not None or get("stride_seconds") is not None:
+        clips = ClipWindows(get("clip_seconds") or None, get("stride_seconds"))
+    text = {name: str(get(name)) if get(name) else None for name in ("weights", "features")}
+    return RunOptions(
+        recognizer=get("recognizer"),
+        backbone=get("backbone"),
+        tap=get("tap"),
+        grid=get("grid"),
+        sampling=sampling,
+        clips=clips,
+        frames=get("frames", False),
+        embeddings=get("embeddings", False),
+        image_fps=get("image_fps"),
+        full_hash=get("full_hash", False),
+        wait=get("wait", False),
+        decode=DecodeOptions(
+            reader=_one_of("reader", values["reader"], ("auto", "decord", "opencv", "pyav")),
+            workers=values["workers"],
+            frame_timeout_seconds=values["frame_timeout"],
+            video_timeout_seconds=values["video_timeout"],
+            max_pixels=values["max_pixels"],
+            max_video_seconds=values["max_video_seconds"],
+            memory_bytes=values["decode_memory"] << 20,
+        ),
+        encode=EncodeOptions(
+            device=_one_of("device", values["device"], ("auto", "cpu", "cuda")),
+            precision=_one_of(
+                "precision", values["precision"], ("auto", "float32", "bfloat16", "float16")
+            ),
+            batch_size=values["batch_size"],
+        ),
+        **text,
+    )
+
+
+def _one_of(name: str, value: str, choices: tuple[str, ...]) -> Any:
+    from pipeline.errors import OptionError
+
+    if value not in choices:
+        raise OptionError(f"--{name} must be one of {', '.join(choices)}, got {value}")
+    return value
+
+
+@app.command()
+def run(
+    videos: Videos,
+    out: Out,
+    recognizer: RecognizerName = "camera-motion",
+    backbone: BackboneName = None,
+    weights: Weights = None,
+    sample_fps: SampleFps = None,
+    every: Every = None,
+    clip_seconds: ClipSeconds = None,
+    stride_seconds: StrideSeconds = None,
+    image_fps: ImageFps = None,
+    frames: Frames = False,
+    embeddings: Embeddings = False,
+    features: Features = None,
+    device: DeviceName = "auto",
+    precision: PrecisionName = "auto",
+    batch_size: BatchSize = 0,
+    reader: ReaderOption = "auto",
+    workers: Workers = 0,
+    frame_timeout: FrameTimeout = 20.0,
+    video_timeout: VideoTimeout = 900.0,
+    max_pixels: MaxPixels = 200_000_000,
+    max_video_seconds: MaxVideoSeconds = 172_800.0,
+    decode_memory: DecodeMemory = 4096,
+    full_hash: FullHash = False,
+    fresh: Fresh = False,
+    wait: Wait = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Label videos: clips, segments and frames as rows in OUT, whatever state the files are in.
+
+    The same command again does only what is missing.
+    """
+    _run_and_leave(videos, out, _options(locals()), fresh=fresh, as_json=as_json, quiet=quiet)
+
+
+@app.command("features")
+def features_command(
+    videos: Videos,
+    out: Out,
+    backbone: Annotated[
+        str, typer.Option(help="timm name, local-dir:PATH, or random:NAME for untrained weights.")
+    ],
+    weights: Weights = None,
+    tap: Tap = None,
+    grid: Grid = None,
+    sample_fps: SampleFps = None,
+    every: Every = None,
+    image_fps: ImageFps = None,
+    features: Features = None,
+    device: DeviceName = "auto",
+    precision: PrecisionName = "auto",
+    batch_size: BatchSize = 0,
+    reader: ReaderOption = "auto",
+    workers: Workers = 0,
+    frame_timeout: FrameTimeout = 20.0,
+    video_timeout: VideoTimeout = 900.0,
+    max_pixels: MaxPixels = 200_000_000,
+    max_video_seconds: MaxVideoSeconds = 172_800.0,
+    decode_memory: DecodeMemory = 4096,
+    full_hash: FullHash = False,
+    fresh: Fresh = False,
+    wait: Wait = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Only fill the feature store: one row of features a sampled frame."""
+    values = {**locals(), "recognizer": None}
+    if sample_fps is None and every is None:
+        values["sample_fps"] = 8.0
+    _run_and_leave(videos, out, _options(values), fresh=fresh, as_json=as_json, quiet=quiet)
+
+
+def _run_and_leave(
+    videos: list[str], out: Path, options: RunOptions, *, fresh: bool, as_json: bool, quiet: bool
+) -> None:
+    from flows import console
+    from flows.launch import Stopped, leave, run_once
+
+    if fresh:
+        _delete_results(out)
+    try:
+        outcome = run_once(
+            videos,
+            out,
+            options,
+            lambda pipeline: console.watch(pipeline, quiet=quiet or as_json),
+        )
+    except Stopped as stopped:
+        console.print_error(
+            "stopped; what is finished stays. The same command goes on from there."
+        )
+        leave(stopped.exit_code)
+        return
+    code = _conclude(out, outcome.failures, as_json=as_json, quiet=quiet)
+    sys.stdout.flush()
+    leave(code)
+
+
+def _delete_results(out: Path) -> None:
+    import shutil
+
+    from pipeline.files import exclusive
+    from pipeline.results import SCHEMAS
+
+    if not out.exists():
+        return
+    with exclusive(out / ".lock", f"results folder {out}"):
+        for name in (*SCHEMAS, "features"):
+            shutil.rmtree(out / name, ignore_errors=True)
+        for name in ("run.json", "report.html"):
+            (out / name).unlink(missing_ok=True)
+
+
+def _conclude(out: Path, failures: int, *, as_json: bool, quiet: bool) -> int:
+    """Print how a run ended, and give its exit code."""
+    from flows import console
+    from pipeline.results import load, read_run
+
+    summary = read_run(out)
+    videos = load(out, "videos")
+    statuses = videos.status.value_counts().to_dict()
+    bad = int((videos.status != "ok").sum())
+    if as_json:
+        said = {**summary, "statuses": {str(k): int(v) for k, v in statuses.items()}}
+        sys.stdout.write(json.dumps(said, indent=2) + "\n")
+    elif not quiet:
+        _print_summary(out, summary, statuses)
+    if failures:
+        console.print_error(f"{failures} shards failed: {summary['failures'][0]}")
+        console.print_error("Nothing else is lost. The same command tries them again.")
+        return BROKEN
+    if bad and not quiet and not as_json:
+        console.print_error(
+            f"{bad} of {len(videos)} videos could not be fully decoded: clipline inspect {out} --failures"
+        )
+    return SOME_FAILED if bad else 0
+
+
+def _print_summary(out: Path, summary: dict[str, Any], statuses: dict[str, int]) -> None:
+    from flows.console import print_line
+
+    counts, seconds = summary["counts"], summary["timings_seconds"]["run"]
+    found = ", ".join(f"{count} {status}" for status, count in sorted(statuses.items()))
+    again = f" ({counts['videos_skipped']} were done before)" if counts["videos_skipped"] else ""
+    print_line(f"{counts['videos_total']} videos{again}: {found}")
+    print_line(
+        f"{counts['clips']} new clips; {counts['frames_encoded']} frames encoded, "
+        f"{counts['frames_reused']} reused, in {seconds:.1f} s"
+    )
+    others = len(summary.get("configurations", {})) - 1
+    if others:
+        print_line(
+            f"{out} also holds rows of {others} other configurations, told apart by config_id; "
+            "pipeline.results.load reads the newest"
+        )
+    print_line(f"rows: {out / 'clips'}   page: {out / 'report.html'}")
+
+
+@app.command()
+def inspect(
+    out: Annotated[Path, typer.Argument(help="Results folder.", show_default=False)],
+    failures: Annotated[
+        bool, typer.Option("--failures", help="List the videos that were not fully decoded.")
+    ] = False,
+    rows: Annotated[int, typer.Option(help="Rows of clips to print.", min=0)] = 5,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a results folder holds: counts, labels, failures, a few rows."""
+    from flows.console import print_line, print_table
+    from pipeline.results import load, read_run
+
+    run_ = read_run(out)
+    videos, clips = load(out, "videos"), load(out, "clips")
+    bad = videos[videos.status != "ok"]
+    counted = clips.groupby("label").size().sort_values(ascending=False)
+    if as_json:
+        said = {
+            "config_id": run_["config_id"],
+            "videos": len(videos),
+            "statuses": {str(k): int(v) for k, v in videos.status.value_counts().items()},
+            "clips": len(clips),
+            "labels": {str(k): int(v) for k, v in counted.items()},
+            "failures": bad[["video", "status", "error"]].to_dict("records"),
+        }
+        sys.stdout.write(json.dumps(said, indent=2) + "\n")
+        return
+    seconds = float(videos.duration_seconds.fillna(0).sum())
+    print_line(f"{len(videos)} videos, {seconds / 3600:.2f} hours; {len(clips)} clips")
+    if failures:
+        print_table(
+            ["video", "status", "error"],
+            [[v.video, v.status, v.error or ""] for v in bad.itertuples()],
+        )
+        return
+    if len(counted):
+        print_line()
+        most = counted.iloc[0]
+        bars = [[str(k), str(v), "█" * max(1, round(40 * v / most))] for k, v in counted.items()]
+        print_table(["label", "clips", ""], bars)
+    if len(bad):
+        print_line()
+        counts = bad.status.value_counts()
+        print_table(["status", "videos"], [[str(k), str(v)] for k, v in counts.items()])
+        print_line(f"clipline inspect {out} --failures lists them")
+    if len(clips) and rows:
+        print_line()
+        shown = ["video", "start_seconds", "end_seconds", "label", "score"]
+        print_table(
+            shown,
+            [
+                [r.video, f"{r.start_seconds:.2f}", f"{r.end_seconds:.2f}", r.label, f"{r.score:.2f}"]
+                for r in clips.head(rows).itertuples()
+            ],
+        )
+
+
+@app.command()
+def recognizers(
+    folder: Annotated[
+        Path | None, typer.Argument(help="A saved recognizer; by default the bundled ones.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show which recognizers are bundled, or what the folder of one holds."""
+    from flows.console import print_line, print_table
+    from pipeline.temporal.recognizer import DESCRIPTION, bundled_recognizers, find_recognizer
+
+    names = [str(folder)] if folder else bundled_recognizers()
+    found = [json.loads((find_recognizer(name) / DESCRIPTION).read_text()) for name in names]
+    if as_json:
+        sys.stdout.write(json.dumps(found, indent=2) + "\n")
+        return
+    for said in found:
+        print_line(said["name"])
+        cell = said["temporal"]["cell"]
+        facts = [
+            ["labels", ", ".join(said["labels"])],
+            ["sampling", json.dumps(said["sampling"])],
+            ["clips", json.dumps(said["clips"])],
+            ["backbone", f"{said['backbone']['name']}, weights {said['backbone']['weights_hash']}"],
+            ["temporal model", f"{cell}, {said['temporal']['layers']} × {said['temporal']['size']}"],
+            *([key, json.dumps(value)] for key, value in said["notes"].items()),
+        ]
+        print_table(["", ""], facts)
+
+
+def main() -> None:
+    """Run the command line, and turn what the user can mend into a message and an exit code."""
+    try:
+        app(standalone_mode=False)
+    except typer.Exit as ended:
+        sys.exit(ended.exit_code)
+    except typer.Abort:
+        sys.exit(130)
+    except InputError as error:
+        sys.stderr.write(f"clipline: {error}\n")
+        sys.exit(USAGE)
+    except PipelineError as error:
+        sys.stderr.write(f"clipline: {error}\n")
+        sys.exit(BROKEN)
+    except Exception as error:
+        if hasattr(error, "show"):  # typer's own complaint about usage
+            error.show()
+            sys.exit(USAGE)
+        raise
+
+
+if __name__ == "__main__":
+    main()

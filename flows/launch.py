@@ -1,0 +1,178 @@
+"""
+Run the flow from the command line: server, pipeline and flow together, and a clean end for each.
+
+The server starts while the networks load. Should it not start, or die for good, the data goes on
+without a run history.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flows.server import EmbeddedServer, embedded_api, request, state_folder
+from pipeline.config import RunOptions
+from pipeline.errors import MachineError
+
+logger = logging.getLogger(__name__)
+
+DRAIN_SECONDS = 5.0
+"""How long the end of a run waits for its history to be stored."""
+
+
+class Stopped(BaseException):
+    """The user, or the system, asked to stop."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(f"stopped by signal {signal_number}")
+        self.exit_code = 128 + signal_number
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended."""
+
+    failures: int
+    """Shards that failed for good."""
+    flow_run_id: str | None
+
+
+@contextlib.contextmanager
+def stop_on_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """Turn SIGINT and SIGTERM into `Stopped`, after calling `stop`, which must not wait."""
+
+    def handle(number: int, frame: object) -> None:
+        signal.signal(number, signal.SIG_IGN)
+        stop()
+        raise Stopped(number)
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def run_once(
+    sources: list[str],
+    out: Path,
+    options: RunOptions,
+    watch: Callable[[Any], contextlib.AbstractContextManager[None]],
+) -> Outcome:
+    """
+    Process videos once, as a flow run.
+
+    Args:
+        sources: files, folders, globs, lists.
+        out: results folder.
+        options: of the run.
+        watch: shows the progress of a pipeline while it is entered.
+
+    Raises:
+        InputError: something that was given cannot be used.
+        Stopped: a signal came.
+    """
+    state = state_folder()
+    state.mkdir(parents=True, exist_ok=True)
+    with embedded_api(state) as server:
+        # Only now: Prefect reads the environment when it is imported.
+        from flows.tasks import run_key, workshop
+
+        key = run_key(str(out), options.to_json())
+        with workshop.opened(key, out, options) as pipeline:
+
+            def stop() -> None:
+                workshop.stopping.set()
+                pipeline.pool.kill()
+
+            with stop_on_signals(stop), watch(pipeline):
+                if _ready(server):
+                    return _run_flow(server, sources, out, options)
+                return _run_plain(pipeline, sources)
+
+
+def _ready(server: EmbeddedServer | None) -> bool:
+    if server is None:
+        return True
+    try:
+        server.wait_until_ready()
+    except MachineError as error:
+        logger.warning("%s; going on without a run history", error)
+        return False
+    threading.Thread(target=_tidy, args=(server,), name="tidy", daemon=True).start()
+    return True
+
+
+def _tidy(server: EmbeddedServer) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        server.tidy()
+
+
+def _run_flow(
+    server: EmbeddedServer | None, sources: list[str], out: Path, options: RunOptions
+) -> Outcome:
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+    from flows.process_folder import process_folder
+    from pipeline.results import read_run
+
+    # nobody listens for heartbeats here, and ending their thread costs a second
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        ended = process_folder(sources, str(out), options.to_json(), return_state=True)
+    error = None if ended.is_completed() else ended.result(raise_on_failure=False)
+    summary = read_run(out)
+    if isinstance(error, BaseException) or not summary:
+        raise error if isinstance(error, BaseException) else MachineError(str(ended.message))
+    if server is not None:
+        _drain(server, summary["flow_run_id"], summary["counts"]["shards"])
+    return Outcome(len(summary["failures"]), summary["flow_run_id"])
+
+
+def _run_plain(pipeline: Any, sources: list[str]) -> Outcome:
+    from pipeline.process import run, summarize
+    from pipeline.report import write_report
+    from pipeline.results import write_run
+    from pipeline.sources import find_videos
+
+    chosen = pipeline.options
+    videos = find_videos(sources, image_fps=chosen.image_fps, full_hash=chosen.full_hash)
+    failures = run(pipeline, videos)
+    write_run(pipeline.out, summarize(pipeline, sources, failures, None))
+    write_report(pipeline.out)
+    return Outcome(len(failures), None)
+
+
+def _drain(server: EmbeddedServer, flow_run_id: str, shards: int) -> None:
+    """Wait a little until the history of the run is stored."""
+    from prefect.events.worker import EventsWorker
+
+    end = time.monotonic() + DRAIN_SECONDS
+    drained = threading.Thread(target=EventsWorker.drain_all, daemon=True)
+    drained.start()
+    drained.join(DRAIN_SECONDS)
+    final = {"type": {"any_": ["COMPLETED", "FAILED", "CRASHED", "CANCELLED"]}}
+    body = {"flow_runs": {"id": {"any_": [flow_run_id]}}, "task_runs": {"state": final}}
+    while time.monotonic() < end:
+        with contextlib.suppress(OSError, ValueError):
+            if request(server.url + "/task_runs/count", body) >= shards * 3:
+                return
+        time.sleep(0.1)
+
+
+def leave(code: int) -> None:
+    """
+    End the process at once.
+
+    Prefect's threads would hold it for minutes where the server is gone.
+    """
+    logging.shutdown()
+    os._exit(code)

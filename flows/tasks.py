@@ -1,0 +1,127 @@
+"""
+Prefect tasks: one for a shard, and inside it one for each stage, in the same process.
+
+Frames never leave the process that decoded them. Each stage is a run of its own, retried with growing
+pauses; what is handed on is quoted, so that Prefect neither copies nor hashes nor stores it.
+"""
+
+import contextlib
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.tasks import Task, exponential_backoff
+from prefect.utilities.annotations import quote
+
+from pipeline.config import RunOptions, fingerprint
+from pipeline.errors import InputError, VideoError
+from pipeline.files import exclusive
+from pipeline.process import Decoded, Pipeline, open_pipeline
+from pipeline.records import FrameFeatures, Shard
+from pipeline.results import VideoRows
+
+
+class Workshop:
+    """The pipelines of this process: loading one costs seconds, so all shards share it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._pipelines: dict[str, Pipeline] = {}
+        self.stopping = threading.Event()
+
+    @contextlib.contextmanager
+    def opened(self, key: str, out: Path, options: RunOptions) -> Iterator[Pipeline]:
+        """Open a pipeline and hold its results folder; one that is open already is shared."""
+        if key in self._pipelines:
+            yield self._pipelines[key]
+            return
+        with exclusive(out / ".lock", f"results folder {out}", wait=options.wait):
+            with open_pipeline(out, options) as pipeline:
+                self._pipelines[key] = pipeline
+                try:
+                    yield pipeline
+                finally:
+                    del self._pipelines[key]
+
+    def get(self, key: str, out: str, options: dict[str, Any]) -> Pipeline:
+        """Find a pipeline, or open it: in a worker of another machine nobody has yet."""
+        with self._lock:
+            if key not in self._pipelines:
+                self._pipelines[key] = open_pipeline(Path(out), RunOptions.from_json(options))
+            return self._pipelines[key]
+
+
+workshop = Workshop()
+"""One a process; Ray workers import this module and so have their own."""
+
+
+def run_key(out: str, options: dict[str, Any]) -> str:
+    """Name a run among those of this process."""
+    return fingerprint(out, options)
+
+
+async def worth_retrying(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
+    """Tell failures of the machine, which may pass, from those that another attempt repeats."""
+    if workshop.stopping.is_set():
+        return False
+    try:
+        await state.result(raise_on_failure=True)  # type: ignore[misc]
+    except (InputError, VideoError, ValueError, TypeError):
+        return False
+    except Exception:  # anything else may have been the machine
+        return True
+    return False
+
+
+STAGE: dict[str, Any] = {
+    "persist_result": False,
+    "cache_policy": NO_CACHE,
+    "retries": 3,
+    "retry_delay_seconds": exponential_backoff(1),
+    "retry_jitter_factor": 0.5,
+    "retry_condition_fn": worth_retrying,
+    "log_prints": False,
+}
+
+
+@task(name="decode", **STAGE)
+def decode(pipeline: Pipeline, shard: Shard) -> Decoded:
+    """Decode the segments of a shard into shared memory."""
+    return pipeline.decode(shard)
+
+
+@task(name="encode", **STAGE)
+def encode(pipeline: Pipeline, decoded: Decoded) -> list[FrameFeatures]:
+    """Encode the frames of a shard, and keep the features."""
+    return pipeline.encode(decoded)
+
+
+@task(name="recognize", **STAGE)
+def recognize(pipeline: Pipeline, shard: Shard, features: Sequence[FrameFeatures]) -> list[VideoRows]:
+    """Label clips and frames."""
+    return pipeline.recognize(shard, features)
+
+
+@task(name="write", **STAGE)
+def write(pipeline: Pipeline, rows: Sequence[VideoRows]) -> int:
+    """Write the rows of a shard: with that it is done."""
+    return pipeline.write(rows)
+
+
+@task(name="process-shard", persist_result=False, cache_policy=NO_CACHE)
+def process_shard(key: str, out: str, options: dict[str, Any], shard: Shard) -> int:
+    """Take one shard the whole way, stage after stage in this process."""
+    pipeline = workshop.get(key, out, options)
+    features: list[FrameFeatures] = []
+    if shard.segments:
+        decoded = decode(quote(pipeline), quote(shard))
+        try:
+            features = encode(quote(pipeline), quote(decoded))
+        finally:
+            pipeline.release(decoded)
+    rows = recognize(quote(pipeline), quote(shard), quote(features))
+    return write(quote(pipeline), quote(rows))

@@ -1,0 +1,1 @@
+"""Recognizers that ship with Clipline, and the scripts that made them."""

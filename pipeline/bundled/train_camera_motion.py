@@ -1,0 +1,255 @@
+"""
+Train the bundled recognizer `camera-motion` on drawn footage alone.
+
+    python -m pipeline.bundled.train_camera_motion
+
+Everything is drawn as it is needed, from one seed; nothing is read. The result is written to
+`pipeline/bundled/camera_motion`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset
+
+from pipeline.bundled.drawing import IGNORED, LABELS, Grey, draw_scene
+from pipeline.bundled.shots import draw_sequence
+from pipeline.config import ClipWindows, Sampling, TemporalOptions
+from pipeline.encode.pairs import HEIGHT, WIDTH, PairNetwork, pairs_backbone
+from pipeline.temporal.models import TemporalModel
+from pipeline.temporal.recognizer import BackboneSpec, CutSpec, Recognizer, save_recognizer
+
+STEPS = 6000
+SAMPLE_FPS = 8.0
+CLIP_SECONDS = 2.0
+FRAMES = 16
+SEQUENCES = 32
+SCENES = 48
+BATCHES_A_POOL = 150
+"""Batches drawn from one set of scenes before another is drawn."""
+OPTIONS = TemporalOptions(cell="gru", layers=1, size=64, pooling="mean")
+MIRRORED = np.array([0, 2, 1, 3, 4, 5, 6, 8, 7])
+"""Labels as seen in a mirror."""
+TEST_SEED = 1_000_000
+
+Batch = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+class Drawn(Dataset[Batch]):
+    """Batches of drawn sequences: number i is the same whoever draws it."""
+
+    def __init__(self, seed: int, batches: int) -> None:
+        self.seed, self.batches = seed, batches
+        self._pool: tuple[int, list[Grey]] = (-1, [])
+
+    def __len__(self) -> int:
+        return self.batches
+
+    def __getitem__(self, number: int) -> Batch:
+        cv2.setNumThreads(1)
+        pool = number // BATCHES_A_POOL
+        if self._pool[0] != pool:
+            rng = np.random.default_rng([self.seed, 0, pool])
+            self._pool = (pool, [draw_scene(rng) for _ in range(SCENES)])
+        rng = np.random.default_rng([self.seed, 1, number])
+        drawn = [
+            draw_sequence(rng, self._pool[1], FRAMES, (HEIGHT, WIDTH)) for _ in range(SEQUENCES)
+        ]
+        pictures = np.stack([sequence.pictures for sequence in drawn])
+        labels = np.stack([sequence.labels for sequence in drawn])
+        if rng.random() < 0.5:
+            pictures = pictures[:, :, :, ::-1].copy()
+            labels = np.where(labels == IGNORED, IGNORED, MIRRORED[np.maximum(labels, 0)])
+        shots = np.stack([sequence.shot for sequence in drawn])
+        clear = np.array([not sequence.dissolve for sequence in drawn])
+        return (
+            torch.from_numpy(pictures),
+            torch.from_numpy(labels),
+            torch.from_numpy(shots),
+            torch.from_numpy(clear),
+        )
+
+
+class CameraMotion(nn.Module):
+    """The pair network and the temporal model, trained together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = PairNetwork()
+        self.temporal = TemporalModel(self.backbone.feature_size, len(LABELS), OPTIONS)
+        with torch.no_grad():
+            self.temporal.inputs.scale[-1] = 0.0  # the logit of a cut says nothing of movement
+
+    def features(self, pictures: Tensor) -> Tensor:
+        """Encode (S, T, H, W, 3) uint8 to (S, T, D); the first frame is paired with itself."""
+        x = pictures.permute(0, 1, 4, 2, 3).float() / 255
+        pairs = torch.cat([torch.cat([x[:, :1], x[:, :-1]], dim=1), x], dim=2)
+        pairs = pairs.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        encoded: Tensor = self.backbone(pairs)
+        return encoded.unflatten(0, x.shape[:2])
+
+
+def rows_of_shots(features: Tensor, labels: Tensor, shots: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Make a row of every shot: features (R, T, D), labels (R, T), and which frames count (R, T)."""
+    rows, truth, masks = [], [], []
+    for number in range(int(shots.max()) + 1):
+        here = shots == number  # (S, T)
+        # the first frame of a shot was paired with another shot, or with itself
+        first = here & ~functional.pad(here[:, :-1], (1, 0))
+        some = here.sum(1) > 1
+        rows.append(features[some])
+        truth.append(labels[some])
+        masks.append((here & ~first)[some])
+    return torch.cat(rows), torch.cat(truth), torch.cat(masks)
+
+
+def losses(model: CameraMotion, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute the losses of frames, clips, and cuts."""
+    pictures, labels, shots, clear = batch
+    features = model.features(pictures)
+    x, truth, mask = rows_of_shots(features, labels, shots)
+    logits = model.temporal(x, mask)
+    truth = torch.where(mask, truth, IGNORED)
+    frame_loss = functional.cross_entropy(logits.frames.transpose(1, 2), truth, ignore_index=IGNORED)
+    clip_truth = _agreed(truth)
+    clip_loss = functional.cross_entropy(logits.clips, clip_truth, ignore_index=IGNORED)
+    cut = (shots[:, 1:] != shots[:, :-1]).float()
+    counts = clear.unsqueeze(1).expand_as(cut)
+    cut_loss = functional.binary_cross_entropy_with_logits(
+        features[:, 1:, -1][counts], cut[counts]
+    )
+    return frame_loss, clip_loss, cut_loss
+
+
+def _agreed(truth: Tensor) -> Tensor:
+    """Give the label that all clear frames of a row share, IGNORED where they differ, (R,)."""
+    clear = truth != IGNORED
+    high = torch.where(clear, truth, -1).amax(1)
+    low = torch.where(clear, truth, len(LABELS)).amin(1)
+    return torch.where((high == low) & (clear.sum(1) >= 3), high, IGNORED)
+
+
+def train(steps: int, seed: int, workers: int) -> CameraMotion:
+    """Train on drawn batches; the result is the running average of the weights."""
+    torch.manual_seed(seed)
+    model = CameraMotion().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    average = copy.deepcopy(model)
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=3e-3, total_steps=steps, pct_start=0.1
+    )
+    loader = DataLoader(Drawn(seed, steps), batch_size=None, num_workers=workers)
+    begin = time.monotonic()
+    for step, batch in enumerate(loader):
+        model.train()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            parts = losses(model, batch)
+            loss = parts[0] + 0.5 * parts[1] + parts[2]
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        _follow(average, model, min(0.999, (1 + step) / (10 + step)))
+        if step % 100 == 0 or step + 1 == steps:
+            said = ", ".join(f"{p.item():.3f}" for p in parts)
+            print(f"{step:5d}  {said}  {time.monotonic() - begin:6.0f} s", flush=True)
+    return average.eval()
+
+
+@torch.no_grad()
+def _follow(average: nn.Module, model: nn.Module, decay: float) -> None:
+    for old, new in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
+        if old.dtype.is_floating_point:
+            old.lerp_(new, 1 - decay)
+        else:
+            old.copy_(new)
+
+
+@torch.inference_mode()
+def test(model: CameraMotion, batches: int, workers: int) -> dict[str, float]:
+    """Measure on drawn footage from another seed: clips, frames, and cuts."""
+    right = total = frame_right = frame_total = 0
+    hits = found = cuts = 0
+    model.eval()
+    for batch in DataLoader(Drawn(TEST_SEED, batches), batch_size=None, num_workers=workers):
+        pictures, labels, shots, clear = batch
+        features = model.features(pictures)
+        x, truth, mask = rows_of_shots(features, labels, shots)
+        logits = model.temporal(x, mask)
+        truth = torch.where(mask, truth, IGNORED)
+        agreed = _agreed(truth)
+        known = agreed != IGNORED
+        right += int((logits.clips.argmax(1) == agreed)[known].sum())
+        total += int(known.sum())
+        frame_right += int((logits.frames.argmax(2) == truth).sum())
+        frame_total += int((truth != IGNORED).sum())
+        cut = (shots[:, 1:] != shots[:, :-1])[clear]
+        said = (features[:, 1:, -1] > 0)[clear]
+        hits, found, cuts = hits + int((cut & said).sum()), found + int(said.sum()), cuts + int(cut.sum())
+    return {
+        "clips": total,
+        "clip_accuracy": right / total,
+        "frame_accuracy": frame_right / frame_total,
+        "cut_precision": hits / max(1, found),
+        "cut_recall": hits / max(1, cuts),
+        "cut_f1": 2 * hits / max(1, found + cuts),
+    }
+
+
+def as_recognizer(model: CameraMotion, notes: dict[str, object]) -> Recognizer:
+    """Make the trained networks a recognizer."""
+    backbone = pairs_backbone(model.backbone)
+    return Recognizer(
+        name="camera-motion",
+        labels=LABELS,
+        sampling=Sampling(fps=SAMPLE_FPS),
+        clips=ClipWindows(seconds=CLIP_SECONDS),
+        backbone=BackboneSpec(
+            name=backbone.name,
+            weights_hash=backbone.weights_hash,
+            feature_size=backbone.feature_size,
+            context=backbone.context,
+            precision="float32",
+        ),
+        temporal=OPTIONS,
+        model=model.temporal.eval(),
+        cut=CutSpec(feature=backbone.feature_size - 1),
+        notes=notes,
+    )
+
+
+def main() -> None:
+    """Train, test, and save."""
+    parser = argparse.ArgumentParser(description="Train camera-motion on drawn footage.")
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=1, help="processes that draw")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "camera_motion")
+    options = parser.parse_args()
+    model = train(options.steps, options.seed, options.workers)
+    measured = test(model, 60, options.workers)
+    print(json.dumps(measured, indent=2))
+    notes = {
+        "licence": "Apache-2.0",
+        "training": "footage drawn by pipeline/bundled/shots.py, nothing else",
+        "steps": options.steps,
+        "seed": options.seed,
+        "drawn_test": measured,
+    }
+    weights = {name: value.contiguous() for name, value in model.backbone.state_dict().items()}
+    save_recognizer(as_recognizer(model, notes), options.out, weights)
+
+
+if __name__ == "__main__":
+    main()

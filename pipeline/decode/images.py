@@ -1,0 +1,120 @@
+"""Folders of numbered images, `img_00001.jpg …`, read as videos."""
+
+from __future__ import annotations
+
+import math
+import re
+from fractions import Fraction
+from functools import reduce
+from pathlib import Path
+from typing import cast
+
+import cv2
+import numpy as np
+
+from pipeline.errors import VideoError
+from pipeline.records import Pictures, VideoIndex
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"})
+
+
+def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
+    """Sort `img_2` before `img_10`: numbers by value, everything else as text."""
+    parts = re.split(r"([0-9]+)", name)
+    return tuple((0, int(part)) if part.isdigit() else (1, part) for part in parts if part)
+
+
+def image_files(folder: str | Path) -> list[Path]:
+    """List the images of a folder in natural order; hidden files are left out."""
+    found = (
+        path
+        for path in Path(folder).iterdir()
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+    )
+    return sorted(found, key=lambda path: natural_key(path.name))
+
+
+def read_image(path: Path) -> Pictures | None:
+    """Read one image as RGB uint8, (H, W, 3); None where it is no image that can be read."""
+    try:
+        data = np.fromfile(path, dtype=np.uint8)  # OpenCV itself cannot open every file name
+        picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+    except (OSError, cv2.error):
+        return None
+    if picture is None:
+        return None
+    return cast(Pictures, cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
+
+
+def numbers_of(names: list[str]) -> list[int] | None:
+    """
+    Read the frame numbers from the last number in each name.
+
+    Returns:
+        Ascending numbers; None where a name has none, or where they repeat.
+    """
+    found = [re.findall(r"[0-9]+", Path(name).stem) for name in names]
+    if not all(found):
+        return None
+    numbers = [int(digits[-1]) for digits in found]
+    rising = all(a < b for a, b in zip(numbers, numbers[1:], strict=False))
+    return numbers if rising else None
+
+
+def read_image_index(folder: str, fps: float, max_pixels: int) -> VideoIndex:
+    """
+    Index a folder of images: a number that is missing leaves a gap in time.
+
+    Args:
+        folder: absolute path.
+        fps: images a second, as the user gave it.
+        max_pixels: a larger picture is refused.
+
+    Raises:
+        VideoError: no image, no readable image, or pictures too large.
+    """
+    files = image_files(folder)
+    if not files:
+        raise VideoError("not_video", "the folder holds no images")
+    first = next((p for p in map(read_image, files) if p is not None), None)
+    if first is None:
+        raise VideoError("undecodable", f"none of its {len(files)} images can be read")
+    height, width = first.shape[:2]
+    if height * width > max_pixels:
+        raise VideoError(
+            "too_large", f"{width} × {height} pixels; at most {max_pixels:,} are allowed"
+        )
+    numbers = numbers_of([path.name for path in files]) or list(range(len(files)))
+    # images numbered 5, 10, 15 … follow each other: the step is not a gap
+    steps = [b - a for a, b in zip(numbers, numbers[1:], strict=False)]
+    step = reduce(math.gcd, steps) if steps else 1
+    pts = np.array([(n - numbers[0]) // step for n in numbers], dtype=np.int64)
+    rate = Fraction(fps).limit_denominator(1_000_000)
+    missing = sorted(set(range(int(pts[-1]) + 1)) - set(pts.tolist()))
+    return VideoIndex(
+        format="images",
+        codec=files[0].suffix[1:].lower(),
+        pixel_format="rgb24",
+        width=width,
+        height=height,
+        rotation=0,
+        mirrored=False,
+        interlaced=False,
+        stream=0,
+        video_streams=1,
+        time_base=(rate.denominator, rate.numerator),
+        pts=pts,
+        last_duration=1,
+        start_ticks=0,
+        packets=len(files),
+        packets_discarded=0,
+        frames_from_header=len(files) + len(missing) if missing else None,
+        problem=_gaps([numbers[0] + m * step for m in missing]),
+    )
+
+
+def _gaps(missing: list[int]) -> str:
+    if not missing:
+        return ""
+    shown = ", ".join(map(str, missing[:5])) + (", …" if len(missing) > 5 else "")
+    return f"numbers missing between the images: {shown} ({len(missing)} in all)"

@@ -1,0 +1,254 @@
+"""
+A pool of decode processes that can be killed at any moment.
+
+Each process belongs to one thread here, which gives it jobs, watches its deadlines, and starts
+another when it hangs, crashes or is killed from outside.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import os
+import queue
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pipeline.config import DecodeOptions
+from pipeline.decode import worker
+from pipeline.errors import DecoderLost, MachineError, VideoError
+
+START_SECONDS = 120.0
+"""A process that has not answered by then never will; importing on a busy disk takes long."""
+FIRST, LAST = 0, 1
+"""Order in which waiting jobs are taken."""
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
+
+class JobTimeout(DecoderLost):
+    """A decode process gave no sign of life, or used up its time; it was killed."""
+
+
+class PoolStopped(MachineError):
+    """The run ends: nothing is to be concluded about any video."""
+
+    def __init__(self) -> None:
+        super().__init__("the decode processes were stopped")
+
+
+class DecodeProcess:
+    """One decode process; a new one takes its place after it was killed. Used by one thread."""
+
+    def __init__(self, options: DecodeOptions) -> None:
+        self.options = options
+        self._stopped = False
+        self._process: subprocess.Popen[bytes] | None = None
+        self._channel: socket.socket | None = None
+        self.known: str | None = None
+        """Location of the video whose index this process still has."""
+        self.on_progress: Callable[[], None] = lambda: None
+
+    @property
+    def pid(self) -> int | None:
+        """Process number, once started."""
+        return self._process.pid if self._process else None
+
+    def ask(self, job: worker.Message, descriptor: int | None = None) -> worker.Message:
+        """
+        Run one job.
+
+        Raises:
+            JobTimeout: no frame for `frame_timeout_seconds`, or `video_timeout_seconds` in all.
+            DecoderLost: the process died.
+            PoolStopped: the run ends.
+            VideoError: the file cannot be used, whoever reads it.
+        """
+        if self._stopped:
+            raise PoolStopped
+        try:
+            channel = self._running()
+            worker.send(channel, job, descriptor)
+            answer = self._wait(channel)
+        except JobTimeout:
+            self.kill()
+            raise
+        except (EOFError, OSError) as error:
+            words = self._last_words()
+            if self._stopped:
+                raise PoolStopped from error
+            raise DecoderLost(words) from error
+        if "status" in answer:
+            raise VideoError(answer["status"], answer["message"])
+        return answer
+
+    def _running(self) -> socket.socket:
+        if self._channel is None:
+            self._start()
+        assert self._channel is not None
+        return self._channel
+
+    def _start(self) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "pipeline.decode.worker",
+                    str(theirs.fileno()),
+                    str(self.options.memory_bytes),
+                ],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                env=_environment(),
+            )
+        self._channel = ours
+        ours.settimeout(START_SECONDS)
+        try:
+            worker.receive(ours)
+        except TimeoutError as error:
+            raise JobTimeout(f"decode process did not start in {START_SECONDS:.0f} s") from error
+
+    def _wait(self, channel: socket.socket) -> worker.Message:
+        options = self.options
+        end = time.monotonic() + options.video_timeout_seconds
+        while True:
+            left = end - time.monotonic()
+            channel.settimeout(max(0.01, min(options.frame_timeout_seconds, left)))
+            try:
+                answer, _ = worker.receive(channel)
+            except TimeoutError as error:
+                raise JobTimeout(self._why(end)) from error
+            if "progress" not in answer:
+                return answer
+            self.on_progress()
+            if time.monotonic() > end:
+                raise JobTimeout(self._why(end))
+
+    def _why(self, end: float) -> str:
+        if time.monotonic() >= end:
+            return f"took longer than {self.options.video_timeout_seconds:g} s (--video-timeout)"
+        return f"no frame for {self.options.frame_timeout_seconds:g} s (--frame-timeout)"
+
+    def _last_words(self) -> str:
+        process = self._process
+        code = None
+        if process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                code = process.wait(timeout=2)
+        self.kill()
+        if code is not None and code < 0:
+            return f"the decode process was ended by signal {-code}"
+        return f"the decode process ended with code {code}"
+
+    def stop(self) -> None:
+        """End the process, and let no other take its place, from any thread."""
+        self._stopped = True
+        process = self._process
+        if process is not None:
+            process.kill()
+
+    def kill(self) -> None:
+        """End the process, whatever it is doing."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        if self._channel is not None:
+            self._channel.close()
+        self._process = self._channel = self.known = None
+
+
+def _environment() -> dict[str, str]:
+    """Let the child find this package, and its libraries stay on one thread."""
+    root = str(Path(__file__).resolve().parents[2])
+    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
+    return {
+        **os.environ,
+        "PYTHONPATH": path,
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "OPENCV_FFMPEG_CAPTURE_OPTIONS": "protocol_whitelist;file",
+    }
+
+
+class DecodePool:
+    """Runs jobs on decode processes, one a worker; index jobs go before decode jobs."""
+
+    def __init__(self, options: DecodeOptions) -> None:
+        self.options = options
+        self._jobs: queue.PriorityQueue[Any] = queue.PriorityQueue()
+        self._numbers = itertools.count()
+        self._closed = False
+        self._processes = [DecodeProcess(options) for _ in range(options.num_workers)]
+        self._threads = [
+            threading.Thread(target=self._serve, args=(process,), name="decode", daemon=True)
+            for process in self._processes
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def __enter__(self) -> DecodePool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def submit(self, run: Callable[[DecodeProcess], T], order: int = LAST) -> Future[T]:
+        """Run something with a decode process, as soon as one is free."""
+        future: Future[T] = Future()
+        if self._closed:
+            future.set_exception(PoolStopped())
+            return future
+        self._jobs.put((order, next(self._numbers), run, future))
+        return future
+
+    def _serve(self, process: DecodeProcess) -> None:
+        while True:
+            _, _, run, future = self._jobs.get()
+            if run is None:
+                break
+            if not future.set_running_or_notify_cancel():
+                continue
+            if self._closed:
+                future.set_exception(PoolStopped())
+                continue
+            try:
+                future.set_result(run(process))
+            except BaseException as error:  # handed to whoever waits
+                future.set_exception(error)
+            del run, future
+        process.kill()
+
+    def pids(self) -> list[int]:
+        """Process numbers of the decode processes that run now."""
+        return [process.pid for process in self._processes if process.pid is not None]
+
+    def kill(self) -> None:
+        """
+        Kill the processes without waiting; jobs that run or wait fail with `PoolStopped`.
+
+        Safe to call from a signal handler.
+        """
+        self._closed = True
+        for process in self._processes:
+            process.stop()  # the thread that waits for an answer sees the channel end
+
+    def close(self) -> None:
+        """Kill the processes and wait until they are gone."""
+        self.kill()
+        for _ in self._threads:
+            self._jobs.put((LAST + 1, next(self._numbers), None, None))
+        for thread in self._threads:
+            thread.join()
+        self._threads = []

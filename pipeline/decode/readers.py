@@ -1,0 +1,308 @@
+"""
+Readers: three libraries and folders of images behind one protocol.
+
+A reader gives the frames of one video in display order, upright, as RGB. Where a container is
+sound, all of them give the same pictures bit for bit; where it is not, `choose_readers` knows which
+can be trusted:
+
+* Decord hangs when frames are missed by number, so it is read in order and in its strict mode; it
+  cannot choose a stream.
+* OpenCV converts only the frames that are wanted, but turns every interlaced frame black (5.0).
+* PyAV says what it could not decode, and can start in the middle of a file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import numpy as np
+
+from pipeline.decode.probe import choose_stream, open_container, packets
+from pipeline.records import Pictures, VideoIndex
+
+PACKET_IS_PICTURE = frozenset(
+    {"h264", "hevc", "av1", "libdav1d", "libaom-av1", "vp9", "mjpeg", "prores", "dnxhd", "gif"}
+)
+"""Codecs in which every packet gives one picture, so that frames can be counted by packets."""
+
+
+class ReaderRefused(Exception):
+    """A reader says that it would not read this video rightly; another should."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a reader is asked for."""
+
+    location: str
+    index: VideoIndex
+    start: int | None
+    """Ticks of the first frame that is needed; None reads from the beginning."""
+    wants: Callable[[int], bool]
+    """Tells for the position of a frame whether its picture may be asked for."""
+
+
+@dataclass(slots=True)
+class Frame:
+    """A decoded frame; `rgb` converts it."""
+
+    ticks: int | None
+    rgb: Callable[[], Pictures]
+    damaged: bool = False
+    """The decoder marked the picture as damaged."""
+
+
+class Reader(Protocol):
+    """Gives the frames of one video in display order."""
+
+    refused: int
+    """Packets, or images, that could not be decoded so far."""
+    problem: str
+    """The first thing that went wrong while reading."""
+
+    def frames(self) -> Iterator[Frame]:
+        """
+        Decode from the beginning, or from a key frame at or before the start that was asked for.
+
+        Raises:
+            ReaderRefused: this reader cannot read this video, or not rightly.
+        """
+
+
+def packets_are_pictures(index: VideoIndex) -> bool:
+    """Whether every packet gives one picture, so that what is missing can be counted."""
+    # broadcast H.264 may store the two fields of a frame in two packets
+    return index.codec in PACKET_IS_PICTURE and not index.interlaced
+
+
+def choose_readers(index: VideoIndex, *, sparse: bool, middle: bool) -> tuple[str, ...]:
+    """
+    Order the readers for one video: the fastest that can be trusted with it first.
+
+    Args:
+        index: what the container says.
+        sparse: fewer than half of the frames are wanted.
+        middle: the segment does not start with the video.
+    """
+    if index.format == "images":
+        return ("images",)
+    plain = (
+        not middle
+        and index.steady
+        and index.timed
+        and index.packets_discarded == 0
+        and index.video_streams == 1
+        and packets_are_pictures(index)
+        and len(index.pts) > 1
+        and not index.truncated
+        and not index.problem
+    )
+    if not plain:
+        return ("pyav", "opencv", "decord")
+    if sparse:
+        return ("opencv", "pyav", "decord")
+    return ("decord", "pyav", "opencv")
+
+
+def upright(picture: Pictures, index: VideoIndex) -> Pictures:
+    """Turn a stored picture, (H, W, 3), as its container says."""
+    if index.mirrored:
+        picture = picture[:, ::-1]
+    return np.rot90(picture, k=-index.rotation // 90) if index.rotation else picture
+
+
+class PyAVReader:
+    """Read with PyAV: every stream, exact times, a word for every packet that fails."""
+
+    def __init__(self, request: Request) -> None:
+        self.refused = 0
+        self.problem = ""
+        self._request = request
+
+    def frames(self) -> Iterator[Frame]:
+        from av.video.reformatter import VideoReformatter
+
+        # one for all frames: making a converter costs more than converting
+        self._converter = VideoReformatter()
+        with open_container(self._request.location) as container:
+            stream, _ = choose_stream(container)
+            stream.thread_type = "NONE"
+            if self._request.start is not None:
+                container.seek(self._request.start, stream=stream, backward=True)
+            for frame in self._decode(container, stream):
+                damaged = bool(frame.is_corrupt)
+                yield Frame(frame.pts, lambda frame=frame: self._rgb(frame), damaged)
+
+    def _decode(self, container: Any, stream: Any) -> Iterator[Any]:
+        import av.error
+
+        try:
+            for packet in packets(container, stream):
+                if packet.size:
+                    yield from self._attempt(packet.decode)
+        except (av.error.FFmpegError, OSError) as error:
+            self._note(error)
+        yield from self._attempt(lambda: stream.codec_context.decode(None))
+
+    def _attempt(self, decode: Callable[[], list[Any]]) -> list[Any]:
+        import av.error
+
+        try:
+            return decode()
+        except EOFError:
+            return []
+        except (av.error.FFmpegError, OSError) as error:
+            self._note(error)
+            return []
+
+    def _note(self, error: Exception) -> None:
+        self.refused += 1
+        said = getattr(error, "strerror", None) or str(error)
+        self.problem = self.problem or said[0].lower() + said[1:]
+
+    def _rgb(self, frame: Any) -> Pictures:
+        converted = self._converter.reformat(frame, format="rgb24")
+        plane = converted.planes[0]
+        rows = np.frombuffer(plane, np.uint8).reshape(converted.height, plane.line_size)
+        picture = rows[:, : converted.width * 3].reshape(converted.height, converted.width, 3)
+        return upright(picture, self._request.index)
+
+
+class OpenCVReader:
+    """Read with OpenCV, converting only the frames that are wanted."""
+
+    def __init__(self, request: Request) -> None:
+        self.refused = 0
+        self.problem = ""
+        self._request, self._index = request, request.index
+
+    def frames(self) -> Iterator[Frame]:
+        import cv2
+
+        if self._index.video_streams > 1:
+            raise ReaderRefused("OpenCV cannot be held to one of several video streams")
+        capture = cv2.VideoCapture(
+            self._request.location, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1]
+        )
+        try:
+            if not capture.isOpened():
+                raise ReaderRefused("OpenCV cannot open it")
+            capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
+            number = 0
+            while capture.grab():
+                ticks = self._ticks(capture.get(cv2.CAP_PROP_POS_MSEC))
+                picture = self._rgb(capture) if self._request.wants(self._place(ticks, number)) else None
+                yield Frame(ticks, lambda picture=picture: _converted(picture))
+                number += 1
+        finally:
+            capture.release()
+
+    def _ticks(self, milliseconds: float) -> int:
+        # OpenCV counts from the start of the stream
+        return self._index.start_ticks + round(milliseconds / 1e3 / self._index.tick_seconds)
+
+    def _place(self, ticks: int, number: int) -> int:
+        if not self._index.steady:
+            return number
+        return int(np.searchsorted(self._index.pts, ticks, side="right")) - 1
+
+    def _rgb(self, capture: Any) -> Pictures:
+        import cv2
+
+        done, picture = capture.retrieve()
+        if not done:
+            raise ReaderRefused("OpenCV could not convert a frame")
+        return upright(cast(Pictures, cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)), self._index)
+
+
+def _converted(picture: Pictures | None) -> Pictures:
+    if picture is None:
+        raise ReaderRefused("OpenCV skipped a frame that turned out to be needed")
+    return picture
+
+
+class DecordReader:
+    """Read with Decord, in order and strictly: the only way in which it cannot hang or repeat."""
+
+    def __init__(self, request: Request) -> None:
+        self.refused = 0
+        self.problem = ""
+        self._request, self._index = request, request.index
+
+    def frames(self) -> Iterator[Frame]:
+        import decord
+
+        if self._index.video_streams > 1 or self._index.mirrored:
+            raise ReaderRefused("Decord can neither choose a stream nor flip a picture")
+        decord.logging.set_level(decord.logging.ERROR)
+        try:
+            # a fault tolerance above 0 and below one frame is Decord's strict mode
+            video = decord.VideoReader(self._request.location, num_threads=1, fault_tol=1e-9)
+        except RuntimeError as error:
+            raise ReaderRefused(f"Decord cannot open it: {_last_line(error)}") from error
+        for ticks in self._index.pts.tolist():
+            try:
+                frame = video.next()
+            except StopIteration:
+                break
+            except RuntimeError as error:
+                raise ReaderRefused(f"Decord stopped: {_last_line(error)}") from error
+            yield Frame(ticks, frame.asnumpy)
+        else:
+            with contextlib.suppress(StopIteration, RuntimeError):
+                video.next()
+                raise ReaderRefused("Decord gave more frames than the container holds")
+
+
+def _last_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][-200:] if lines else type(error).__name__
+
+
+class ImageReader:
+    """Read a folder of numbered images."""
+
+    def __init__(self, request: Request) -> None:
+        self.refused = 0
+        self.problem = ""
+        self._request = request
+
+    def frames(self) -> Iterator[Frame]:
+        from pipeline.decode.images import image_files, read_image
+
+        request = self._request
+        files = image_files(request.location)
+        for number, (path, ticks) in enumerate(zip(files, request.index.pts.tolist(), strict=True)):
+            if request.start is not None and ticks < request.start:
+                continue
+            if request.wants(number):
+                picture = read_image(path)
+                if picture is None:
+                    self.refused += 1
+                    self.problem = self.problem or f"{path.name} is not an image that can be read"
+                    continue
+                yield Frame(ticks, lambda picture=picture: picture)
+            else:
+                yield Frame(ticks, lambda path=path: _image(path))
+
+
+def _image(path: Path) -> Pictures:
+    from pipeline.decode.images import read_image
+
+    picture = read_image(path)
+    if picture is None:
+        raise ReaderRefused(f"{path.name} is not an image that can be read")
+    return picture
+
+
+READERS: dict[str, Callable[[Request], Reader]] = {
+    "decord": DecordReader,
+    "opencv": OpenCVReader,
+    "pyav": PyAVReader,
+    "images": ImageReader,
+}
+"""Readers by the name in the column `decoder`."""

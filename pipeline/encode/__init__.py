@@ -1,0 +1,1 @@
+"""From sampled frames to one row of features a frame."""

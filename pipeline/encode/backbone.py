@@ -1,0 +1,242 @@
+"""
+Backbones: the CNN (or ViT) that turns a picture into features, and the pictures it wants.
+
+A backbone is named by what timm knows (`resnet50.a1_in1k`), by a folder in timm's layout
+(`local-dir:PATH`), or as untrained on purpose (`random:resnet50`). `tap` reads an inner block instead
+of the last one; `grid` keeps where in the picture a feature was, which global pooling throws away.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pipeline.config import Geometry, fingerprint
+from pipeline.errors import OptionError, RecognizerError
+
+RANDOM = "random:"
+RANDOM_SEED = 0
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A network that gives (B, D) features of (B, 3 · (1 + context), H, W) normalized pictures."""
+
+    name: str
+    module: nn.Module
+    weights_hash: str
+    geometry: Geometry
+    interpolation: str
+    """Filter of the last resize: `bilinear` or `bicubic`, antialiased."""
+    mean: tuple[float, float, float]
+    """Of RGB in [0, 1]."""
+    std: tuple[float, float, float]
+    feature_size: int
+    context: int = 0
+    """Frames before a frame that are given to the network with it."""
+    options: str = ""
+    """Tap and grid, as part of what the features are."""
+    licence: str | None = None
+
+    @property
+    def identity(self) -> str:
+        """Hash of everything that a feature depends on, but its frame and the arithmetic."""
+        return fingerprint(
+            self.weights_hash,
+            self.geometry,
+            self.interpolation,
+            list(self.mean),
+            list(self.std),
+            self.context,
+            self.options,
+        )
+
+
+def hash_weights(module: nn.Module) -> str:
+    """Hash names, shapes and values of all parameters and buffers into 32 hex digits."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(module.state_dict().items()):
+        values = tensor.detach().cpu().contiguous()
+        digest.update(f"{name}{tuple(values.shape)}{values.dtype}".encode())
+        digest.update(values.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def load_backbone(
+    name: str, *, weights: Path | None = None, tap: str | None = None, grid: int | None = None
+) -> Backbone:
+    """
+    Load a backbone by name.
+
+    Args:
+        name: a timm name, `local-dir:PATH`, or `random:NAME` for untrained weights.
+        weights: safetensors file to load instead of the pretrained weights of a timm name.
+        tap: name of the module to read (`blocks.4`); None reads the end of the network.
+        grid: pool space to grid × grid cells instead of one; D becomes channels · grid².
+
+    Raises:
+        OptionError: no such model, tap or grid, or weights that do not fit.
+    """
+    network = _create(name, weights)
+    config = _data_config(network)
+    reader = _Reader(network, tap, grid)
+    geometry = _geometry(config)
+    with torch.inference_mode():
+        features = _probe(reader, geometry, name)
+    return Backbone(
+        name=name,
+        module=reader,
+        weights_hash=hash_weights(network),
+        geometry=geometry,
+        interpolation=_interpolation(config),
+        mean=config["mean"],
+        std=config["std"],
+        feature_size=features.shape[1],
+        options=f"tap={tap or ''} grid={grid or ''}",
+        licence=network.pretrained_cfg.get("license"),
+    )
+
+
+def _create(name: str, weights: Path | None) -> Any:
+    import timm
+
+    untrained = name.startswith(RANDOM)
+    if untrained:
+        torch.manual_seed(RANDOM_SEED)
+    try:
+        network = timm.create_model(
+            name.removeprefix(RANDOM), pretrained=not untrained and weights is None, num_classes=0
+        )
+    except Exception as error:  # timm raises whatever its loaders do: names, files, network
+        raise OptionError(
+            f"backbone {name} could not be loaded: {error}. Give a name that timm knows, "
+            "local-dir:PATH, or random:NAME for untrained weights"
+        ) from error
+    if weights is not None:
+        _load_weights(network, name, weights)
+    return network.eval()
+
+
+def _load_weights(network: nn.Module, name: str, weights: Path) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        state = load_file(weights)
+    except (OSError, SafetensorError) as error:
+        raise OptionError(f"weights {weights} cannot be read as safetensors: {error}") from error
+    missing, surplus = network.load_state_dict(state, strict=False)
+    classifier = {key for key in surplus if key.split(".")[0] in ("classifier", "fc", "head")}
+    wrong = [*missing, *(set(surplus) - classifier)]
+    if wrong:
+        raise OptionError(f"weights {weights} do not fit {name}: {', '.join(sorted(wrong)[:5])} …")
+
+
+def _data_config(network: Any) -> dict[str, Any]:
+    from timm.data import resolve_model_data_config
+
+    config: dict[str, Any] = resolve_model_data_config(network)
+    return config
+
+
+def _geometry(config: dict[str, Any]) -> Geometry:
+    _, height, width = config["input_size"]
+    mode = config.get("crop_mode", "center")
+    if mode == "border":
+        raise OptionError("backbones with the crop mode `border` are not supported")
+    fit = "squash" if mode == "squash" or height != width else "short"
+    return Geometry(height, width, fit, config["crop_pct"])
+
+
+def _interpolation(config: dict[str, Any]) -> str:
+    name: str = config["interpolation"]
+    if name not in ("bilinear", "bicubic"):
+        raise OptionError(f"backbones with the interpolation `{name}` are not supported")
+    return name
+
+
+def _probe(reader: _Reader, geometry: Geometry, name: str) -> Tensor:
+    try:
+        features = reader(torch.zeros(1, 3, geometry.height, geometry.width))
+    except OptionError:
+        raise
+    except Exception as error:  # networks differ in what they cannot do; the name must be told
+        raise OptionError(f"backbone {name} does not run: {error}") from error
+    if features.ndim != 2:
+        raise OptionError(f"backbone {name} gives features of shape {tuple(features.shape)}")
+    return features
+
+
+class _Stop(Exception):
+    """Ends a forward pass at the tapped module: what follows is not needed."""
+
+
+class _Reader(nn.Module):
+    """Runs a network up to its tap and pools what comes out to (B, D)."""
+
+    def __init__(self, network: Any, tap: str | None, grid: int | None) -> None:
+        super().__init__()
+        self.network = network
+        self.tap = tap
+        self.grid = grid
+        self._tapped: list[Tensor] = []
+        if grid is not None and grid < 1:
+            raise OptionError(f"grid must be 1 or more, got {grid}")
+        if tap is not None:
+            self._hook(tap)
+
+    def _hook(self, tap: str) -> None:
+        modules = dict(self.network.named_modules())
+        if tap not in modules:
+            outer = [name for name in modules if name and name.count(".") < 2]
+            raise OptionError(f"no module {tap!r} to tap; there are: {', '.join(outer)}")
+        modules[tap].register_forward_hook(self._stop)
+
+    def _stop(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
+        self._tapped.append(output)
+        if not torch.compiler.is_exporting():  # an exported graph drops what is not used
+            raise _Stop
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        if self.tap is None and self.grid is None:
+            return self.network(pictures)  # type: ignore[no-any-return]
+        try:
+            output = self.network.forward_features(pictures)
+        except _Stop:
+            pass
+        return self._pool(self._tapped.pop() if self._tapped else output)
+
+    def _pool(self, output: Tensor) -> Tensor:
+        grid = self.grid or 1
+        if output.ndim == 3:  # (B, tokens, C) of a ViT
+            output = self._tokens_to_map(output)
+        if output.ndim != 4:
+            raise OptionError(
+                f"tap {self.tap!r} gives shape {tuple(output.shape)}, wanted (B, C, H, W)"
+            )
+        return functional.adaptive_avg_pool2d(output, grid).flatten(1)  # (B, C · grid²)
+
+    def _tokens_to_map(self, tokens: Tensor) -> Tensor:
+        prefix = getattr(self.network, "num_prefix_tokens", 0)
+        tokens = tokens[:, prefix:]
+        side = round(tokens.shape[1] ** 0.5)
+        if side * side != tokens.shape[1]:
+            raise OptionError(f"{tokens.shape[1]} tokens do not make a square map to pool")
+        return tokens.transpose(1, 2).unflatten(2, (side, side))
+
+
+def require_same(expected: str, found: str, what: str) -> None:
+    """
+    Refuse weights other than those that something was made with.
+
+    Raises:
+        RecognizerError: naming both hashes.
+    """
+    if expected != found:
+        raise RecognizerError(f"{what}: made with weights {expected}, found weights {found}")

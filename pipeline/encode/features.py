@@ -1,0 +1,283 @@
+"""
+Encode decoded frames, and keep what comes out: each frame is decoded and encoded once.
+
+The store is a folder for one set of features (sampling, pictures, backbone and its weights,
+arithmetic). Its Parquet files hold whole segments of videos, known by content: a second recognizer,
+or a second run on renamed files, finds everything there.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.config import fingerprint
+from pipeline.encode.engines import Engine
+from pipeline.files import write_table
+from pipeline.records import DecodeReport, FrameBatch, FrameFeatures, Pictures
+
+CHUNK_BYTES = 32 << 20
+"""Decoded pictures cut to size at once."""
+METADATA_KEY = b"clipline"
+
+
+def encode_frames(
+    engine: Engine, batches: Sequence[FrameBatch], lock: threading.Lock
+) -> list[FrameFeatures]:
+    """
+    Encode the frames of a shard, in batches that run on from one video to the next.
+
+    Args:
+        engine: what computes.
+        batches: the segments of the shard.
+        lock: held while the engine computes, not while pictures are cut to size.
+
+    Returns:
+        Features of each segment, without its context.
+    """
+    rows: list[NDArray[np.float32]] = []
+    pending: list[Tensor] = []
+    for pictures in _pictures(engine, batches):
+        pending.append(pictures)
+        pending = _run(engine, pending, rows, lock, last=False)
+    _run(engine, pending, rows, lock, last=True)
+    size = engine.backbone.feature_size
+    values = np.concatenate([np.zeros((0, size), np.float32), *rows])
+    return _split(values, batches)
+
+
+def _run(
+    engine: Engine,
+    pending: list[Tensor],
+    rows: list[NDArray[np.float32]],
+    lock: threading.Lock,
+    *,
+    last: bool,
+) -> list[Tensor]:
+    """Run whole batches; give back the pictures that are left over, none the last time."""
+    if not pending:
+        return []
+    pictures = torch.cat(pending) if len(pending) > 1 else pending[0]
+    whole = len(pictures) if last else len(pictures) - len(pictures) % engine.batch_size
+    if whole:
+        with lock:
+            rows.append(engine.run(pictures[:whole]))
+    return [pictures[whole:]] if whole < len(pictures) else []
+
+
+def _pictures(engine: Engine, batches: Sequence[FrameBatch]) -> Iterator[Tensor]:
+    """Give the pictures of all segments, (n, H, W, 3 · (1 + context)), a bounded chunk at a time."""
+    for batch in batches:
+        previous: Tensor | None = None
+        for frames in _chunks(batch.pictures):
+            pictures = engine.fit(frames)
+            if engine.backbone.context:
+                before = torch.cat([pictures[:1] if previous is None else previous, pictures[:-1]])
+                previous = pictures[-1:]
+                pictures = torch.cat([before, pictures], dim=3)
+            yield pictures
+
+
+def _chunks(pictures: Pictures) -> Iterator[Pictures]:
+    if not len(pictures):
+        return
+    step = max(1, CHUNK_BYTES // pictures[0].nbytes)
+    for start in range(0, len(pictures), step):
+        yield pictures[start : start + step]
+
+
+def _split(values: NDArray[np.float32], batches: Sequence[FrameBatch]) -> list[FrameFeatures]:
+    features, row = [], 0
+    for batch in batches:
+        here = values[row : row + len(batch.pictures)]
+        row += len(batch.pictures)
+        kept = batch.sample_index >= batch.segment.start
+        features.append(
+            FrameFeatures(
+                video_id=batch.segment.video.video_id,
+                start=batch.segment.start,
+                stop=batch.segment.stop,
+                num_samples=batch.segment.num_samples,
+                # float16 holds what a network of bounded features gives; beyond it there is no row
+                values=np.clip(here[kept], -65504, 65504).astype(np.float16),
+                sample_index=batch.sample_index[kept],
+                frame_index=batch.frame_index[kept],
+                pts_seconds=batch.pts_seconds[kept],
+                report=batch.report,
+            )
+        )
+    return features
+
+
+def features_schema(size: int) -> pa.Schema:
+    """Give the columns of the feature store for `size` features a frame."""
+    return pa.schema(
+        [
+            ("video_id", pa.string()),
+            ("sample_index", pa.int64()),
+            ("frame_index", pa.int64()),
+            ("pts_seconds", pa.float64()),
+            ("feature", pa.list_(pa.float16(), size)),
+        ]
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """Where one segment lies."""
+
+    path: Path
+    row: int
+    rows: int
+    start: int
+    stop: int
+    num_samples: int
+    report: DecodeReport
+
+
+class FeatureStore:
+    """A folder of features, found by video and read as arrays."""
+
+    def __init__(self, folder: Path, size: int) -> None:
+        self.folder = folder
+        self.size = size
+        self._lock = threading.Lock()
+        self._entries: dict[str, list[_Entry]] = defaultdict(list)
+        for path in sorted(folder.glob("part-*.parquet")):
+            self._learn(path, _read_entries(path))
+
+    def _learn(self, path: Path, entries: list[dict[str, Any]]) -> None:
+        with self._lock:
+            for entry in entries:
+                found = _Entry(
+                    path=path,
+                    row=entry["row"],
+                    rows=entry["rows"],
+                    start=entry["start"],
+                    stop=entry["stop"],
+                    num_samples=entry["num_samples"],
+                    report=DecodeReport.from_json(entry["report"]),
+                )
+                kept = self._entries[entry["video_id"]]
+                if all((e.start, e.stop) != (found.start, found.stop) for e in kept):
+                    kept.append(found)
+                    kept.sort(key=lambda e: e.start)
+
+    def segments(self, video_id: str) -> list[tuple[int, int]]:
+        """Tell which ranges of samples of a video are there, in order."""
+        return [(entry.start, entry.stop) for entry in self._entries.get(video_id, [])]
+
+    def has(self, video_id: str) -> bool:
+        """Whether all of a video is there."""
+        return self._cover(video_id) is not None
+
+    def _cover(self, video_id: str) -> list[_Entry] | None:
+        """Give segments that follow each other from the first sample to the last."""
+        reached, cover = 0, []
+        for entry in self._entries.get(video_id, []):
+            if entry.start == reached:
+                cover.append(entry)
+                reached = entry.stop
+        return cover if cover and reached == cover[0].num_samples else None
+
+    def forget(self, video_id: str) -> None:
+        """Treat a video as not there, so that it is decoded again."""
+        with self._lock:
+            self._entries.pop(video_id, None)
+
+    def reports(self, video_id: str) -> list[DecodeReport]:
+        """
+        Give the verdicts on the segments of a video.
+
+        Raises:
+            KeyError: not all of the video is there.
+        """
+        return [entry.report for entry in self._whole(video_id)]
+
+    def stream(self, video_id: str) -> Iterator[FrameFeatures]:
+        """
+        Read the segments of a video one by one, so that memory does not grow with its length.
+
+        Raises:
+            KeyError: not all of the video is there.
+        """
+        for entry in self._whole(video_id):
+            yield self._load(video_id, entry)
+
+    def _whole(self, video_id: str) -> list[_Entry]:
+        cover = self._cover(video_id)
+        if cover is None:
+            raise KeyError(video_id)
+        return cover
+
+    def _load(self, video_id: str, entry: _Entry) -> FrameFeatures:
+        table = pq.read_table(entry.path).slice(entry.row, entry.rows)
+        values = np.asarray(table["feature"].combine_chunks().flatten(), dtype=np.float16)
+        return FrameFeatures(
+            video_id=video_id,
+            start=entry.start,
+            stop=entry.stop,
+            num_samples=entry.num_samples,
+            values=values.reshape(entry.rows, self.size),
+            sample_index=table["sample_index"].to_numpy(),
+            frame_index=table["frame_index"].to_numpy(),
+            pts_seconds=table["pts_seconds"].to_numpy(),
+            report=entry.report,
+        )
+
+    def write(self, features: Sequence[FrameFeatures]) -> Path:
+        """Keep segments in one new file, whole or not at all."""
+        entries, row = [], 0
+        for part in features:
+            entries.append(
+                {
+                    "video_id": part.video_id,
+                    "row": row,
+                    "rows": len(part.values),
+                    "start": part.start,
+                    "stop": part.stop,
+                    "num_samples": part.num_samples,
+                    "report": part.report.to_json(),
+                }
+            )
+            row += len(part.values)
+        name = fingerprint([[e["video_id"], e["start"], e["stop"]] for e in entries])
+        path = self.folder / f"part-{name}.parquet"
+        write_table(_table(features, self.size, entries), path)
+        self._learn(path, entries)
+        return path
+
+
+def _table(
+    features: Sequence[FrameFeatures], size: int, entries: list[dict[str, Any]]
+) -> pa.Table:
+    values = np.concatenate([part.values for part in features])
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), size)
+    ids = pa.array([p.video_id for p in features for _ in range(len(p.values))], pa.string())
+    columns = [
+        ids,
+        pa.array(np.concatenate([part.sample_index for part in features])),
+        pa.array(np.concatenate([part.frame_index for part in features])),
+        pa.array(np.concatenate([part.pts_seconds for part in features])),
+        lists,
+    ]
+    schema = features_schema(size).with_metadata({METADATA_KEY: json.dumps(entries)})
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _read_entries(path: Path) -> list[dict[str, Any]]:
+    metadata = pq.read_schema(path).metadata or {}
+    entries: list[dict[str, Any]] = json.loads(metadata.get(METADATA_KEY, b"[]"))
+    return entries

@@ -1,0 +1,142 @@
+"""OpenVINO on the CPU: uint8 pictures in, normalization folded into the network."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.config import fingerprint
+from pipeline.encode.backbone import Backbone
+from pipeline.encode.engines import Placement, fit_frames
+from pipeline.errors import EngineError
+from pipeline.records import Pictures
+
+logger = logging.getLogger(__name__)
+
+
+class OpenVINOEngine:
+    """Runs a backbone on the CPU. Two compiled networks: one for full batches, one for the rest."""
+
+    name = "openvino"
+
+    def __init__(
+        self, backbone: Backbone, placement: Placement, batch_size: int, cache: Path
+    ) -> None:
+        self.backbone = backbone
+        self.device = "cpu"
+        self.precision = placement.precision
+        self.batch_size = batch_size
+        model = _load_model(backbone, cache)
+        self._full = self._compile(model, batch_size)
+        self._single = self._compile(model, 1) if batch_size > 1 else self._full
+
+    def _compile(self, model: Any, batch: int) -> Any:
+        import openvino
+        from openvino.properties import hint, inference_num_threads
+
+        model.reshape([batch, *list(model.input(0).partial_shape)[1:]])
+        precision = {"float32": openvino.Type.f32, "bfloat16": openvino.Type.bf16}.get(self.precision)
+        if precision is None:
+            raise EngineError(f"OpenVINO on the CPU does not compute in {self.precision}")
+        settings = {
+            hint.inference_precision: precision,
+            hint.performance_mode: hint.PerformanceMode.LATENCY,
+            inference_num_threads: len(os.sched_getaffinity(0)),
+        }
+        return openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
+
+    def fit(self, frames: Pictures) -> Tensor:
+        """Cut frames (T, h, w, 3) to pictures, uint8 (T, H, W, 3), with torch's integer kernel."""
+        pixels = torch.from_numpy(frames).permute(0, 3, 1, 2)
+        return fit_frames(pixels, self.backbone).permute(0, 2, 3, 1)
+
+    def run(self, pictures: Tensor) -> NDArray[np.float32]:
+        """Encode pictures, the full batches first, then one by one what is left."""
+        pixels = pictures.contiguous().numpy()
+        features = np.empty((len(pixels), self.backbone.feature_size), np.float32)
+        whole = len(pixels) - len(pixels) % self.batch_size
+        for start in range(0, whole, self.batch_size):
+            stop = start + self.batch_size
+            features[start:stop] = _infer(self._full, pixels[start:stop])
+        for start in range(whole, len(pixels)):
+            features[start] = _infer(self._single, pixels[start : start + 1])[0]
+        return features
+
+
+def _infer(request: Any, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    output: NDArray[np.float32] = request.infer({0: pixels}, share_inputs=True, share_outputs=True)[0]
+    return output
+
+
+def _load_model(backbone: Backbone, cache: Path) -> Any:
+    """Read the converted network from the cache, or convert it and keep it."""
+    import openvino
+
+    versions = [importlib.metadata.version(name) for name in ("openvino", "torch", "timm")]
+    key = fingerprint(backbone.identity, backbone.name, versions)
+    path = cache / f"{key}.xml"
+    core = openvino.Core()
+    if path.exists() and path.with_suffix(".bin").exists():
+        return core.read_model(path)
+    model = _convert(backbone)
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache, prefix=".new-") as folder:
+        fresh = Path(folder) / "model.xml"
+        openvino.save_model(model, fresh, compress_to_fp16=False)
+        os.replace(fresh.with_suffix(".bin"), path.with_suffix(".bin"))
+        os.replace(fresh, path)  # last: the pair is there once this is
+    return core.read_model(path)
+
+
+@contextlib.contextmanager
+def _without_root_warnings() -> Iterator[None]:
+    """OpenVINO warns of operators that this torch does not have, for every network."""
+    root = logging.getLogger()
+    root.addFilter(_drop)
+    try:
+        yield
+    finally:
+        root.removeFilter(_drop)
+
+
+def _drop(record: logging.LogRecord) -> bool:
+    return record.levelno > logging.WARNING
+
+
+def _convert(backbone: Backbone) -> Any:
+    import openvino
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
+    from openvino.preprocess import PrePostProcessor
+
+    channels = 1 + backbone.context
+    height, width = backbone.geometry.height, backbone.geometry.width
+    example = torch.zeros(2, 3 * channels, height, width)
+    # The steps of `openvino.convert_model`, which would also report its use over the network.
+    frontend = FrontEndManager().load_by_framework("pytorch")
+    with torch.no_grad():
+        batch = {0: torch.export.Dim.AUTO}
+        program = torch.export.export(backbone.module, (example,), dynamic_shapes=(batch,))
+    with _without_root_warnings():
+        decoder = TorchFXPythonDecoder.from_exported_program(program)
+    model = frontend.convert(frontend.load(decoder))
+    model.reshape([-1, 3 * channels, height, width])
+    steps = PrePostProcessor(model)
+    layout = openvino.Layout
+    steps.input().tensor().set_element_type(openvino.Type.u8).set_layout(layout("NHWC"))
+    steps.input().model().set_layout(layout("NCHW"))
+    preprocess = steps.input().preprocess().convert_element_type(openvino.Type.f32)
+    preprocess.mean([value * 255 for value in backbone.mean * channels])
+    preprocess.scale([value * 255 for value in backbone.std * channels])
+    return steps.build()

@@ -1,0 +1,103 @@
+"""Files that are whole or not there, and a lock that a crash does not leave behind."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import OptionError
+
+
+def printable(path: str | os.PathLike[str]) -> str:
+    """Give a path as text that can be stored: bytes that are no UTF-8 are written as \\xNN."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _replace(path: Path, write: Callable[[Path], None]) -> None:
+    """Write under a hidden name, then rename: readers see all of a file or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.new")
+    try:
+        write(fresh)
+        os.replace(fresh, path)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
+
+
+def write_table(table: pa.Table, path: Path) -> None:
+    """Write a Parquet file, whole or not at all."""
+    _replace(path, lambda fresh: pq.write_table(table, fresh, compression="zstd"))
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write a text file, whole or not at all."""
+    _replace(path, lambda fresh: _write_bytes(text.encode("utf-8", "backslashreplace"), fresh))
+
+
+def _write_bytes(data: bytes, path: Path) -> None:
+    path.write_bytes(data)
+
+
+def write_json(value: Any, path: Path) -> None:
+    """Write a JSON file, whole or not at all."""
+    write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", path)
+
+
+def remove_leftovers(folder: Path) -> int:
+    """Delete what writers that were killed left half done in a folder tree. Returns how many."""
+    leftovers = list(folder.glob("**/.*.new"))
+    for path in leftovers:
+        path.unlink(missing_ok=True)
+    return len(leftovers)
+
+
+@contextlib.contextmanager
+def exclusive(path: Path, what: str, *, wait: bool = False) -> Iterator[None]:
+    """
+    Hold a lock that the kernel gives up with the process, so that a crash leaves none behind.
+
+    Args:
+        path: lock file; it says who holds the lock.
+        what: what is locked, for the message.
+        wait: wait until the lock is free instead of refusing.
+
+    Raises:
+        OptionError: another process holds the lock, or the file cannot be made.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+")
+    except OSError as error:
+        raise OptionError(f"{what} cannot be written: {error.strerror}: {path.parent}") from error
+    with file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if not wait:
+                    raise OptionError(
+                        f"{what} is in use by {_holder(path)}; wait for it (--wait), or stop it"
+                    ) from error
+            time.sleep(0.2)
+        file.truncate(0)
+        file.write(f"process {os.getpid()}")
+        file.flush()
+        yield
+
+
+def _holder(path: Path) -> str:
+    with contextlib.suppress(OSError):
+        return path.read_text() or "another run"
+    return "another run"

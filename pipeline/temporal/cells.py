@@ -1,0 +1,220 @@
+"""
+Recurrent layers behind one interface: one layer, one direction, a state that can be carried.
+
+Every layer maps (N, L, H_in) and a state to (N, L, H) and the state after the last step. Padding comes
+after what counts, so it never reaches an earlier step; `last_states` picks the states where it begins.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+LEAK = 0.01
+
+
+class RecurrentLayer(Protocol):
+    """One recurrent layer. Its state is (N, S): S is `state_size`."""
+
+    state_size: int
+
+    def __call__(self, x: Tensor, state: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """
+        Run over a sequence.
+
+        Args:
+            x: (N, L, H_in).
+            state: (N, S), before the first step.
+            lengths: (N,), steps that count; those after them are padding.
+
+        Returns:
+            Outputs (N, L, H), and the state (N, S) after the last step that counts.
+        """
+
+
+def last_states(states: Tensor, first: Tensor, lengths: Tensor) -> Tensor:
+    """Pick from states (N, L, S) the one after `lengths` steps; `first` (N, S) after none."""
+    before = torch.cat([first.unsqueeze(1), states], dim=1)  # (N, L + 1, S)
+    index = lengths.view(-1, 1, 1).expand(-1, 1, before.shape[2])
+    return before.gather(1, index).squeeze(1)  # (N, S)
+
+
+class ElmanLayer(nn.Module):
+    """
+    Plain RNN: h_t = f(W x_t + U h_{t-1} + b).
+
+    Args:
+        input_size, size: H_in and H.
+        activation: `tanh`, `relu` (U starts as the identity, Le et al. 2015), or `leaky_relu`.
+    """
+
+    def __init__(self, input_size: int, size: int, activation: str) -> None:
+        super().__init__()
+        self.state_size = size
+        self.activation = activation
+        self.input = nn.Linear(input_size, size)
+        self.recurrent = nn.Linear(size, size, bias=False)
+        if activation == "tanh":
+            nn.init.orthogonal_(self.recurrent.weight)
+        else:
+            nn.init.eye_(self.recurrent.weight)
+            nn.init.normal_(self.input.weight, std=1 / math.sqrt(input_size))
+            nn.init.zeros_(self.input.bias)
+
+    def forward(self, x: Tensor, state: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        driven = self.input(x)
+        if x.shape[1] == 0:
+            return driven, state
+        outputs, h = [], state
+        for step in driven.unbind(1):
+            h = self._activate(step + self.recurrent(h))
+            outputs.append(h)
+        states = torch.stack(outputs, dim=1)  # (N, L, H)
+        return states, last_states(states, state, lengths)
+
+    def _activate(self, x: Tensor) -> Tensor:
+        if self.activation == "tanh":
+            return torch.tanh(x)
+        return functional.leaky_relu(x, LEAK if self.activation == "leaky_relu" else 0.0)
+
+
+class LSTMLayer(nn.Module):
+    """LSTM with the forget gate open at first: its bias starts at 1. The state is (h, c)."""
+
+    def __init__(self, input_size: int, size: int) -> None:
+        super().__init__()
+        self.size = size
+        self.state_size = 2 * size
+        self.lstm = nn.LSTM(input_size, size, batch_first=True)
+        nn.init.orthogonal_(self.lstm.weight_hh_l0)
+        nn.init.zeros_(self.lstm.bias_hh_l0)
+        nn.init.zeros_(self.lstm.bias_ih_l0)
+        with torch.no_grad():
+            self.lstm.bias_ih_l0[size : 2 * size] = 1.0
+
+    def forward(self, x: Tensor, state: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        if x.shape[1] == 0:
+            return x.new_zeros(x.shape[0], 0, self.size), state
+        h, c = (part.unsqueeze(0).contiguous() for part in state.split(self.size, dim=1))
+        packed = nn.utils.rnn.pack_padded_sequence(
+            x, lengths.clamp(min=1).cpu(), batch_first=True, enforce_sorted=False
+        )
+        outputs, (h, c) = self.lstm(packed, (h, c))
+        padded, _ = nn.utils.rnn.pad_packed_sequence(
+            outputs, batch_first=True, total_length=x.shape[1]
+        )
+        after = torch.cat([h[0], c[0]], dim=1)
+        return padded, torch.where((lengths > 0).unsqueeze(1), after, state)
+
+
+class GRULayer(nn.Module):
+    """GRU, its recurrent weights orthogonal at first."""
+
+    def __init__(self, input_size: int, size: int) -> None:
+        super().__init__()
+        self.state_size = size
+        self.gru = nn.GRU(input_size, size, batch_first=True)
+        for gate in self.gru.weight_hh_l0.chunk(3):
+            nn.init.orthogonal_(gate)
+        nn.init.zeros_(self.gru.bias_hh_l0)
+        nn.init.zeros_(self.gru.bias_ih_l0)
+
+    def forward(self, x: Tensor, state: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        if x.shape[1] == 0:
+            return x.new_zeros(x.shape[0], 0, self.state_size), state
+        outputs, _ = self.gru(x, state.unsqueeze(0).contiguous())
+        return outputs, last_states(outputs, state, lengths)
+
+
+class MinGRULayer(nn.Module):
+    """
+    minGRU (Feng et al. 2024): gates that do not look at the state, so that a sequence is one scan.
+
+        z_t = sigmoid(W_z x_t),  h_t = (1 - z_t) h_{t-1} + z_t W_h x_t
+
+    Sequences are scanned in parallel; single steps are computed as written.
+    """
+
+    def __init__(self, input_size: int, size: int) -> None:
+        super().__init__()
+        self.state_size = size
+        self.gate = nn.Linear(input_size, size)
+        self.candidate = nn.Linear(input_size, size)
+
+    def forward(self, x: Tensor, state: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        z = torch.sigmoid(self.gate(x))
+        states = linear_scan(1 - z, z * self.candidate(x), state)
+        return states, last_states(states, state, lengths)
+
+
+def linear_scan(keep: Tensor, add: Tensor, first: Tensor) -> Tensor:
+    """
+    Solve h_t = keep_t · h_{t-1} + add_t for all t.
+
+    Args:
+        keep, add: (N, L, H), keep in [0, 1].
+        first: h before the first step, (N, H).
+
+    Returns:
+        h, (N, L, H).
+    """
+    if keep.shape[1] == 0:
+        return add
+    add = torch.cat([add[:, :1] + keep[:, :1] * first.unsqueeze(1), add[:, 1:]], dim=1)
+    result: Tensor = _LinearScan.apply(keep, add)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _LinearScan(torch.autograd.Function):
+    """
+    The scan in blocks of about √L steps: all blocks at once, then one block after the other.
+
+    It works in linear space, so its error does not grow with L as that of a scan in logarithms; its
+    gradient is the same scan backwards, so nothing but the inputs and the output is kept.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, keep: Tensor, add: Tensor) -> Tensor:
+        states = _scan_blocks(keep, add)
+        ctx.save_for_backward(keep, states)
+        return states
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        keep, states = ctx.saved_tensors
+        after = functional.pad(keep[:, 1:], (0, 0, 0, 1)).flip(1)
+        to_add = _scan_blocks(after, gradient.flip(1)).flip(1)
+        before = functional.pad(states[:, :-1], (0, 0, 1, 0))
+        return to_add * before, to_add
+
+
+def _scan_blocks(keep: Tensor, add: Tensor) -> Tensor:
+    n, length, size = add.shape
+    block = math.isqrt(length - 1) + 1
+    blocks = -(-length // block)
+    spare = blocks * block - length
+    keep = functional.pad(keep, (0, 0, 0, spare)).reshape(n, blocks, block, size).clone()
+    h = functional.pad(add, (0, 0, 0, spare)).reshape(n, blocks, block, size).clone()
+    for step in range(1, block):
+        h[:, :, step].addcmul_(keep[:, :, step], h[:, :, step - 1])
+        keep[:, :, step].mul_(keep[:, :, step - 1])  # now the product since the block began
+    for number in range(1, blocks):
+        h[:, number].addcmul_(keep[:, number], h[:, number - 1, -1:])
+    return h.reshape(n, blocks * block, size)[:, :length]
+
+
+CELLS = ("rnn_tanh", "rnn_relu", "rnn_leaky_relu", "lstm", "gru", "mingru")
+"""Recurrent cells by name."""
+
+
+def make_layer(cell: str, input_size: int, size: int) -> nn.Module:
+    """Make one recurrent layer by the name of its cell."""
+    if cell.startswith("rnn_"):
+        return ElmanLayer(input_size, size, cell.removeprefix("rnn_"))
+    kinds = {"lstm": LSTMLayer, "gru": GRULayer, "mingru": MinGRULayer}
+    return kinds[cell](input_size, size)
