@@ -18,7 +18,8 @@ import typer
 from pipeline.errors import InputError, PipelineError
 
 if TYPE_CHECKING:
-    from pipeline.config import RunOptions
+    from pipeline.config import DecodeOptions, RunOptions
+    from pipeline.records import DecodeReport, Video
 
 BROKEN, USAGE, SOME_FAILED = 1, 2, 3
 
@@ -47,9 +48,7 @@ BackboneName = Annotated[
 Weights = Annotated[
     Path | None, typer.Option(help="Safetensors file with the weights of the backbone.")
 ]
-Tap = Annotated[
-    str | None, typer.Option(help="Module of the backbone to read, such as blocks.4.")
-]
+Tap = Annotated[str | None, typer.Option(help="Module of the backbone to read, such as blocks.4.")]
 Grid = Annotated[
     int | None, typer.Option(help="Keep where things are: pool to GRID × GRID cells.", min=1)
 ]
@@ -124,13 +123,7 @@ def _main(
 
 def _options(values: dict[str, Any]) -> RunOptions:
     """Gather the options of a command, by the names of its parameters."""
-    from pipeline.config import (
-        ClipWindows,
-        DecodeOptions,
-        EncodeOptions,
-        RunOptions,
-        Sampling,
-    )
+    from pipeline.config import ClipWindows, EncodeOptions, RunOptions, Sampling
 
     get = values.get
     sampling = None
@@ -139,10 +132,11 @@ def _options(values: dict[str, Any]) -> RunOptions:
     clips = None
     if get("clip_seconds") is not None or get("stride_seconds") is not None:
         clips = ClipWindows(get("clip_seconds") or None, get("stride_seconds"))
-    text = {name: str(get(name)) if get(name) else None for name in ("weights", "features")}
     return RunOptions(
         recognizer=get("recognizer"),
         backbone=get("backbone"),
+        weights=str(get("weights")) if get("weights") else None,
+        features=str(get("features")) if get("features") else None,
         tap=get("tap"),
         grid=get("grid"),
         sampling=sampling,
@@ -152,15 +146,7 @@ def _options(values: dict[str, Any]) -> RunOptions:
         image_fps=get("image_fps"),
         full_hash=get("full_hash", False),
         wait=get("wait", False),
-        decode=DecodeOptions(
-            reader=_one_of("reader", values["reader"], ("auto", "decord", "opencv", "pyav")),
-            workers=values["workers"],
-            frame_timeout_seconds=values["frame_timeout"],
-            video_timeout_seconds=values["video_timeout"],
-            max_pixels=values["max_pixels"],
-            max_video_seconds=values["max_video_seconds"],
-            memory_bytes=values["decode_memory"] << 20,
-        ),
+        decode=_decode_options(values),
         encode=EncodeOptions(
             device=_one_of("device", values["device"], ("auto", "cpu", "cuda")),
             precision=_one_of(
@@ -168,7 +154,20 @@ def _options(values: dict[str, Any]) -> RunOptions:
             ),
             batch_size=values["batch_size"],
         ),
-        **text,
+    )
+
+
+def _decode_options(values: dict[str, Any]) -> DecodeOptions:
+    from pipeline.config import DecodeOptions
+
+    return DecodeOptions(
+        reader=_one_of("reader", values["reader"], ("auto", "decord", "opencv", "pyav")),
+        workers=values["workers"],
+        frame_timeout_seconds=values["frame_timeout"],
+        video_timeout_seconds=values["video_timeout"],
+        max_pixels=values["max_pixels"],
+        max_video_seconds=values["max_video_seconds"],
+        memory_bytes=values["decode_memory"] << 20,
     )
 
 
@@ -271,9 +270,7 @@ def _run_and_leave(
             lambda pipeline: console.watch(pipeline, quiet=quiet or as_json),
         )
     except Stopped as stopped:
-        console.print_error(
-            "stopped; what is finished stays. The same command goes on from there."
-        )
+        console.print_error("stopped; what is finished stays. The same command goes on from there.")
         leave(stopped.exit_code)
         return
     code = _conclude(out, outcome.failures, as_json=as_json, quiet=quiet)
@@ -316,7 +313,8 @@ def _conclude(out: Path, failures: int, *, as_json: bool, quiet: bool) -> int:
         return BROKEN
     if bad and not quiet and not as_json:
         console.print_error(
-            f"{bad} of {len(videos)} videos could not be fully decoded: clipline inspect {out} --failures"
+            f"{bad} of {len(videos)} videos could not be fully decoded: "
+            f"clipline inspect {out} --failures"
         )
     return SOME_FAILED if bad else 0
 
@@ -393,7 +391,13 @@ def inspect(
         print_table(
             shown,
             [
-                [r.video, f"{r.start_seconds:.2f}", f"{r.end_seconds:.2f}", r.label, f"{r.score:.2f}"]
+                [
+                    r.video,
+                    f"{r.start_seconds:.2f}",
+                    f"{r.end_seconds:.2f}",
+                    r.label,
+                    f"{r.score:.2f}",
+                ]
                 for r in clips.head(rows).itertuples()
             ],
         )
@@ -423,18 +427,197 @@ def recognizers(
             ["sampling", json.dumps(said["sampling"])],
             ["clips", json.dumps(said["clips"])],
             ["backbone", f"{said['backbone']['name']}, weights {said['backbone']['weights_hash']}"],
-            ["temporal model", f"{cell}, {said['temporal']['layers']} × {said['temporal']['size']}"],
+            [
+                "temporal model",
+                f"{cell}, {said['temporal']['layers']} × {said['temporal']['size']}",
+            ],
             *([key, json.dumps(value)] for key, value in said["notes"].items()),
         ]
         print_table(["", ""], facts)
 
 
+@app.command()
+def doctor(
+    videos: Videos,
+    sample_fps: Annotated[
+        float, typer.Option(help="Frames a second of the runs to come; decides the reader.")
+    ] = 8.0,
+    image_fps: ImageFps = None,
+    reader: ReaderOption = "auto",
+    workers: Workers = 0,
+    frame_timeout: FrameTimeout = 20.0,
+    video_timeout: VideoTimeout = 900.0,
+    max_pixels: MaxPixels = 200_000_000,
+    max_video_seconds: MaxVideoSeconds = 172_800.0,
+    decode_memory: DecodeMemory = 4096,
+    as_json: AsJson = False,
+) -> None:
+    """Decode every frame and say of each file what it claims, what it holds, and what is wrong."""
+    from flows.console import print_line, print_table
+    from pipeline.config import Sampling
+    from pipeline.doctor import examine
+    from pipeline.sources import find_videos
+
+    options = _decode_options(locals())
+    found = find_videos(videos, image_fps=image_fps)
+    verdicts = list(examine(found, options, Sampling(fps=sample_fps)))
+    bad = sum(report.status != "ok" for _, report in verdicts)
+    if as_json:
+        said = [{"video": v.path, "video_id": v.video_id, **r.to_json()} for v, r in verdicts]
+        sys.stdout.write(json.dumps(said, indent=2) + "\n")
+    else:
+        columns = ["video", "status", "reader", "codec", "size", "frames", "rate", "notes"]
+        print_table(columns, [_verdict(video, report) for video, report in verdicts])
+        print_line()
+        print_line(f"{len(verdicts)} files, {bad} not fully decodable")
+    raise typer.Exit(SOME_FAILED if bad else 0)
+
+
+def _verdict(video: Video, report: DecodeReport) -> list[str]:
+    """Give the cells of one file in the table of `doctor`."""
+    notes = []
+    if report.variable_frame_rate:
+        notes.append(f"variable rate, longest gap {report.longest_gap_seconds:.2f} s")
+    if report.rotation:
+        notes.append(f"turned {report.rotation}°")
+    if report.edit_list:
+        notes.append(f"{report.packets_discarded} of {report.packets} frames cut away")
+    if (report.video_streams or 0) > 1:
+        notes.append(f"{report.video_streams} video streams")
+    if report.frames_duplicated:
+        notes.append(f"{report.frames_duplicated} repeated times")
+    if report.error:
+        notes.append(report.error)
+    claimed = report.frames_from_header
+    return [
+        video.path,
+        report.status,
+        report.decoder,
+        report.codec or "",
+        f"{report.width}×{report.height}" if report.width else "",
+        str(report.frames_decoded) + (f" of {claimed} claimed" if claimed else ""),
+        f"{report.frame_rate:.3g}/s" if report.frame_rate else "",
+        "; ".join(notes),
+    ]
+
+
+@app.command()
+def retry(
+    out: Annotated[Path, typer.Argument(help="Results folder.", show_default=False)],
+    status: Annotated[
+        str, typer.Option(help="Statuses to try again, with commas between; all but ok by default.")
+    ] = "",
+    frame_timeout: Annotated[
+        float | None, typer.Option(help="Other than that of the last run, in seconds.")
+    ] = None,
+    video_timeout: Annotated[
+        float | None, typer.Option(help="Other than that of the last run, in seconds.")
+    ] = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Process again what failed in the last run on OUT, and only that."""
+    from dataclasses import replace
+
+    from pipeline.config import RunOptions
+    from pipeline.errors import OptionError
+    from pipeline.records import STATUSES
+    from pipeline.results import read_run
+
+    last = read_run(out)
+    if not last:
+        raise OptionError(f"{out} holds no results: no run.json")
+    chosen = [name.strip() for name in status.split(",") if name.strip()]
+    unknown = sorted(set(chosen) - set(STATUSES))
+    if unknown:
+        raise OptionError(f"no status {', '.join(unknown)}; there are {', '.join(STATUSES)}")
+    options = RunOptions.from_json(last["options"])
+    decode = options.decode
+    if frame_timeout is not None:
+        decode = replace(decode, frame_timeout_seconds=frame_timeout)
+    if video_timeout is not None:
+        decode = replace(decode, video_timeout_seconds=video_timeout)
+    wanted = tuple(chosen or sorted(set(STATUSES) - {"ok"}))
+    options = replace(options, retry=wanted, decode=decode)
+    _run_and_leave(last["sources"], out, options, fresh=False, as_json=as_json, quiet=quiet)
+
+
+@app.command()
+def serve(
+    videos: Videos,
+    out: Out,
+    cron: Annotated[
+        str | None,
+        typer.Option(help="When to run, such as '0 2 * * *' (2 a.m.); else only when triggered."),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name for trigger; by default that of OUT.")
+    ] = None,
+    recognizer: RecognizerName = "camera-motion",
+    backbone: BackboneName = None,
+    weights: Weights = None,
+    sample_fps: SampleFps = None,
+    every: Every = None,
+    clip_seconds: ClipSeconds = None,
+    stride_seconds: StrideSeconds = None,
+    image_fps: ImageFps = None,
+    frames: Frames = False,
+    embeddings: Embeddings = False,
+    features: Features = None,
+    device: DeviceName = "auto",
+    precision: PrecisionName = "auto",
+    batch_size: BatchSize = 0,
+    reader: ReaderOption = "auto",
+    workers: Workers = 0,
+    frame_timeout: FrameTimeout = 20.0,
+    video_timeout: VideoTimeout = 900.0,
+    max_pixels: MaxPixels = 200_000_000,
+    max_video_seconds: MaxVideoSeconds = 172_800.0,
+    decode_memory: DecodeMemory = 4096,
+    full_hash: FullHash = False,
+) -> None:
+    """Run the same job on a schedule, and whenever it is triggered, until stopped.
+
+    Starts its own Prefect server unless PREFECT_API_URL is set.
+    """
+    from dataclasses import replace
+
+    from flows.launch import serve_forever
+    from pipeline.sources import absolute
+
+    options = replace(_options(locals()), wait=True)
+    places = [absolute(video) for video in videos]
+    serve_forever(places, out.absolute(), options, name or out.absolute().name, cron)
+
+
+@app.command()
+def trigger(
+    name: Annotated[
+        str | None, typer.Argument(help="Name of the served job, where there are several.")
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Follow the run to its end.")] = False,
+) -> None:
+    """Run a served job now, and print the id of the run."""
+    from flows.console import print_error, print_line
+    from flows.launch import reach_server
+
+    reach_server()
+    from flows.deployments import follow, trigger
+
+    run_id, _ = trigger(name)
+    print_line(str(run_id))
+    if not wait:
+        return
+    for state in follow(run_id):
+        print_error(f"{state.name}: {state.message}" if state.message else state.name)
+        if state.is_final() and not state.is_completed():
+            raise typer.Exit(BROKEN)
+
+
 def main() -> None:
     """Run the command line, and turn what the user can mend into a message and an exit code."""
     try:
-        app(standalone_mode=False)
-    except typer.Exit as ended:
-        sys.exit(ended.exit_code)
+        sys.exit(app(standalone_mode=False) or 0)
     except typer.Abort:
         sys.exit(130)
     except InputError as error:

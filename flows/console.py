@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on, and after it: a bar, or plain lines where there is no terminal."""
+"""What a person sees of a run: a bar, or plain lines where there is no terminal."""
 
 from __future__ import annotations
 
@@ -84,7 +84,11 @@ def print_error(text: str) -> None:
 
 
 def print_table(columns: list[str], rows: list[list[str]], title: str | None = None) -> None:
-    """Print a table to standard output; cells are text, never markup."""
+    """Print a table to standard output; where that is no terminal, with tabs between the cells."""
+    if not console.is_terminal:
+        for row in [columns, *rows]:
+            print_line("\t".join(cell.replace("\t", " ").replace("\n", " ") for cell in row))
+        return
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column, overflow="fold")

@@ -18,9 +18,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flows.server import EmbeddedServer, embedded_api, request, state_folder
+from flows.server import (
+    EmbeddedServer,
+    announced,
+    chosen_api,
+    embedded_api,
+    request,
+    running_server,
+    settle,
+    state_folder,
+)
 from pipeline.config import RunOptions
-from pipeline.errors import MachineError
+from pipeline.errors import MachineError, OptionError
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +91,6 @@ def run_once(
         Stopped: a signal came.
     """
     state = state_folder()
-    state.mkdir(parents=True, exist_ok=True)
     with embedded_api(state) as server:
         # Only now: Prefect reads the environment when it is imported.
         from flows.tasks import run_key, workshop
@@ -166,6 +174,43 @@ def _drain(server: EmbeddedServer, flow_run_id: str, shards: int) -> None:
             if request(server.url + "/task_runs/count", body) >= shards * 3:
                 return
         time.sleep(0.1)
+
+
+def serve_forever(
+    sources: list[str], out: Path, options: RunOptions, name: str, cron: str | None
+) -> None:
+    """Serve the job until Ctrl-C or SIGTERM; `trigger` finds it."""
+    state = state_folder()
+    with embedded_api(state, with_ui=True) as server:
+        url = server.url if server is not None else os.environ["PREFECT_API_URL"]
+        if server is not None:
+            server.wait_until_ready()
+            _tidy(server)
+        from flows.console import print_line
+        from flows.deployments import check_cron, serve
+
+        if cron is not None:
+            check_cron(cron)
+        with announced(state, url) if server is not None else contextlib.nullcontext():
+            when = f"at {cron!r}" if cron else "when triggered"
+            print_line(f"serving {name} {when}: {url.removesuffix('/api')}")
+            print_line(f"run it now: clipline trigger {name}")
+            serve(sources, str(out), options, name, cron)
+
+
+def reach_server() -> None:
+    """
+    Find the server that `serve` runs, or that PREFECT_API_URL names, and set it for Prefect.
+
+    Raises:
+        OptionError: there is none.
+    """
+    state = state_folder()
+    settle(state / "prefect")
+    url = chosen_api() or running_server(state)
+    if url is None:
+        raise OptionError("no server: start clipline serve, or set PREFECT_API_URL")
+    os.environ["PREFECT_API_URL"] = url
 
 
 def leave(code: int) -> None:

@@ -1,16 +1,17 @@
 """
 The flow: find videos, cut them into shards, keep a window of shards in flight, report.
 
-Runs started by a deployment import this module by its path, and Prefect reads the parameters' types:
-annotations must not be postponed here.
+Runs started by a deployment import this module by its path, and Prefect reads the parameters'
+types: annotations must not be postponed here.
 """
 
 from pathlib import Path
 from typing import Any
 
 from prefect import flow
+from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
-from prefect.states import Completed, Failed, State
+from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.utilities.annotations import quote
 

@@ -16,6 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.error
@@ -24,7 +25,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from pipeline.errors import MachineError
+from pipeline.errors import MachineError, OptionError
 from pipeline.files import exclusive, write_json
 
 logger = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ _RECORDER = "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_"
 ENVIRONMENT = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
-    "PREFECT_LOGGING_LEVEL": "WARNING",
+    "PREFECT_LOGGING_LEVEL": "CRITICAL",  # what matters is said by us, once
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     "PREFECT_CLI_PROMPT": "false",
@@ -116,7 +117,7 @@ class EmbeddedServer:
             stderr=log,
             cwd=self.home,  # Prefect reads settings from files of its working directory
             env={**os.environ, "PREFECT_SERVER_DATABASE_CONNECTION_URL": self._database()},
-            preexec_fn=_die_with_parent,
+            preexec_fn=_die_with_parent,  # noqa: PLW1509 (one system call, no Python lock)
             start_new_session=True,
         )
 
@@ -142,7 +143,7 @@ class EmbeddedServer:
         raise MachineError(f"the Prefect API did not start: see {self.home / 'server.log'}")
 
     def tidy(self) -> None:
-        """Close the books of runs that were killed, and forget old ones. We hold the lock: none lives."""
+        """Close the books of killed runs (we hold the lock: none lives), and forget old ones."""
         lost = {"flow_runs": {"state": {"type": {"any_": ["RUNNING", "PENDING"]}}}}
         crashed = {"type": "CRASHED", "name": "Crashed", "message": "the process was killed"}
         for run in request(self.url + "/flow_runs/filter", lost):
@@ -199,32 +200,49 @@ def running_server(state: Path) -> str | None:
 @contextlib.contextmanager
 def embedded_api(state: Path, *, with_ui: bool = False) -> Iterator[EmbeddedServer | None]:
     """
-    Start a server for this process, or use the one that was chosen or is served already.
+    Start a server for this process, or use the one that was chosen or that `serve` runs.
 
     Gives the server as soon as it is on its way: `wait_until_ready` before using it. None where
     another server is used. PREFECT_API_URL is set meanwhile.
     """
+    state.mkdir(parents=True, exist_ok=True)
+    settle(state / "prefect")
     with contextlib.ExitStack() as stack:
         if chosen_api():
-            settle(state / "prefect")
             yield None
             return
         try:
             stack.enter_context(exclusive(state / "server.lock", "the run history"))
             home = state / "prefect"
-        except Exception:
-            # another run keeps the history: keep one of our own, thrown away afterwards
-            import tempfile
-
+        except OptionError:
+            served = running_server(state)
+            if served:
+                stack.enter_context(_api_url(served))
+                yield None
+                return
+            # another run keeps the history: this one's is its own, and thrown away
             home = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=state, prefix="run-")))
-        settle(home)
         server = EmbeddedServer(home, with_ui=with_ui)
         stack.callback(server.stop)
-        os.environ["PREFECT_API_URL"] = server.url
-        stack.callback(os.environ.pop, "PREFECT_API_URL", None)
+        stack.enter_context(_api_url(server.url))
         yield server
 
 
-def announce(state: Path, url: str, deployment: str) -> None:
-    """Tell `trigger` where the server is."""
-    write_json({"url": url, "pid": os.getpid(), "deployment": deployment}, state / "server.json")
+@contextlib.contextmanager
+def _api_url(url: str) -> Iterator[None]:
+    os.environ["PREFECT_API_URL"] = url
+    try:
+        yield
+    finally:
+        del os.environ["PREFECT_API_URL"]
+
+
+@contextlib.contextmanager
+def announced(state: Path, url: str) -> Iterator[None]:
+    """Tell `trigger` where the server is, as long as it runs."""
+    path = state / "server.json"
+    write_json({"url": url, "pid": os.getpid()}, path)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)

@@ -1,11 +1,13 @@
 """
 Prefect tasks: one for a shard, and inside it one for each stage, in the same process.
 
-Frames never leave the process that decoded them. Each stage is a run of its own, retried with growing
-pauses; what is handed on is quoted, so that Prefect neither copies nor hashes nor stores it.
+Frames never leave the process that decoded them. Each stage is a run of its own, retried with
+growing pauses; what is handed on is quoted, so that Prefect neither copies nor hashes nor stores
+it.
 """
 
 import contextlib
+import logging
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,12 +19,16 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task, exponential_backoff
 from prefect.utilities.annotations import quote
 
+from pipeline import process
 from pipeline.config import RunOptions, fingerprint
+from pipeline.decode.pool import PoolStopped
 from pipeline.errors import InputError, VideoError
 from pipeline.files import exclusive
 from pipeline.process import Decoded, Pipeline, open_pipeline
 from pipeline.records import FrameFeatures, Shard
 from pipeline.results import VideoRows
+
+logger = logging.getLogger(__name__)
 
 
 class Workshop:
@@ -64,17 +70,15 @@ def run_key(out: str, options: dict[str, Any]) -> str:
     return fingerprint(out, options)
 
 
-async def worth_retrying(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
+def worth_retrying(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
     """Tell failures of the machine, which may pass, from those that another attempt repeats."""
     if workshop.stopping.is_set():
         return False
-    try:
-        await state.result(raise_on_failure=True)  # type: ignore[misc]
-    except (InputError, VideoError, ValueError, TypeError):
+    error = state.result(raise_on_failure=False)
+    if isinstance(error, (InputError, VideoError, PoolStopped, ValueError, TypeError)):
         return False
-    except Exception:  # anything else may have been the machine
-        return True
-    return False
+    logger.warning("%s failed: %r", task.name, error)
+    return True
 
 
 STAGE: dict[str, Any] = {
@@ -101,7 +105,9 @@ def encode(pipeline: Pipeline, decoded: Decoded) -> list[FrameFeatures]:
 
 
 @task(name="recognize", **STAGE)
-def recognize(pipeline: Pipeline, shard: Shard, features: Sequence[FrameFeatures]) -> list[VideoRows]:
+def recognize(
+    pipeline: Pipeline, shard: Shard, features: Sequence[FrameFeatures]
+) -> list[VideoRows]:
     """Label clips and frames."""
     return pipeline.recognize(shard, features)
 
@@ -114,14 +120,15 @@ def write(pipeline: Pipeline, rows: Sequence[VideoRows]) -> int:
 
 @task(name="process-shard", persist_result=False, cache_policy=NO_CACHE)
 def process_shard(key: str, out: str, options: dict[str, Any], shard: Shard) -> int:
-    """Take one shard the whole way, stage after stage in this process."""
+    """Take one shard the whole way, all in this process. Returns the clips written."""
     pipeline = workshop.get(key, out, options)
-    features: list[FrameFeatures] = []
-    if shard.segments:
-        decoded = decode(quote(pipeline), quote(shard))
-        try:
-            features = encode(quote(pipeline), quote(decoded))
-        finally:
-            pipeline.release(decoded)
-    rows = recognize(quote(pipeline), quote(shard), quote(features))
-    return write(quote(pipeline), quote(rows))
+    return process.process_shard(pipeline, shard, _as_tasks(pipeline))
+
+
+def _as_tasks(pipeline: Pipeline) -> process.Stages:
+    """Make each stage a task run."""
+
+    def quoted(stage: Any) -> Any:
+        return lambda *given: stage(quote(pipeline), *map(quote, given))
+
+    return process.Stages(quoted(decode), quoted(encode), quoted(recognize), quoted(write))

@@ -19,7 +19,7 @@ from pipeline.errors import OptionError
 
 
 def printable(path: str | os.PathLike[str]) -> str:
-    """Give a path as text that can be stored: bytes that are no UTF-8 are written as \\xNN."""
+    """Give a path as text that can be stored: bytes that are no UTF-8 are escaped."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 

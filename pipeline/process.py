@@ -23,6 +23,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -36,7 +37,7 @@ from pipeline.encode.backbone import Backbone, load_backbone, require_same
 from pipeline.encode.engines import Engine, Placement, choose_device, describe, make_engine
 from pipeline.encode.features import FeatureStore, encode_frames
 from pipeline.encode.pairs import load_pairs
-from pipeline.errors import PipelineError, RecognizerError, VideoError
+from pipeline.errors import RecognizerError, VideoError
 from pipeline.files import printable
 from pipeline.records import (
     TRANSIENT,
@@ -206,14 +207,15 @@ class Pipeline:
         stale = {
             row.video_id
             for row in done
-            if row.video_id not in finished
-            and (row.video_id in ours or row.path in wanted)
+            if row.video_id not in finished and (row.video_id in ours or row.path in wanted)
         }
         if stale:
             drop_rows(self.out, self.config_id, lambda path, video_id: video_id in stale)
         return [video for video in videos if video.video_id not in finished]
 
-    def _indexed(self, videos: Sequence[Video]) -> Iterator[tuple[Video, VideoIndex | DecodeReport]]:
+    def _indexed(
+        self, videos: Sequence[Video]
+    ) -> Iterator[tuple[Video, VideoIndex | DecodeReport]]:
         ahead: deque[tuple[Video, Future[VideoIndex]]] = deque()
         for video in videos:
             ahead.append((video, self.pool.submit(partial(index_video, video=video), FIRST)))
@@ -230,9 +232,7 @@ class Pipeline:
         except VideoError as error:
             return video, DecodeReport(error.status, str(error))
 
-    def _pack(
-        self, indexed: Iterator[tuple[Video, VideoIndex | DecodeReport]]
-    ) -> Iterator[Shard]:
+    def _pack(self, indexed: Iterator[tuple[Video, VideoIndex | DecodeReport]]) -> Iterator[Shard]:
         limits = self.options.shards
         segments: list[Segment] = []
         frames = size = 0
@@ -270,7 +270,7 @@ class Pipeline:
         pieces = -(-total // most)
         edges = [number * total // pieces for number in range(pieces + 1)]
         stored = set(self.store.segments(video.video_id))
-        missing = [edge for edge in zip(edges, edges[1:], strict=False) if edge not in stored]
+        missing = [edge for edge in pairwise(edges) if edge not in stored]
         if pieces > 1:
             self._waiting[video.video_id] = len(missing)
         for start, stop in missing:
@@ -343,7 +343,9 @@ class Pipeline:
                 return self._recognize_stored(shard.stored)
             by_id = {part.video_id: part for part in features}
             whole = [segment for segment in shard.segments if segment.whole]
-            videos = [(s.video, by_id[s.video.video_id].report, [by_id[s.video.video_id]]) for s in whole]
+            videos = [
+                (s.video, by_id[s.video.video_id].report, [by_id[s.video.video_id]]) for s in whole
+            ]
             return self._rows([(video, report, iter(parts)) for video, report, parts in videos])
 
     def _recognize_stored(self, videos: Sequence[Video]) -> list[VideoRows]:
@@ -367,9 +369,7 @@ class Pipeline:
         said: dict[str, Recognition] = {
             found.video_id: found for found in recognize(self.recognizer, asked, self.windows)
         }
-        return [
-            VideoRows(video, report, said.get(video.video_id)) for video, report, _ in videos
-        ]
+        return [VideoRows(video, report, said.get(video.video_id)) for video, report, _ in videos]
 
     def write(self, rows: Sequence[VideoRows]) -> int:
         """Write the rows of a shard; with that it is done."""
@@ -423,16 +423,27 @@ def _locations(video: Video) -> list[str]:
     return [video.location, *(location for _, location in video.copies)]
 
 
-def process_shard(pipeline: Pipeline, shard: Shard) -> int:
+@dataclass(frozen=True)
+class Stages:
+    """The four stages, as plain calls or wrapped as tasks."""
+
+    decode: Callable[[Shard], Decoded]
+    encode: Callable[[Decoded], list[FrameFeatures]]
+    recognize: Callable[[Shard, Sequence[FrameFeatures]], list[VideoRows]]
+    write: Callable[[Sequence[VideoRows]], int]
+
+
+def process_shard(pipeline: Pipeline, shard: Shard, stages: Stages | None = None) -> int:
     """Take one shard the whole way. Returns the clips written."""
+    stages = stages or Stages(pipeline.decode, pipeline.encode, pipeline.recognize, pipeline.write)
     features: list[FrameFeatures] = []
     if shard.segments:
-        decoded = pipeline.decode(shard)
+        decoded = stages.decode(shard)
         try:
-            features = pipeline.encode(decoded)
+            features = stages.encode(decoded)
         finally:
             pipeline.release(decoded)
-    return pipeline.write(pipeline.recognize(shard, features))
+    return stages.write(stages.recognize(shard, features))
 
 
 class Running(Protocol):
@@ -475,7 +486,9 @@ def drive(pipeline: Pipeline, shards: Iterator[Shard], submit: Submit) -> list[E
         flying -= 1
         try:
             future.result()
-        except Exception as error:  # whatever a stage could not overcome: reported, and the rest goes on
+        except (
+            Exception
+        ) as error:  # whatever a stage could not overcome: reported, and the rest goes on
             logger.error("a shard failed: %r", error)
             failures.append(error)
             continue
@@ -511,9 +524,7 @@ def summarize(
 ) -> dict[str, Any]:
     """Give what `run.json` says of a run."""
     tally = pipeline.tally
-    counts = {
-        name: value for name, value in vars(tally).items() if isinstance(value, int)
-    }
+    counts = {name: value for name, value in vars(tally).items() if isinstance(value, int)}
     return {
         "config_id": pipeline.config_id,
         "configuration": pipeline.describe(),
@@ -600,7 +611,9 @@ def open_pipeline(out: Path, options: RunOptions, cache: Path | None = None) -> 
     precision = options.encode.precision
     if precision == "auto":
         precision = "float32"
-    engine = make_engine(backbone, Placement(device, precision), options.encode, cache or cache_folder())
+    engine = make_engine(
+        backbone, Placement(device, precision), options.encode, cache or cache_folder()
+    )
     return Pipeline(out, options, recognizer, engine)
 
 

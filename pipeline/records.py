@@ -67,7 +67,7 @@ class Video:
 
 @dataclass(frozen=True)
 class VideoIndex:
-    """What the container says of one video stream, packet by packet; no picture is trusted to it."""
+    """What the container says of one video stream, packet by packet."""
 
     format: str
     codec: str
@@ -330,7 +330,7 @@ def merge_reports(reports: Sequence[DecodeReport]) -> DecodeReport:
     """Make one verdict of those on the segments of a video."""
     if len(reports) == 1:
         return reports[0]
-    counts = {
+    counts: dict[str, Any] = {
         name: sum(getattr(report, name) or 0 for report in reports)
         for name in (
             "frames_expected",

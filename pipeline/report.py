@@ -17,23 +17,43 @@ from pipeline.records import STATUSES
 from pipeline.results import load, read_run
 
 VIDEOS_SHOWN = 200
-COLOURS = (
-    "#4e79a7 #f28e2b #59a14f #e15759 #76b7b2 #edc948 #b07aa1 #ff9da7 #9c755f #bab0ac "
-    "#86bcb6 #d37295 #8cd17d #499894 #f1ce63 #a0cbe8 #ffbe7d #d4a6c8 #79706e #fabfd2"
-).split()
+COLOURS = [
+    "#4e79a7",
+    "#f28e2b",
+    "#59a14f",
+    "#e15759",
+    "#76b7b2",
+    "#edc948",
+    "#b07aa1",
+    "#ff9da7",
+    "#9c755f",
+    "#bab0ac",
+    "#86bcb6",
+    "#d37295",
+    "#8cd17d",
+    "#499894",
+    "#f1ce63",
+    "#a0cbe8",
+    "#ffbe7d",
+    "#d4a6c8",
+    "#79706e",
+    "#fabfd2",
+]
 STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem;color:#222}
-h1{margin:0}h2{margin:2.2rem 0 .6rem;font-size:1.15rem}.lead{color:#666;margin:.2rem 0 1.5rem}
-.cards{display:flex;gap:1rem;flex-wrap:wrap}.card{background:#f5f5f3;border-radius:8px;padding:.7rem 1.1rem}
-.card b{display:block;font-size:1.5rem}.card span{color:#666}
-table{border-collapse:collapse;width:100%}td,th{text-align:left;padding:.25rem .6rem .25rem 0;vertical-align:top}
-th{color:#666;font-weight:500;border-bottom:1px solid #ddd}td.n{text-align:right;font-variant-numeric:tabular-nums}
-.name{max-width:22rem;overflow-wrap:anywhere}.bar{height:.8rem;border-radius:2px}
-svg{display:block}.key{display:flex;flex-wrap:wrap;gap:.3rem 1.2rem;margin:.4rem 0 .8rem}
-.key i{display:inline-block;width:.8rem;height:.8rem;border-radius:2px;margin-right:.4rem}
-.bad{color:#b3261e}code{background:#f5f5f3;padding:.1rem .3rem;border-radius:3px}
-@media(prefers-color-scheme:dark){body{background:#161616;color:#ddd}.card,code{background:#252525}
-.lead,.card span,th{color:#999}th{border-color:#444}.bad{color:#ff8a80}}
+body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0
+1rem;color:#222} h1{margin:0}h2{margin:2.2rem 0 .6rem;font-
+size:1.15rem}.lead{color:#666;margin:.2rem 0 1.5rem} .cards{display:flex;gap:1rem;flex-
+wrap:wrap}.card{background:#f5f5f3;border-radius:8px;padding:.7rem 1.1rem} .card
+b{display:block;font-size:1.5rem}.card span{color:#666} table{border-
+collapse:collapse;width:100%}td,th{text-align:left;padding:.25rem .6rem .25rem 0;vertical-
+align:top} th{color:#666;font-weight:500;border-bottom:1px solid #ddd}td.n,th.n{text-
+align:right;font-variant-numeric:tabular-nums} .name{max-width:22rem;overflow-
+wrap:anywhere}.bar{height:.8rem;border-radius:2px} svg{display:block}.key{display:flex;flex-
+wrap:wrap;gap:.3rem 1.2rem;margin:.4rem 0 .8rem} .key i{display:inline-
+block;width:.8rem;height:.8rem;border-radius:2px;margin-right:.4rem}
+.bad{color:#b3261e}code{background:#f5f5f3;padding:.1rem .3rem;border-radius:3px} @media(prefers-
+color-scheme:dark){body{background:#161616;color:#ddd}.card,code{background:#252525} .lead,.card
+span,th{color:#999}th{border-color:#444}.bad{color:#ff8a80}}
 """
 
 
@@ -76,7 +96,9 @@ def _head(run: dict[str, object], videos: pd.DataFrame, clips: pd.DataFrame) -> 
         _card(f"{bad:,}", "not fully decoded"),
     ]
     lead = f"{configuration['recognizer'] or 'features only'} · finished {run['finished_at']}"
-    return f"<h1>Clipline</h1><p class=lead>{escape(lead)}</p><div class=cards>{''.join(cards)}</div>"
+    return (
+        f"<h1>Clipline</h1><p class=lead>{escape(lead)}</p><div class=cards>{''.join(cards)}</div>"
+    )
 
 
 def _span(seconds: float) -> str:
@@ -101,7 +123,7 @@ def _histogram(clips: pd.DataFrame, colours: dict[str, str]) -> str:
             f"<td style='width:60%'><div class=bar style='width:{width:.1f}%;background:{colour}'>"
             f"</div><td class=n>{row.score:.2f}"
         )
-    head = "<tr><th>label<th>clips<th><th>mean score"
+    head = "<tr><th>label<th class=n>clips<th><th class=n>mean score"
     return f"<h2>Labels</h2><table>{head}{''.join(rows)}</table>"
 
 
@@ -119,24 +141,25 @@ def _timelines(videos: pd.DataFrame, segments: pd.DataFrame, colours: dict[str, 
     rest = f"<p>{more:,} more videos are in the tables.</p>" if more > 0 else ""
     return (
         f"<h2>Over time</h2><div class=key>{key}</div>"
-        f"<table><tr><th>video<th>segments<th>length{''.join(rows)}</table>{rest}"
+        f"<table><tr><th>video<th>segments<th class=n>length{''.join(rows)}</table>{rest}"
     )
 
 
 def _timeline(video: object, segments: pd.DataFrame, colours: dict[str, str]) -> str:
     total = max(float(video.duration_seconds), 1e-6)  # type: ignore[attr-defined]
-    boxes = []
+    boxes, shot = [], 0
     for run in segments.itertuples():
         start = 1000 * float(run.start_seconds) / total
         width = max(1.0, 1000 * float(run.end_seconds) / total - start)
         said = f"{run.start_seconds:.2f}–{run.end_seconds:.2f} s {run.label} ({run.score:.2f})"
         boxes.append(
-            f"<rect x='{start:.1f}' y=0 width='{width:.1f}' height=16 fill='{colours[str(run.label)]}'>"
+            f"<rect x='{start:.1f}' y=0 width='{width:.1f}' height=16 "
+            f"fill='{colours[str(run.label)]}'>"
             f"<title>{escape(said)}</title></rect>"
         )
-        if start > 0 and run.shot_index != shot:
+        if run.shot_index != shot:
             boxes.append(f"<rect x='{start - 1:.1f}' y=0 width=2 height=16 fill='#000'/>")
-        shot = run.shot_index
+        shot = int(run.shot_index)
     drawing = (
         "<svg viewBox='0 0 1000 16' preserveAspectRatio=none width='100%' height=16>"
         f"{''.join(boxes)}</svg>"
@@ -159,7 +182,7 @@ def _failures(videos: pd.DataFrame) -> str:
     )
     return (
         f"<h2>Not fully decoded</h2><p>{meanings}.</p>"
-        f"<table><tr><th>video<th>status<th>why<th>frames{''.join(rows)}</table>"
+        f"<table><tr><th>video<th>status<th>why<th class=n>frames{''.join(rows)}</table>"
     )
 
 
@@ -175,5 +198,7 @@ def _how(run: dict[str, object]) -> str:
         "engine": f"{configuration['engine']} on {configuration['device']}, "
         f"{configuration['precision']}",
     }
-    rows = "".join(f"<tr><td>{escape(k)}<td><code>{escape(str(v))}</code>" for k, v in facts.items())
+    rows = "".join(
+        f"<tr><td>{escape(k)}<td><code>{escape(str(v))}</code>" for k, v in facts.items()
+    )
     return f"<h2>How it was made</h2><table>{rows}</table>"

@@ -4,9 +4,9 @@ The result contract: Parquet tables in a folder, written whole, and read back as
     OUT/clips  OUT/segments  OUT/frames  OUT/videos      part-<config>-<shard>.parquet
     OUT/run.json
 
-The parts of one shard have the same name in every table. `videos` is written last: with it the shard
-is done, and parts without it are swept away. Rows of another configuration are kept apart by the
-column `config_id`; `load` gives those of the newest run.
+The parts of one shard have the same name in every table. `videos` is written last: with it the
+shard is done, and parts without it are swept away. Rows of another configuration are kept apart
+by the column `config_id`; `load` gives those of the newest run.
 """
 
 from __future__ import annotations
@@ -324,7 +324,9 @@ def drop_rows(out: Path, config_id: str, drop: Callable[[str, str], bool]) -> in
             path = out / name / part.name
             if path.exists():
                 rows = pq.read_table(path)
-                write_table(rows.filter(pa.compute.is_in(rows["video"], pa.array(kept, pa.string()))), path)
+                write_table(
+                    rows.filter(pa.compute.is_in(rows["video"], pa.array(kept, pa.string()))), path
+                )
     return dropped
 
 

@@ -26,10 +26,67 @@ from pipeline.records import Video
 
 LIST_SUFFIXES = frozenset({".csv", ".parquet", ".txt"})
 SIDECARS = frozenset(
-    ".csv .tsv .txt .json .jsonl .yaml .yml .toml .xml .html .htm .md .rst .log .ini .cfg .parquet "
-    ".npy .npz .pkl .pt .pth .safetensors .onnx .zip .tar .gz .tgz .bz2 .xz .7z .pdf .doc .docx .py "
-    ".ipynb .sh .srt .vtt .ass .ssa .sub .nfo .wav .mp3 .flac .aac .m4a .ogg .opus .db .sqlite .lock "
-    ".m3u .m3u8 .mpd .part .tmp .crdownload".split()
+    [
+        ".csv",
+        ".tsv",
+        ".txt",
+        ".json",
+        ".jsonl",
+        ".yaml",
+        ".yml",
+        ".toml",
+        ".xml",
+        ".html",
+        ".htm",
+        ".md",
+        ".rst",
+        ".log",
+        ".ini",
+        ".cfg",
+        ".parquet",
+        ".npy",
+        ".npz",
+        ".pkl",
+        ".pt",
+        ".pth",
+        ".safetensors",
+        ".onnx",
+        ".zip",
+        ".tar",
+        ".gz",
+        ".tgz",
+        ".bz2",
+        ".xz",
+        ".7z",
+        ".pdf",
+        ".doc",
+        ".docx",
+        ".py",
+        ".ipynb",
+        ".sh",
+        ".srt",
+        ".vtt",
+        ".ass",
+        ".ssa",
+        ".sub",
+        ".nfo",
+        ".wav",
+        ".mp3",
+        ".flac",
+        ".aac",
+        ".m4a",
+        ".ogg",
+        ".opus",
+        ".db",
+        ".sqlite",
+        ".lock",
+        ".m3u",
+        ".m3u8",
+        ".mpd",
+        ".part",
+        ".tmp",
+        ".crdownload",
+    ]
 )
 """Files that lie beside videos; left out of a folder unless their content is that of a video."""
 LIST_COLUMNS = ("video", "path", "file", "filename")
@@ -104,6 +161,11 @@ def _check_image_rate(found: Iterable[Found], image_fps: float | None) -> None:
             f"{sequence.path} is an image sequence: its frame rate is not in the files, "
             "give it with --image-fps"
         )
+
+
+def absolute(source: str) -> str:
+    """Make a source independent of the working directory."""
+    return os.path.abspath(os.path.expanduser(source))
 
 
 def _expand(source: str) -> Iterator[Found]:
@@ -181,8 +243,7 @@ def _looks_like_video(path: Path) -> bool:
     except OSError:
         return False
     return (
-        head[4:8] in (b"ftyp", b"moov", b"mdat")
-        and head[8:11] != b"M4A"
+        (head[4:8] in (b"ftyp", b"moov", b"mdat") and head[8:11] != b"M4A")
         or head[:4] in (b"\x1aE\xdf\xa3", b"FLV\x01", b"0&\xb2u", b"\x00\x00\x01\xba")
         or (head[:4] == b"RIFF" and head[8:12] == b"AVI ")
     )

@@ -1,8 +1,9 @@
 """
-Draw footage with known camera movement: scenes, cameras that move over them, and what spoils pictures.
+Draw footage with known camera movement: scenes, cameras that move over them, and what spoils
+pictures.
 
-Nothing but arithmetic is used: noise, leaves, shapes, gradients, gratings, and text. Positions are in
-units of the picture: a pan of 0.05 a frame moves the scene by a twentieth of its width.
+Nothing but arithmetic is used: noise, leaves, shapes, gradients, gratings, and text. Positions
+are in units of the picture: a pan of 0.05 a frame moves the scene by a twentieth of its width.
 """
 
 from __future__ import annotations
@@ -52,7 +53,11 @@ def draw_scene(rng: Rng) -> Grey:
     contrast = rng.uniform(0.25, 1.0)
     middle = rng.uniform(60, 190)
     image = (image.astype(np.float32) - image.mean()) * contrast + middle
-    return np.clip(image, 0, 255).astype(np.uint8)
+    return _bytes(image)
+
+
+def _bytes(values: Any) -> NDArray[np.uint8]:
+    return np.asarray(np.clip(values, 0, 255), np.uint8)
 
 
 def _background(rng: Rng) -> Grey:
@@ -74,14 +79,14 @@ def _noise(rng: Rng, slope: float) -> Grey:
     phase = rng.standard_normal((2, *amplitude.shape), dtype=np.float32)
     field_ = np.fft.irfft2((phase[0] + 1j * phase[1]) * amplitude, s=(CANVAS, CANVAS))
     field_ = (field_ - field_.mean()) / field_.std()
-    return np.clip(127 + field_ * rng.uniform(25, 70), 0, 255).astype(np.uint8)
+    return _bytes(127 + field_ * rng.uniform(25, 70))
 
 
 def _gradient(rng: Rng) -> Grey:
     y, x = np.mgrid[0:CANVAS, 0:CANVAS].astype(np.float32) / CANVAS
     angle = rng.uniform(0, 2 * math.pi)
     ramp = np.sin(2 * math.pi * (x * math.cos(angle) + y * math.sin(angle)) * rng.integers(1, 4))
-    return np.clip(127 + ramp * rng.uniform(30, 110), 0, 255).astype(np.uint8)
+    return _bytes(127 + ramp * rng.uniform(30, 110))
 
 
 def _grating(rng: Rng) -> Grey:
@@ -95,7 +100,7 @@ def _grating(rng: Rng) -> Grey:
     if rng.random() < 0.7:
         for y in range(0, CANVAS, pitch_y):
             image[y : y + width] = colour
-    return cv2.addWeighted(image, 0.7, _noise(rng, 1.5), 0.3, 0).astype(np.uint8)
+    return _bytes(cv2.addWeighted(image, 0.7, _noise(rng, 1.5), 0.3, 0))
 
 
 def _leaves(image: Grey, rng: Rng) -> None:
@@ -189,7 +194,7 @@ def colours(rng: Rng) -> NDArray[np.uint8]:
     hue = rng.normal(0, rng.choice([0.0, 15.0, 45.0]), (3, 3))
     grey = np.arange(256)
     table = np.stack([grey + np.interp(grey, stops, hue[:, c]) for c in range(3)], 1)
-    return np.clip(table, 0, 255).astype(np.uint8)[:, None]
+    return _bytes(table)[:, None]
 
 
 @dataclass
@@ -212,8 +217,8 @@ class Mover:
         for offset, axes, swing, phase in self.blobs:
             turn = swing * math.sin(self.rate * time + phase)
             centre = (place + offset + np.array([turn, 0.3 * turn])) * rows
-            whole = tuple(int(round(v)) for v in centre)
-            radii = tuple(max(1, int(round(v * rows))) for v in axes)
+            whole = tuple(round(v) for v in centre)
+            radii = tuple(max(1, round(v * rows)) for v in axes)
             cv2.ellipse(mask, whole, radii, math.degrees(turn), 0, 360, 255, -1)
         if not mask.any():
             return
@@ -229,7 +234,9 @@ def draw_mover(rng: Rng, texture: Grey, aspect: float) -> Mover:
     blobs = []
     for _ in range(rng.integers(1, 6)):
         axes = np.array([rng.uniform(0.2, 0.7), rng.uniform(0.3, 1.2)]) * size
-        blobs.append((rng.normal(0, 0.6, 2) * size, axes, rng.uniform(0, 0.8) * size, rng.uniform(0, 6)))
+        blobs.append(
+            (rng.normal(0, 0.6, 2) * size, axes, rng.uniform(0, 0.8) * size, rng.uniform(0, 6))
+        )
     velocity = speed * np.array([math.cos(angle), 0.3 * math.sin(angle)])
     place = np.array([rng.uniform(0, aspect), rng.uniform(0.1, 1.0)])
     painted = cv2.LUT(cv2.merge([texture] * 3), colours(rng).reshape(1, 256, 3))
@@ -280,7 +287,7 @@ class Spoil:
         if self.noise:
             grain = self.rng.standard_normal(picture.shape[:2], dtype=np.float32) * self.noise
             noisy = picture.astype(np.float32) + grain[..., None]
-            picture = np.clip(noisy, 0, 255).astype(np.uint8)
+            picture = _bytes(noisy)
         if self.overlay is not None:
             shown = self.overlay.any(2)
             picture[shown] = self.overlay[shown]
@@ -316,5 +323,5 @@ def compress(pictures: list[Picture], rng: Rng) -> list[Picture]:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode())
     target.seek(0)
-    with av.open(target) as container:
-        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    with av.open(target, "r") as made:
+        return [_bytes(frame.to_ndarray(format="rgb24")) for frame in made.decode(video=0)]

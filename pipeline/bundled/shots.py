@@ -1,4 +1,4 @@
-"""Compose drawn footage: shots with a camera that moves, joined by cuts, and what is true of each frame."""
+"""Compose drawn footage: shots of a moving camera, joined by cuts, and the truth about frames."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def draw_sequence(rng: Rng, scenes: list[Grey], frames: int, size: tuple[int, in
 
 
 def _shot_lengths(rng: Rng, frames: int) -> list[int]:
-    cuts = rng.choice([0, 1, 2], p=[0.6, 0.3, 0.1])
+    cuts = int(rng.choice([0, 1, 2], p=[0.6, 0.3, 0.1]))
     places = np.sort(rng.choice(np.arange(2, frames - 2), cuts, replace=False))
     return [int(n) for n in np.diff([0, *places, frames])]
 
@@ -142,7 +142,7 @@ def _between(a: Pose, b: Pose) -> Pose:
 
 
 def _camera(rng: Rng, pose: Pose, aspect: float, length: int) -> tuple[list[int], list[Pose]]:
-    """Move a camera: one movement, or one after another, eased, at a steady or an uneven frame rate."""
+    """Move a camera: one movement or several, eased or not, at a steady or an uneven rate."""
     amounts, labels = _movements(rng, length)
     uneven = rng.uniform(0.05, 0.35) if rng.random() < 0.2 else 0.0
     low_rate = rng.uniform(0.5, 0.95) if rng.random() < 0.12 else 1.0
@@ -222,7 +222,7 @@ def _shake(rng: Rng, poses: list[Pose], aspect: float) -> list[Pose]:
 
 def _dissolve(rng: Rng, pictures: list[Picture], lengths: list[int]) -> None:
     edge = lengths[0]
-    reach = int(min(rng.integers(2, 5), edge - 1, lengths[1] - 1))
+    reach = min(int(rng.integers(2, 5)), edge - 1, lengths[1] - 1)
     before, after = pictures[edge - 1].copy(), pictures[edge].copy()
     for step in range(-reach, reach):
         share = (step + reach + 0.5) / (2 * reach)

@@ -96,11 +96,11 @@ class CameraMotion(nn.Module):
         pairs = torch.cat([torch.cat([x[:, :1], x[:, :-1]], dim=1), x], dim=2)
         pairs = pairs.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         encoded: Tensor = self.backbone(pairs)
-        return encoded.unflatten(0, x.shape[:2])
+        return encoded.view(*x.shape[:2], -1)
 
 
 def rows_of_shots(features: Tensor, labels: Tensor, shots: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Make a row of every shot: features (R, T, D), labels (R, T), and which frames count (R, T)."""
+    """Make a row of every shot: features (R, T, D), labels (R, T), which frames count (R, T)."""
     rows, truth, masks = [], [], []
     for number in range(int(shots.max()) + 1):
         here = shots == number  # (S, T)
@@ -120,14 +120,14 @@ def losses(model: CameraMotion, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     x, truth, mask = rows_of_shots(features, labels, shots)
     logits = model.temporal(x, mask)
     truth = torch.where(mask, truth, IGNORED)
-    frame_loss = functional.cross_entropy(logits.frames.transpose(1, 2), truth, ignore_index=IGNORED)
+    frame_loss = functional.cross_entropy(
+        logits.frames.transpose(1, 2), truth, ignore_index=IGNORED
+    )
     clip_truth = _agreed(truth)
     clip_loss = functional.cross_entropy(logits.clips, clip_truth, ignore_index=IGNORED)
     cut = (shots[:, 1:] != shots[:, :-1]).float()
     counts = clear.unsqueeze(1).expand_as(cut)
-    cut_loss = functional.binary_cross_entropy_with_logits(
-        features[:, 1:, -1][counts], cut[counts]
-    )
+    cut_loss = functional.binary_cross_entropy_with_logits(features[:, 1:, -1][counts], cut[counts])
     return frame_loss, clip_loss, cut_loss
 
 
@@ -142,7 +142,7 @@ def _agreed(truth: Tensor) -> Tensor:
 def train(steps: int, seed: int, workers: int) -> CameraMotion:
     """Train on drawn batches; the result is the running average of the weights."""
     torch.manual_seed(seed)
-    model = CameraMotion().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = CameraMotion().to(memory_format=torch.channels_last)
     average = copy.deepcopy(model)
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -156,7 +156,7 @@ def train(steps: int, seed: int, workers: int) -> CameraMotion:
             parts = losses(model, batch)
             loss = parts[0] + 0.5 * parts[1] + parts[2]
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
@@ -196,7 +196,11 @@ def test(model: CameraMotion, batches: int, workers: int) -> dict[str, float]:
         frame_total += int((truth != IGNORED).sum())
         cut = (shots[:, 1:] != shots[:, :-1])[clear]
         said = (features[:, 1:, -1] > 0)[clear]
-        hits, found, cuts = hits + int((cut & said).sum()), found + int(said.sum()), cuts + int(cut.sum())
+        hits, found, cuts = (
+            hits + int((cut & said).sum()),
+            found + int(said.sum()),
+            cuts + int(cut.sum()),
+        )
     return {
         "clips": total,
         "clip_accuracy": right / total,

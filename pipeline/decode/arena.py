@@ -1,9 +1,9 @@
 """
 Shared memory for decoded pictures.
 
-Anonymous (`memfd`): it has no name in the file system, so nothing is left behind however a run ends,
-and the size of `/dev/shm` does not bound it. It is reserved generously; only pages that are written
-to take memory, and they are used again by the next shard.
+Anonymous (`memfd`): it has no name in the file system, so nothing is left behind however a run
+ends, and the size of `/dev/shm` does not bound it. It is reserved generously; only pages that are
+written to take memory, and they are used again by the next shard.
 """
 
 from __future__ import annotations

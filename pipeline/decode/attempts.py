@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -220,8 +221,8 @@ class _Attempts:
             return False
         if reader == "pyav" and not packets_are_pictures(self.index):
             # it reports every failure: packets without a picture are simply that
-            return answer["decoded"] > 0
-        return answer["decoded"] == self.expected and not answer["complaint"]
+            return bool(answer["decoded"])
+        return bool(answer["decoded"] == self.expected and not answer["complaint"])
 
     def _flaw(self, answer: Message) -> str:
         if answer["full"]:
@@ -259,7 +260,9 @@ class _Attempts:
         status = "undecodable"
         if self.lost:
             kinds = {_lost_status(error) for error in self.lost}
-            status = next(s for s in ("decode_timeout", "out_of_memory", "decode_crash") if s in kinds)
+            status = next(
+                s for s in ("decode_timeout", "out_of_memory", "decode_crash") if s in kinds
+            )
         return DecodeReport(
             status=status,
             error="; ".join(self.said) or "no frame could be decoded",
@@ -282,7 +285,7 @@ def _lost_status(error: DecoderLost) -> str:
     return "out_of_memory" if str(error) == "out_of_memory" else "decode_crash"
 
 
-def facts(index: VideoIndex) -> dict[str, object]:
+def facts(index: VideoIndex) -> dict[str, Any]:
     """Give what the container says, as fields of a `DecodeReport`."""
     return {
         "codec": index.codec,

@@ -6,6 +6,7 @@ import math
 import re
 from fractions import Fraction
 from functools import reduce
+from itertools import pairwise
 from pathlib import Path
 from typing import cast
 
@@ -57,7 +58,7 @@ def numbers_of(names: list[str]) -> list[int] | None:
     if not all(found):
         return None
     numbers = [int(digits[-1]) for digits in found]
-    rising = all(a < b for a, b in zip(numbers, numbers[1:], strict=False))
+    rising = all(a < b for a, b in pairwise(numbers))
     return numbers if rising else None
 
 
@@ -86,7 +87,7 @@ def read_image_index(folder: str, fps: float, max_pixels: int) -> VideoIndex:
         )
     numbers = numbers_of([path.name for path in files]) or list(range(len(files)))
     # images numbered 5, 10, 15 … follow each other: the step is not a gap
-    steps = [b - a for a, b in zip(numbers, numbers[1:], strict=False)]
+    steps = [b - a for a, b in pairwise(numbers)]
     step = reduce(math.gcd, steps) if steps else 1
     pts = np.array([(n - numbers[0]) // step for n in numbers], dtype=np.int64)
     rate = Fraction(fps).limit_denominator(1_000_000)

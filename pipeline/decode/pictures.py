@@ -7,6 +7,7 @@ One function for all readers, so that a picture does not depend on who read it.
 from __future__ import annotations
 
 import cv2
+import numpy as np
 
 from pipeline.config import Geometry
 from pipeline.records import Pictures
@@ -50,5 +51,4 @@ def shrink(picture: Pictures, size: tuple[int, int]) -> Pictures:
         picture = picture[: height * factor, : width * factor]
     smaller = picture.shape[0] >= height and picture.shape[1] >= width
     filter_ = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
-    resized: Pictures = cv2.resize(picture, (width, height), interpolation=filter_)  # type: ignore[assignment]
-    return resized
+    return np.asarray(cv2.resize(picture, (width, height), interpolation=filter_))

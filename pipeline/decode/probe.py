@@ -102,8 +102,9 @@ def packets(container: Any, stream: Any) -> Iterator[Any]:
     """
     Give the packets of a stream, with times that never jump back.
 
-    Broadcast recordings and joined files restart their clocks; as players do, such a jump is bridged
-    so that the packet follows the one before it. Both the index and the readers see these times.
+    Broadcast recordings and joined files restart their clocks; as players do, such a jump is
+    bridged so that the packet follows the one before it. Both the index and the readers see these
+    times.
     """
     offset = 0
     last: int | None = None  # decode time of the packet before, as given on
@@ -127,7 +128,9 @@ def _ticks_a_frame(stream: Any) -> int:
     return max(1, round(1 / (rate * stream.time_base))) if rate else 1
 
 
-def read_index(location: str, max_pixels: int, progress: Progress = lambda count: None) -> VideoIndex:
+def read_index(
+    location: str, max_pixels: int, progress: Progress = lambda count: None
+) -> VideoIndex:
     """
     Scan a container without decoding more than its first picture.
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -124,6 +125,7 @@ class PyAVReader:
         self._request = request
 
     def frames(self) -> Iterator[Frame]:
+        """Decode, and go on after every packet that fails."""
         from av.video.reformatter import VideoReformatter
 
         # one for all frames: making a converter costs more than converting
@@ -135,7 +137,7 @@ class PyAVReader:
                 container.seek(self._request.start, stream=stream, backward=True)
             for frame in self._decode(container, stream):
                 damaged = bool(frame.is_corrupt)
-                yield Frame(frame.pts, lambda frame=frame: self._rgb(frame), damaged)
+                yield Frame(frame.pts, partial(self._rgb, frame), damaged)
 
     def _decode(self, container: Any, stream: Any) -> Iterator[Any]:
         import av.error
@@ -167,7 +169,7 @@ class PyAVReader:
     def _rgb(self, frame: Any) -> Pictures:
         converted = self._converter.reformat(frame, format="rgb24")
         plane = converted.planes[0]
-        rows = np.frombuffer(plane, np.uint8).reshape(converted.height, plane.line_size)
+        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(converted.height, plane.line_size)
         picture = rows[:, : converted.width * 3].reshape(converted.height, converted.width, 3)
         return upright(picture, self._request.index)
 
@@ -181,6 +183,7 @@ class OpenCVReader:
         self._request, self._index = request, request.index
 
     def frames(self) -> Iterator[Frame]:
+        """Decode all frames, convert those that are wanted."""
         import cv2
 
         if self._index.video_streams > 1:
@@ -195,8 +198,10 @@ class OpenCVReader:
             number = 0
             while capture.grab():
                 ticks = self._ticks(capture.get(cv2.CAP_PROP_POS_MSEC))
-                picture = self._rgb(capture) if self._request.wants(self._place(ticks, number)) else None
-                yield Frame(ticks, lambda picture=picture: _converted(picture))
+                picture = (
+                    self._rgb(capture) if self._request.wants(self._place(ticks, number)) else None
+                )
+                yield Frame(ticks, partial(_converted, picture))
                 number += 1
         finally:
             capture.release()
@@ -221,7 +226,7 @@ class OpenCVReader:
 
 def _converted(picture: Pictures | None) -> Pictures:
     if picture is None:
-        raise ReaderRefused("OpenCV skipped a frame that turned out to be needed")
+        raise ReaderRefused("a frame that was skipped turned out to be needed")
     return picture
 
 
@@ -234,6 +239,7 @@ class DecordReader:
         self._request, self._index = request, request.index
 
     def frames(self) -> Iterator[Frame]:
+        """Decode and convert all frames."""
         import decord
 
         if self._index.video_streams > 1 or self._index.mirrored:
@@ -272,6 +278,7 @@ class ImageReader:
         self._request = request
 
     def frames(self) -> Iterator[Frame]:
+        """Read the images that are wanted."""
         from pipeline.decode.images import image_files, read_image
 
         request = self._request
@@ -285,9 +292,9 @@ class ImageReader:
                     self.refused += 1
                     self.problem = self.problem or f"{path.name} is not an image that can be read"
                     continue
-                yield Frame(ticks, lambda picture=picture: picture)
+                yield Frame(ticks, partial(_converted, picture))
             else:
-                yield Frame(ticks, lambda path=path: _image(path))
+                yield Frame(ticks, partial(_image, path))
 
 
 def _image(path: Path) -> Pictures:

@@ -1,8 +1,8 @@
 """
 The decode process: one job at a time, over a socket, until the parent is gone.
 
-Run as `python -m pipeline.decode.worker FD`. It is a process of its own because native decoders hang
-and crash: this one can be killed at any time and nothing is lost but the job at hand.
+Run as `python -m pipeline.decode.worker FD`. It is a process of its own because native decoders
+hang and crash: this one can be killed at any time and nothing is lost but the job at hand.
 Messages are JSON behind their length; pictures go into shared memory that comes with the job.
 """
 
@@ -73,7 +73,7 @@ def _exactly(channel: socket.socket, length: int) -> bytes:
 
 
 class _Complaints:
-    """What native libraries print to standard error while a job runs: often their only sign of damage."""
+    """What native libraries print while a job runs: often their only sign of damage."""
 
     def __init__(self) -> None:
         self._file = os.memfd_create("complaints")
@@ -180,14 +180,16 @@ def _counted(reader: Reader, progress: _Progress) -> Iterator[Frame]:
 def _pictures(
     memory: int, offset: int, shape: tuple[int, int, int, int]
 ) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Map the part of the shared memory that this job may fill; unmapped with the last reference."""
+    """Map the part of the shared memory that this job may fill, as long as it is looked at."""
     page = offset % mmap.ALLOCATIONGRANULARITY
     length = page + max(1, int(np.prod(shape)))
     view = mmap.mmap(memory, length, offset=offset - page)
     return np.ndarray(shape, np.uint8, buffer=view, offset=page)
 
 
-def _run(job: Message, cache: dict[str, VideoIndex], memory: int | None, progress: _Progress) -> Message:
+def _run(
+    job: Message, cache: dict[str, VideoIndex], memory: int | None, progress: _Progress
+) -> Message:
     if job["do"] == "index":
         return _index(job, progress)
     if job["index"] is not None:
@@ -197,7 +199,9 @@ def _run(job: Message, cache: dict[str, VideoIndex], memory: int | None, progres
     return _decode(job, cache[job["location"]], memory, progress)
 
 
-def _answer(job: Message, cache: dict[str, VideoIndex], memory: int | None, progress: _Progress) -> Message:
+def _answer(
+    job: Message, cache: dict[str, VideoIndex], memory: int | None, progress: _Progress
+) -> Message:
     try:
         return _run(job, cache, memory, progress)
     except VideoError as error:

@@ -1,13 +1,14 @@
 """
 Backbones: the CNN (or ViT) that turns a picture into features, and the pictures it wants.
 
-A backbone is named by what timm knows (`resnet50.a1_in1k`), by a folder in timm's layout
-(`local-dir:PATH`), or as untrained on purpose (`random:resnet50`). `tap` reads an inner block instead
-of the last one; `grid` keeps where in the picture a feature was, which global pooling throws away.
+A backbone is named by what timm knows (`resnet50.a1_in1k`), by a folder in timm's layout (`local-
+dir:PATH`), or as untrained on purpose (`random:resnet50`). `tap` reads an inner block instead of
+the last one; `grid` keeps where in the picture a feature was, which global pooling throws away.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.config import Geometry, fingerprint
+from pipeline.config import Fit, Geometry, fingerprint
 from pipeline.errors import OptionError, RecognizerError
 
 RANDOM = "random:"
@@ -150,7 +151,7 @@ def _geometry(config: dict[str, Any]) -> Geometry:
     mode = config.get("crop_mode", "center")
     if mode == "border":
         raise OptionError("backbones with the crop mode `border` are not supported")
-    fit = "squash" if mode == "squash" or height != width else "short"
+    fit: Fit = "squash" if mode == "squash" or height != width else "short"
     return Geometry(height, width, fit, config["crop_pct"])
 
 
@@ -163,7 +164,7 @@ def _interpolation(config: dict[str, Any]) -> str:
 
 def _probe(reader: _Reader, geometry: Geometry, name: str) -> Tensor:
     try:
-        features = reader(torch.zeros(1, 3, geometry.height, geometry.width))
+        features: Tensor = reader(torch.zeros(1, 3, geometry.height, geometry.width))
     except OptionError:
         raise
     except Exception as error:  # networks differ in what they cannot do; the name must be told
@@ -206,10 +207,8 @@ class _Reader(nn.Module):
     def forward(self, pictures: Tensor) -> Tensor:
         if self.tap is None and self.grid is None:
             return self.network(pictures)  # type: ignore[no-any-return]
-        try:
+        with contextlib.suppress(_Stop):
             output = self.network.forward_features(pictures)
-        except _Stop:
-            pass
         return self._pool(self._tapped.pop() if self._tapped else output)
 
     def _pool(self, output: Tensor) -> Tensor:
@@ -228,7 +227,7 @@ class _Reader(nn.Module):
         side = round(tokens.shape[1] ** 0.5)
         if side * side != tokens.shape[1]:
             raise OptionError(f"{tokens.shape[1]} tokens do not make a square map to pool")
-        return tokens.transpose(1, 2).unflatten(2, (side, side))
+        return tokens.transpose(1, 2).reshape(len(tokens), -1, side, side)
 
 
 def require_same(expected: str, found: str, what: str) -> None:

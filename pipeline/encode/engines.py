@@ -70,7 +70,9 @@ def choose_device(options: EncodeOptions) -> Literal["cpu", "cuda"]:
     return options.device
 
 
-def make_engine(backbone: Backbone, placement: Placement, options: EncodeOptions, cache: Path) -> Engine:
+def make_engine(
+    backbone: Backbone, placement: Placement, options: EncodeOptions, cache: Path
+) -> Engine:
     """
     Make the engine for a device: torch on CUDA, OpenVINO on the CPU, torch where that is not there.
 

@@ -78,7 +78,7 @@ def _run(
 
 
 def _pictures(engine: Engine, batches: Sequence[FrameBatch]) -> Iterator[Tensor]:
-    """Give the pictures of all segments, (n, H, W, 3 · (1 + context)), a bounded chunk at a time."""
+    """Give the pictures of all segments, (n, H, W, 3 · (1 + context)), chunk by chunk."""
     for batch in batches:
         previous: Tensor | None = None
         for frames in _chunks(batch.pictures):
@@ -260,9 +260,7 @@ class FeatureStore:
         return path
 
 
-def _table(
-    features: Sequence[FrameFeatures], size: int, entries: list[dict[str, Any]]
-) -> pa.Table:
+def _table(features: Sequence[FrameFeatures], size: int, entries: list[dict[str, Any]]) -> pa.Table:
     values = np.concatenate([part.values for part in features])
     lists = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), size)
     ids = pa.array([p.video_id for p in features for _ in range(len(p.values))], pa.string())

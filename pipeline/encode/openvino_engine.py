@@ -46,7 +46,9 @@ class OpenVINOEngine:
         from openvino.properties import hint, inference_num_threads
 
         model.reshape([batch, *list(model.input(0).partial_shape)[1:]])
-        precision = {"float32": openvino.Type.f32, "bfloat16": openvino.Type.bf16}.get(self.precision)
+        precision = {"float32": openvino.Type.f32, "bfloat16": openvino.Type.bf16}.get(
+            self.precision
+        )
         if precision is None:
             raise EngineError(f"OpenVINO on the CPU does not compute in {self.precision}")
         settings = {
@@ -75,7 +77,9 @@ class OpenVINOEngine:
 
 
 def _infer(request: Any, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    output: NDArray[np.float32] = request.infer({0: pixels}, share_inputs=True, share_outputs=True)[0]
+    output: NDArray[np.float32] = request.infer({0: pixels}, share_inputs=True, share_outputs=True)[
+        0
+    ]
     return output
 
 

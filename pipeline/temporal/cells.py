@@ -1,8 +1,9 @@
 """
 Recurrent layers behind one interface: one layer, one direction, a state that can be carried.
 
-Every layer maps (N, L, H_in) and a state to (N, L, H) and the state after the last step. Padding comes
-after what counts, so it never reaches an earlier step; `last_states` picks the states where it begins.
+Every layer maps (N, L, H_in) and a state to (N, L, H) and the state after the last step. Padding
+comes after what counts, so it never reaches an earlier step; `last_states` picks the states where
+it begins.
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ class ElmanLayer(nn.Module):
             nn.init.zeros_(self.input.bias)
 
     def forward(self, x: Tensor, state: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Run over a sequence: see `RecurrentLayer`."""
         driven = self.input(x)
         if x.shape[1] == 0:
             return driven, state
@@ -90,16 +92,19 @@ class LSTMLayer(nn.Module):
         self.size = size
         self.state_size = 2 * size
         self.lstm = nn.LSTM(input_size, size, batch_first=True)
-        nn.init.orthogonal_(self.lstm.weight_hh_l0)
-        nn.init.zeros_(self.lstm.bias_hh_l0)
-        nn.init.zeros_(self.lstm.bias_ih_l0)
+        parameters = dict(self.lstm.named_parameters())
+        for gate in parameters["weight_hh_l0"].chunk(4):
+            nn.init.orthogonal_(gate)
+        nn.init.zeros_(parameters["bias_hh_l0"])
+        nn.init.zeros_(parameters["bias_ih_l0"])
         with torch.no_grad():
-            self.lstm.bias_ih_l0[size : 2 * size] = 1.0
+            parameters["bias_ih_l0"][size : 2 * size] = 1.0
 
     def forward(self, x: Tensor, state: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Run over a sequence: see `RecurrentLayer`."""
         if x.shape[1] == 0:
             return x.new_zeros(x.shape[0], 0, self.size), state
-        h, c = (part.unsqueeze(0).contiguous() for part in state.split(self.size, dim=1))
+        h, c = (part.unsqueeze(0).contiguous() for part in state.chunk(2, dim=1))
         packed = nn.utils.rnn.pack_padded_sequence(
             x, lengths.clamp(min=1).cpu(), batch_first=True, enforce_sorted=False
         )
@@ -118,12 +123,14 @@ class GRULayer(nn.Module):
         super().__init__()
         self.state_size = size
         self.gru = nn.GRU(input_size, size, batch_first=True)
-        for gate in self.gru.weight_hh_l0.chunk(3):
+        parameters = dict(self.gru.named_parameters())
+        for gate in parameters["weight_hh_l0"].chunk(3):
             nn.init.orthogonal_(gate)
-        nn.init.zeros_(self.gru.bias_hh_l0)
-        nn.init.zeros_(self.gru.bias_ih_l0)
+        nn.init.zeros_(parameters["bias_hh_l0"])
+        nn.init.zeros_(parameters["bias_ih_l0"])
 
     def forward(self, x: Tensor, state: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Run over a sequence: see `RecurrentLayer`."""
         if x.shape[1] == 0:
             return x.new_zeros(x.shape[0], 0, self.state_size), state
         outputs, _ = self.gru(x, state.unsqueeze(0).contiguous())
@@ -146,6 +153,7 @@ class MinGRULayer(nn.Module):
         self.candidate = nn.Linear(input_size, size)
 
     def forward(self, x: Tensor, state: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Run over a sequence: see `RecurrentLayer`."""
         z = torch.sigmoid(self.gate(x))
         states = linear_scan(1 - z, z * self.candidate(x), state)
         return states, last_states(states, state, lengths)
@@ -165,7 +173,7 @@ def linear_scan(keep: Tensor, add: Tensor, first: Tensor) -> Tensor:
     if keep.shape[1] == 0:
         return add
     add = torch.cat([add[:, :1] + keep[:, :1] * first.unsqueeze(1), add[:, 1:]], dim=1)
-    result: Tensor = _LinearScan.apply(keep, add)  # type: ignore[no-untyped-call]
+    result: Tensor = _LinearScan.apply(keep, add)
     return result
 
 

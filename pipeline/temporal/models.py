@@ -10,7 +10,7 @@ All models share this interface. Those that only look back also run step by step
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -88,7 +88,7 @@ def compact(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class _Inputs(nn.Module):
-    """Standardizes features, joins them with their change, and projects them to the model's size."""
+    """Standardizes features, joins them with their change, and projects them to size H."""
 
     mean: Tensor
     scale: Tensor
@@ -151,7 +151,9 @@ class _Pool(nn.Module):
             some = (lengths > 0).unsqueeze(1)
             total = torch.where(some, last, total)
             return torch.cat([total, torch.ones_like(total[:, :2])], dim=1)
-        scores = states.new_zeros(counts.shape) if self.score is None else self.score(states)[..., 0]
+        scores = (
+            states.new_zeros(counts.shape) if self.score is None else self.score(states)[..., 0]
+        )
         scores = scores.masked_fill(~counts, -torch.inf)
         top_now = torch.maximum(top, scores.amax(1) if scores.shape[1] else top)
         # where nothing counted yet, both are -inf: any finite reference will do
@@ -159,7 +161,9 @@ class _Pool(nn.Module):
         weights = torch.exp(scores - reference.unsqueeze(1))  # (N, L)
         kept = torch.exp(top - reference)
         total = total * kept.unsqueeze(1) + (weights.unsqueeze(2) * states).sum(1)
-        return torch.cat([total, (weight * kept + weights.sum(1)).unsqueeze(1), top_now.unsqueeze(1)], 1)
+        return torch.cat(
+            [total, (weight * kept + weights.sum(1)).unsqueeze(1), top_now.unsqueeze(1)], 1
+        )
 
     def read(self, memory: Tensor) -> Tensor:
         """Give (N, H); zeros where no step counted."""
@@ -183,7 +187,7 @@ class _Recurrence(nn.Module):
             self.layers.append(nn.ModuleList(layers))
             self.norms.append(nn.LayerNorm(width) if options.layer_norm else nn.Identity())
         self.dropout = nn.Dropout(options.dropout)
-        self.state_size: int = self.layers[0][0].state_size  # type: ignore[index, assignment]
+        self.state_size: int = self.layers[0][0].state_size  # type: ignore[index]
         self.state_layers = options.layers * self.directions
         self.width = width
 
@@ -191,7 +195,7 @@ class _Recurrence(nn.Module):
         after = []
         for number, (layers, norm) in enumerate(zip(self.layers, self.norms, strict=True)):
             outputs = []
-            for direction, layer in enumerate(layers):  # type: ignore[arg-type]
+            for direction, layer in enumerate(cast(nn.ModuleList, layers)):
                 given = reverse(x, lengths) if direction else x
                 state = states[number * self.directions + direction]
                 output, state = layer(given, state, lengths)
@@ -350,9 +354,7 @@ class TemporalModel(nn.Module):
         frames = self.head(self.dropout(hidden))  # (N, L, K), steps that count first
         embeddings = self.pool.read(pooled)  # (N, H)
         clips = self.head(self.dropout(embeddings))  # (N, K)
-        after = State(
-            layers, _last(moved, state.previous, lengths), state.steps + lengths, pooled
-        )
+        after = State(layers, _last(moved, state.previous, lengths), state.steps + lengths, pooled)
         return Logits(_spread(frames, mask), clips, embeddings), after
 
     def _check(self, x: Tensor, mask: Tensor | None) -> None:
@@ -380,6 +382,6 @@ def _last(x: Tensor, before: Tensor, lengths: Tensor) -> Tensor:
 
 
 def _spread(frames: Tensor, mask: Tensor) -> Tensor:
-    """Put frame logits back where they belong; a step that does not count repeats the one before."""
+    """Put frame logits back where they belong; steps that do not count repeat the one before."""
     latest = (mask.cumsum(1) - 1).clamp(min=0)  # (N, L)
     return frames.gather(1, latest.unsqueeze(2).expand(-1, -1, frames.shape[2]))

@@ -1,8 +1,8 @@
 """
 Run a recognizer over stored features: shots, clips, frames, segments.
 
-A video is read chunk by chunk and remembers one clip and one recurrent state, so its length does not
-matter. Many videos advance together: what they want computed in one round is one batch.
+A video is read chunk by chunk and remembers one clip and one recurrent state, so its length does
+not matter. Many videos advance together: what they want computed in one round is one batch.
 """
 
 from __future__ import annotations
@@ -251,7 +251,9 @@ class _VideoReader:
             rows.append(_Row(piece.samples.features, counts, self._state))
         answers = yield rows
         for window, answer in zip(clips, answers, strict=False):
-            self._keep_clip(window.shot, window.start_seconds, window.end_seconds, len(window.samples), answer)
+            self._keep_clip(
+                window.shot, window.start_seconds, window.end_seconds, len(window.samples), answer
+            )
         if self.model.streams:
             self._frames.append(answers[-1].frames)
             self._state = answers[-1].state
@@ -281,14 +283,10 @@ class _VideoReader:
             counts[0] = False
         return counts
 
-    def _keep_clip(
-        self, shot: int, start: float, end: float, count: int, answer: _Answer
-    ) -> None:
+    def _keep_clip(self, shot: int, start: float, end: float, count: int, answer: _Answer) -> None:
         self.result.clips.append(Clip(shot, start, end, count, answer.clip, answer.embedding))
 
-    def _keep_frames(
-        self, piece: Piece, windows: list[Window], answers: list[_Answer]
-    ) -> None:
+    def _keep_frames(self, piece: Piece, windows: list[Window], answers: list[_Answer]) -> None:
         """Average what the clips that hold a frame say of it."""
         known = sum(map(len, self._frames))
         more = sum(map(len, self._seconds)) - known

@@ -1,7 +1,7 @@
 """
 The saved recognizer: a folder that holds everything needed to label videos, and nothing executable.
 
-    recognizer.json        labels, sampling, clips, backbone and the hash of its weights, architecture
+    recognizer.json        labels, sampling, clips, backbone and its weights, architecture
     temporal.safetensors   weights of the temporal model
     backbone.safetensors   weights of the backbone, where it is the recognizer's own
 """
@@ -127,7 +127,9 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
-def save_recognizer(recognizer: Recognizer, folder: Path, backbone: dict[str, Any] | None = None) -> None:
+def save_recognizer(
+    recognizer: Recognizer, folder: Path, backbone: dict[str, Any] | None = None
+) -> None:
     """
     Write a recognizer.
 

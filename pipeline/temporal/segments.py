@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -43,4 +45,4 @@ def runs(labels: Integers) -> list[tuple[int, int, int]]:
     if not len(labels):
         return []
     edges = [0, *(int(n) for n in np.flatnonzero(np.diff(labels)) + 1), len(labels)]
-    return [(a, b, int(labels[a])) for a, b in zip(edges, edges[1:], strict=False)]
+    return [(a, b, int(labels[a])) for a, b in pairwise(edges)]

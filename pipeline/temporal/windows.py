@@ -1,15 +1,17 @@
 """
 Cut the samples of a video into shots, and shots into clips, as they come in.
 
-Clips of `seconds` begin every `stride_seconds` from the start of their shot. The last one ends with the
-shot: a rest shorter than half a stride belongs to the clip before it, a longer one is a shorter clip.
-There is no clip without a frame. Memory is that of one clip, however long the video.
+Clips of `seconds` begin every `stride_seconds` from the start of their shot. The last one ends
+with the shot: a rest shorter than half a stride belongs to the clip before it, a longer one is a
+shorter clip. There is no clip without a frame. Memory is that of one clip, however long the
+video.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,7 +72,7 @@ class Window:
 
 
 class ShotSplitter:
-    """Splits samples where cuts are. Holds the newest back until it is known whether its shot goes on."""
+    """Splits samples at cuts. Holds the newest back until it is known whether its shot goes on."""
 
     def __init__(self) -> None:
         self._shot = -1
@@ -89,7 +91,7 @@ class ShotSplitter:
         begins = cuts.copy()
         begins[0] |= self._shot < 0
         edges = [0, *(int(n) for n in np.flatnonzero(begins[1:]) + 1), len(samples)]
-        for start, stop in zip(edges, edges[1:], strict=False):
+        for start, stop in pairwise(edges):
             cut = bool(begins[start])
             yield from self._flush(float(samples.seconds[start]) if cut else None)
             self._shot += cut

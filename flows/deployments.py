@@ -1,0 +1,100 @@
+"""Serve the flow on a schedule, and trigger a served one."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID
+
+from prefect.client.orchestration import get_client
+from prefect.deployments import run_deployment
+from prefect.exceptions import ObjectNotFound
+
+from flows.process_folder import process_folder
+from pipeline.config import RunOptions
+from pipeline.errors import OptionError
+
+FLOW = "process-folder"
+POLL_SECONDS = 1.0
+
+
+def serve(sources: list[str], out: str, options: RunOptions, name: str, cron: str | None) -> None:
+    """
+    Register the job, and run it whenever it is due or triggered, one run at a time, until stopped.
+
+    Args:
+        sources: files, folders, globs, lists.
+        out: results folder.
+        options: of each run.
+        name: of the deployment, for `trigger`.
+        cron: when to run; None runs only when triggered.
+    """
+    process_folder.serve(
+        name=name,
+        cron=cron,
+        parameters={"sources": sources, "out": out, "options": options.to_json()},
+        limit=1,
+        global_limit=1,
+        print_starting_message=False,
+        description=f"clipline run {' '.join(sources)} -o {out}",
+    )
+
+
+def check_cron(cron: str) -> None:
+    """
+    Refuse a schedule that never comes.
+
+    Raises:
+        OptionError: with what was wrong.
+    """
+    from prefect.client.schemas.schedules import CronSchedule
+
+    try:
+        CronSchedule(cron=cron)
+    except ValueError as error:
+        raise OptionError(
+            f"--cron {cron!r} is no schedule, such as '0 2 * * *' (2 a.m.)"
+        ) from error
+
+
+def trigger(name: str | None) -> tuple[UUID, str]:
+    """
+    Start a served job now.
+
+    Returns:
+        Its run id, and the name of the job.
+
+    Raises:
+        OptionError: no such job is served, or several are and none is named.
+    """
+    names = _served()
+    if name is None and len(names) == 1:
+        name = names[0]
+    if name not in names:
+        served = ", ".join(names) or "none"
+        wanted = f"no job {name!r} is served" if name else "which job?"
+        raise OptionError(f"{wanted} (served: {served}); clipline serve registers one")
+    run = run_deployment(f"{FLOW}/{name}", timeout=0, as_subflow=False)
+    return run.id, name  # type: ignore[union-attr]
+
+
+def _served() -> list[str]:
+    with get_client(sync_client=True) as client:
+        found = client.read_deployments()
+    return sorted(deployment.name for deployment in found)
+
+
+def follow(run_id: UUID) -> Iterator[Any]:
+    """Give the state of a run each time that it changes, the final one last."""
+    said = None
+    with get_client(sync_client=True) as client:
+        while True:
+            try:
+                state = client.read_flow_run(run_id).state
+            except ObjectNotFound:
+                state = None
+            if state is not None and state.name != said:
+                said = state.name
+                yield state
+                if state.is_final():
+                    return
+            time.sleep(POLL_SECONDS)

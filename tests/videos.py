@@ -1,0 +1,125 @@
+"""
+Videos drawn for tests: every picture carries its number, so that a wrong frame is seen.
+
+The number stands twice in the picture: as a bar code of 12 cells along the top, black for 0 and white
+for 1, and as the brightness of the rest. Both survive lossy codecs and resizing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+BITS = 12
+DARK, BRIGHT = 32, 224
+
+
+def draw_number(number: int, width: int = 96, height: int = 64) -> np.ndarray:
+    """Draw picture `number`, (H, W, 3) RGB uint8."""
+    level = 60 + number * 7 % 130
+    picture = np.full((height, width, 3), level, np.uint8)
+    picture[height // 2 :, width // 2 :] = (200, 40, 40)  # red in the lower right corner
+    cell = width / BITS
+    for bit in range(BITS):
+        colour = BRIGHT if number >> bit & 1 else DARK
+        picture[: height // 3, round(bit * cell) : round((bit + 1) * cell)] = colour
+    return picture
+
+
+def read_number(picture: np.ndarray) -> int:
+    """Read the number from the bar code of a picture, (H, W, 3), of any size."""
+    height, width = picture.shape[:2]
+    row = picture[max(1, height // 12) : max(2, height // 4)].astype(float).mean((0, 2))
+    cell = width / BITS
+    number = 0
+    for bit in range(BITS):
+        a, b = (bit + 0.3) * cell, (bit + 0.7) * cell
+        value = row[int(a) : max(int(a) + 1, int(np.ceil(b)))].mean()
+        number |= int(value > (DARK + BRIGHT) / 2) << bit
+    return number
+
+
+def write_video(
+    path: Path,
+    count: int = 30,
+    *,
+    fps: int | Fraction = 30,
+    size: tuple[int, int] = (96, 64),
+    codec: str = "libx264",
+    pixel_format: str = "yuv420p",
+    times: Sequence[float] | None = None,
+    time_base: Fraction = Fraction(1, 1000),
+    gop: int = 12,
+    b_frames: int = 0,
+    first: int = 0,
+    options: dict[str, str] | None = None,
+    container: str | None = None,
+) -> Path:
+    """
+    Write a video of numbered pictures.
+
+    Args:
+        path: where; its suffix names the container unless `container` does.
+        count: pictures.
+        fps: frames a second; ignored where `times` are given.
+        size: width and height.
+        times: seconds at which each picture is shown, for variable rates.
+        time_base: seconds a tick where `times` are given.
+        gop: pictures from key frame to key frame.
+        b_frames: pictures between references, which are stored out of order.
+        first: number of the first picture.
+        options: of the encoder.
+    """
+    width, height = size
+    settings = {"preset": "ultrafast", "bf": str(b_frames), **(options or {})}
+    if codec not in ("libx264", "libx265"):
+        settings = dict(options or {})
+    with av.open(str(path), "w", format=container) as output:
+        stream = output.add_stream(codec, rate=fps, options=settings)
+        stream.width, stream.height, stream.pix_fmt = width, height, pixel_format
+        stream.codec_context.gop_size = gop
+        if codec == "libx264":
+            stream.codec_context.options = {**settings, "sc_threshold": "0", "crf": "12"}
+        if times is not None:
+            stream.time_base = stream.codec_context.time_base = time_base
+        for number in range(count):
+            picture = draw_number(first + number, width, height)
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            if times is not None:
+                frame.pts = round(Fraction(times[number]) / time_base)
+                frame.time_base = time_base
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode())
+    return path
+
+
+def cut_copy(source: Path, target: Path, start_seconds: float, frames: int | None = None) -> Path:
+    """
+    Cut a file as `ffmpeg -ss START -c copy` does: from the key frame before, hidden by an edit list.
+
+    The result claims frames that are never shown, which hangs decoders that count packets.
+    """
+    import subprocess
+
+    command = ["ffmpeg", "-v", "error", "-y", "-ss", str(start_seconds), "-i", str(source)]
+    if frames is not None:
+        command += ["-frames:v", str(frames)]
+    subprocess.run([*command, "-c", "copy", str(target)], check=True)
+    return target
+
+
+def write_images(
+    folder: Path, numbers: Sequence[int], *, suffix: str = ".png", size: tuple[int, int] = (96, 64)
+) -> Path:
+    """Write a folder of numbered images, `img_00007.png`."""
+    import cv2
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in numbers:
+        picture = draw_number(number, *size)[:, :, ::-1]
+        assert cv2.imwrite(str(folder / f"img_{number:05}{suffix}"), picture)
+    return folder
