@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -99,4 +100,4 @@ def print_table(columns: list[str], rows: list[list[str]], title: str | None = N
 
 def print_line(text: str = "") -> None:
     """Print a line to standard output, as it is."""
-    console.print(Text(text), soft_wrap=True)
+    sys.stdout.write(text + "\n")

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from prefect.client.orchestration import get_client
 from prefect.deployments import run_deployment
+from prefect.deployments.runner import EntrypointType
 from prefect.exceptions import ObjectNotFound
 
 from flows.process_folder import process_folder
@@ -35,6 +36,8 @@ def serve(sources: list[str], out: str, options: RunOptions, name: str, cron: st
         limit=1,
         global_limit=1,
         print_starting_message=False,
+        # by module, not by path: runs find it whatever their working directory is
+        entrypoint_type=EntrypointType.MODULE_PATH,
         description=f"clipline run {' '.join(sources)} -o {out}",
     )
 

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flows.server import (
     EmbeddedServer,
@@ -30,6 +30,10 @@ from flows.server import (
 )
 from pipeline.config import RunOptions
 from pipeline.errors import MachineError, OptionError
+
+if TYPE_CHECKING:
+    from pipeline.process import Pipeline
+    from pipeline.records import Video
 
 logger = logging.getLogger(__name__)
 
@@ -90,13 +94,17 @@ def run_once(
         InputError: something that was given cannot be used.
         Stopped: a signal came.
     """
-    state = state_folder()
-    with embedded_api(state) as server:
+    from pipeline.sources import find_videos
+
+    # first what is cheap: mistakes are told before anything heavy is imported
+    videos = find_videos(sources, image_fps=options.image_fps, full_hash=options.full_hash)
+    with embedded_api(state_folder()) as server:
         # Only now: Prefect reads the environment when it is imported.
         from flows.tasks import run_key, workshop
 
         key = run_key(str(out), options.to_json())
         with workshop.opened(key, out, options) as pipeline:
+            workshop.found[key] = videos
 
             def stop() -> None:
                 workshop.stopping.set()
@@ -105,7 +113,7 @@ def run_once(
             with stop_on_signals(stop), watch(pipeline):
                 if _ready(server):
                     return _run_flow(server, sources, out, options)
-                return _run_plain(pipeline, sources)
+                return _run_plain(pipeline, sources, videos)
 
 
 def _ready(server: EmbeddedServer | None) -> bool:
@@ -145,14 +153,11 @@ def _run_flow(
     return Outcome(len(summary["failures"]), summary["flow_run_id"])
 
 
-def _run_plain(pipeline: Any, sources: list[str]) -> Outcome:
+def _run_plain(pipeline: Pipeline, sources: list[str], videos: list[Video]) -> Outcome:
     from pipeline.process import run, summarize
     from pipeline.report import write_report
     from pipeline.results import write_run
-    from pipeline.sources import find_videos
 
-    chosen = pipeline.options
-    videos = find_videos(sources, image_fps=chosen.image_fps, full_hash=chosen.full_hash)
     failures = run(pipeline, videos)
     write_run(pipeline.out, summarize(pipeline, sources, failures, None))
     write_report(pipeline.out)

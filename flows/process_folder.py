@@ -50,7 +50,9 @@ def run_shards(pipeline: Pipeline, sources: list[str], options: dict[str, Any]) 
     """Run the shards as tasks of the current flow run. Returns what went wrong for good."""
     chosen = pipeline.options
     key = run_key(str(pipeline.out), options)
-    videos = find_videos(sources, image_fps=chosen.image_fps, full_hash=chosen.full_hash)
+    videos = workshop.found.pop(key, None)
+    if videos is None:
+        videos = find_videos(sources, image_fps=chosen.image_fps, full_hash=chosen.full_hash)
     with ThreadPoolTaskRunner(max_workers=chosen.shards.window) as runner:  # type: ignore[var-annotated]
 
         def submit(shard: Shard) -> Any:

@@ -30,7 +30,8 @@ from pipeline.files import exclusive, write_json
 
 logger = logging.getLogger(__name__)
 
-START_SECONDS = 90.0
+START_SECONDS = float(os.environ.get("CLIPLINE_SERVER_SECONDS", "90"))
+"""How long to wait for the first answer of the server."""
 RESTARTS = 10
 RUNS_KEPT = 100
 """Runs whose history is kept; older ones are deleted when a server starts."""
@@ -42,6 +43,7 @@ ENVIRONMENT = {
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     "PREFECT_CLI_PROMPT": "false",
+    "PREFECT_RUNNER_POLL_FREQUENCY": "2",  # seconds until a triggered run starts
     "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": "1 day",
     # One task run at a time, as by default, stores 65 a second and holds up every request.
     _RECORDER + "BATCH_SIZE": "100",
@@ -245,4 +247,5 @@ def announced(state: Path, url: str) -> Iterator[None]:
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
+        if f'"pid": {os.getpid()},' in path.read_text():  # not another that came after us
+            path.unlink()

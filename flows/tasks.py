@@ -25,7 +25,7 @@ from pipeline.decode.pool import PoolStopped
 from pipeline.errors import InputError, VideoError
 from pipeline.files import exclusive
 from pipeline.process import Decoded, Pipeline, open_pipeline
-from pipeline.records import FrameFeatures, Shard
+from pipeline.records import FrameFeatures, Shard, Video
 from pipeline.results import VideoRows
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,13 @@ class Workshop:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._pipelines: dict[str, Pipeline] = {}
+        self.found: dict[str, list[Video]] = {}
+        """Videos that the command line has found already, so that the flow need not."""
         self.stopping = threading.Event()
+
+    def __reduce__(self) -> str:
+        """Pickle by name: Prefect pickles a served flow with what it refers to."""
+        return "workshop"
 
     @contextlib.contextmanager
     def opened(self, key: str, out: Path, options: RunOptions) -> Iterator[Pipeline]:

@@ -13,7 +13,7 @@ import json
 import math
 import os
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pipeline.errors import OptionError
 
@@ -46,6 +46,21 @@ def _positive(**values: float | None) -> None:
             raise OptionError(f"{name} must be a number above 0, got {value}")
 
 
+def _one_of(choices: Any, **values: str) -> None:
+    names = get_args(choices)
+    for name, value in values.items():
+        if value not in names:
+            raise OptionError(f"{name} must be one of {', '.join(names)}, got {value}")
+
+
+def _as_numbers(options: Any, kind: type, *names: str) -> None:
+    """Store 8 as 8.0, or 2.0 as 2: equal options must have equal fingerprints."""
+    for name in names:
+        value = getattr(options, name)
+        if value is not None:
+            object.__setattr__(options, name, kind(value))
+
+
 @dataclass(frozen=True, slots=True)
 class Sampling:
     """Which frames of a video are used. Exactly one of the two is set."""
@@ -61,6 +76,8 @@ class Sampling:
         _positive(fps=self.fps, every=self.every)
         if self.every is not None and self.every != int(self.every):
             raise OptionError(f"every must be a whole number, got {self.every}")
+        _as_numbers(self, float, "fps")
+        _as_numbers(self, int, "every")
 
     def __str__(self) -> str:
         return f"{self.fps:g} frames/s" if self.fps else f"every {self.every}. frame"
@@ -82,6 +99,7 @@ class Geometry:
 
     def __post_init__(self) -> None:
         _positive(height=self.height, width=self.width, reducing_gap=self.reducing_gap)
+        _one_of(Fit, fit=self.fit)
         if not 0 < self.crop_fraction <= 1:
             raise OptionError(f"crop_fraction must be in (0, 1], got {self.crop_fraction}")
 
@@ -112,6 +130,7 @@ class DecodeOptions:
     """Memory that one decode process may take for itself."""
 
     def __post_init__(self) -> None:
+        _one_of(ReaderName, reader=self.reader)
         _positive(
             frame_timeout_seconds=self.frame_timeout_seconds,
             video_timeout_seconds=self.video_timeout_seconds,
@@ -138,6 +157,8 @@ class EncodeOptions:
     """Frames a batch; 0 chooses by device."""
 
     def __post_init__(self) -> None:
+        _one_of(Device, device=self.device)
+        _one_of(Precision, precision=self.precision)
         if self.batch_size < 0:
             raise OptionError(f"batch_size must be 0 (automatic) or more, got {self.batch_size}")
 
@@ -155,6 +176,7 @@ class ClipWindows:
         _positive(clip_seconds=self.seconds, stride_seconds=self.stride_seconds)
         if self.seconds is None and self.stride_seconds is not None:
             raise OptionError("stride_seconds needs clip_seconds: whole videos have no stride")
+        _as_numbers(self, float, "seconds", "stride_seconds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +237,8 @@ class TemporalOptions:
     """Whether layers after the first add to what they were given."""
 
     def __post_init__(self) -> None:
+        _one_of(CellName, cell=self.cell)
+        _one_of(Pooling, pooling=self.pooling)
         _positive(layers=self.layers, size=self.size, heads=self.heads)
         if not 0 <= self.dropout < 1:
             raise OptionError(f"dropout must be in [0, 1), got {self.dropout}")

@@ -20,7 +20,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from itertools import pairwise
@@ -121,10 +121,12 @@ class Pipeline:
         self, out: Path, options: RunOptions, recognizer: Recognizer | None, engine: Engine
     ) -> None:
         self.out, self.options = out, options
-        self.recognizer, self.engine = recognizer, engine
+        self.engine = engine
         sampling = options.sampling or (recognizer.sampling if recognizer else None)
         assert sampling is not None
         self.sampling: Sampling = sampling
+        # it takes the times of samples from its sampling, so it must know which one was used
+        self.recognizer = recognizer and replace(recognizer, sampling=sampling)
         self.windows = options.clips or (recognizer.clips if recognizer else ClipWindows())
         backbone = engine.backbone
         self.features_id = fingerprint(
@@ -174,7 +176,7 @@ class Pipeline:
 
         Videos whose features are stored come first: they cost neither decoding nor encoding.
         """
-        sweep(self.out)
+        sweep(self.out, self.row_options)
         todo = self._unfinished(videos)
         self.tally.add(videos_total=len(videos), videos_skipped=len(videos) - len(todo))
         stored = [video for video in todo if self.store.has(video.video_id)]
@@ -210,7 +212,7 @@ class Pipeline:
             if row.video_id not in finished and (row.video_id in ours or row.path in wanted)
         }
         if stale:
-            drop_rows(self.out, self.config_id, lambda path, video_id: video_id in stale)
+            drop_rows(self.out, self.config_id, stale)
         return [video for video in videos if video.video_id not in finished]
 
     def _indexed(

@@ -99,6 +99,8 @@ class VideoIndex:
     """Frames that the header claims; None where it claims nothing."""
     timed: bool = True
     """Whether packets carry times; else `pts` counts frames at the rate of the stream."""
+    bridged: bool = False
+    """Whether clocks that restart on the way were joined in `pts`."""
     problem: str = ""
     """What went wrong while the container was read, if anything."""
 
@@ -120,6 +122,11 @@ class VideoIndex:
     @cached_property
     def _gaps_seconds(self) -> Seconds:
         return np.diff(self.seconds)
+
+    @property
+    def seekable(self) -> bool:
+        """Whether a reader can start in the middle, by a time of `pts`."""
+        return self.steady and self.timed and not self.bridged
 
     @property
     def frame_seconds(self) -> float:

@@ -130,19 +130,26 @@ def _histogram(clips: pd.DataFrame, colours: dict[str, str]) -> str:
 def _timelines(videos: pd.DataFrame, segments: pd.DataFrame, colours: dict[str, str]) -> str:
     if segments.empty:
         return ""
-    shown = videos[videos.video.isin(segments.video)].head(VIDEOS_SHOWN)
-    by_video = dict(tuple(segments.groupby("video")))
-    rows = [_timeline(video, by_video[video.video], colours) for video in shown.itertuples()]
+    # two lists may give two videos the same name
+    by_video = dict(tuple(segments.groupby(["video", "video_id"])))
+    labelled = [video for video in videos.itertuples() if (video.video, video.video_id) in by_video]
+    rows = [
+        _timeline(video, by_video[video.video, video.video_id], colours)
+        for video in labelled[:VIDEOS_SHOWN]
+    ]
     key = "".join(
         f"<span><i style='background:{colour}'></i>{escape(label)}</span>"
         for label, colour in colours.items()
     )
-    more = len(videos) - len(shown)
-    rest = f"<p>{more:,} more videos are in the tables.</p>" if more > 0 else ""
     return (
         f"<h2>Over time</h2><div class=key>{key}</div>"
-        f"<table><tr><th>video<th>segments<th class=n>length{''.join(rows)}</table>{rest}"
+        f"<table><tr><th>video<th>segments<th class=n>length{''.join(rows)}</table>"
+        f"{_more(len(labelled) - len(rows))}"
     )
+
+
+def _more(count: int) -> str:
+    return f"<p>{count:,} more are in the tables.</p>" if count > 0 else ""
 
 
 def _timeline(video: object, segments: pd.DataFrame, colours: dict[str, str]) -> str:
@@ -183,6 +190,7 @@ def _failures(videos: pd.DataFrame) -> str:
     return (
         f"<h2>Not fully decoded</h2><p>{meanings}.</p>"
         f"<table><tr><th>video<th>status<th>why<th class=n>frames{''.join(rows)}</table>"
+        f"{_more(len(bad) - len(rows))}"
     )
 
 

@@ -5,14 +5,14 @@ The result contract: Parquet tables in a folder, written whole, and read back as
     OUT/run.json
 
 The parts of one shard have the same name in every table. `videos` is written last: with it the
-shard is done, and parts without it are swept away. Rows of another configuration are kept apart
-by the column `config_id`; `load` gives those of the newest run.
+shard is done, and parts that are not there in every table are swept away. Rows of another
+configuration are kept apart by the column `config_id`; `load` gives those of the newest run.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.config import fingerprint
@@ -129,6 +130,11 @@ class RowOptions:
     frames: bool = False
     embeddings: bool = False
 
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """Tables that a shard has a part of, in the order in which they are written."""
+        return ("clips", "segments", *(("frames",) if self.frames else ()), COMMIT)
+
 
 def write_rows(out: Path, rows: Sequence[VideoRows], options: RowOptions) -> int:
     """
@@ -139,20 +145,11 @@ def write_rows(out: Path, rows: Sequence[VideoRows], options: RowOptions) -> int
     """
     name = fingerprint([[r.video.video_id, r.video.path] for r in rows])
     part = f"part-{options.config_id}-{name}.parquet"
-    tables = {
-        "clips": _clips(rows, options),
-        "segments": _segments(rows, options),
-        "videos": _videos(rows, options),
-    }
-    if options.frames:
-        tables["frames"] = _frames(rows, options)
-    for table in sorted(tables, key=lambda name: name == COMMIT):
-        columns = tables[table] | {
-            "recognizer": options.recognizer,
-            "config_id": options.config_id,
-        }
-        write_table(_table(table, columns), out / table / part)
-    return len(tables["clips"]["video"])
+    made_by = {"recognizer": options.recognizer, "config_id": options.config_id}
+    columns = {table: _COLUMNS[table](rows, options) for table in options.tables}
+    for table in options.tables:
+        write_table(_table(table, columns[table] | made_by), out / table / part)
+    return len(columns["clips"]["video"])
 
 
 Columns = dict[str, Any]
@@ -262,15 +259,26 @@ def _videos(rows: Sequence[VideoRows], options: RowOptions) -> Columns:
     return columns
 
 
+_COLUMNS = {"clips": _clips, "segments": _segments, "frames": _frames, "videos": _videos}
+
+
 def parts(out: Path, table: str, config_id: str) -> list[Path]:
     """List the parts of a table that belong to a configuration, in a stable order."""
     return sorted((out / table).glob(f"part-{config_id}-*.parquet"))
 
 
-def sweep(out: Path) -> int:
-    """Delete what killed writers left: half files, and parts of shards that were not finished."""
+def sweep(out: Path, options: RowOptions) -> int:
+    """
+    Delete half files, and parts of shards that lack a table: the writer was killed, or it was lost.
+
+    It is not known which tables another configuration has: of those only `videos` counts.
+    """
     swept = remove_leftovers(out)
     finished = {path.name for path in (out / COMMIT).glob("part-*.parquet")}
+    for table in options.tables:
+        there = {path.name for path in parts(out, table, options.config_id)}
+        ours = {name for name in finished if name.startswith(f"part-{options.config_id}-")}
+        finished -= ours - there
     for table in SCHEMAS:
         for path in (out / table).glob("part-*.parquet"):
             if path.name not in finished:
@@ -298,35 +306,31 @@ def done_videos(out: Path, config_id: str) -> list[Done]:
     return found
 
 
-def drop_rows(out: Path, config_id: str, drop: Callable[[str, str], bool]) -> int:
+def drop_rows(out: Path, config_id: str, video_ids: set[str]) -> int:
     """
     Delete the rows of some videos from every table.
 
     Args:
         out: results folder.
         config_id: only rows of this configuration.
-        drop: tells for a path and a video_id whether its rows go.
+        video_ids: whose rows go.
 
     Returns:
-        Videos dropped.
+        Rows of `videos` dropped.
     """
+    gone = pa.array(video_ids, pa.string())
     dropped = 0
     for part in parts(out, COMMIT, config_id):
-        table = pq.read_table(part)
-        names = table.select(["video", "path", "video_id"]).to_pylist()
-        gone = [drop(row["path"], row["video_id"]) for row in names]
-        if not any(gone):
+        found = pc.is_in(pq.read_table(part, columns=["video_id"])["video_id"], gone)
+        if not pc.any(found).as_py():
             continue
-        dropped += sum(gone)
-        kept = {row["video"] for row, drops in zip(names, gone, strict=True) if not drops}
+        dropped += pc.sum(found).as_py()
         # a crash between two of these files is mended by doing the same again: `videos` is last
         for name in sorted(SCHEMAS, key=lambda name: name == COMMIT):
             path = out / name / part.name
             if path.exists():
                 rows = pq.read_table(path)
-                write_table(
-                    rows.filter(pa.compute.is_in(rows["video"], pa.array(kept, pa.string()))), path
-                )
+                write_table(rows.filter(pc.invert(pc.is_in(rows["video_id"], gone))), path)
     return dropped
 
 

@@ -169,8 +169,10 @@ def absolute(source: str) -> str:
 
 
 def _expand(source: str) -> Iterator[Found]:
-    path = Path(source).expanduser()
-    if path.is_dir():
+    if not source:
+        raise SourceError("the name of a source is empty")
+    path = Path(os.path.expanduser(source))
+    if os.path.isdir(path):
         found = list(_in_folder(path))
         if not found:
             raise SourceError(f"{printable(path)} holds no videos")
@@ -181,13 +183,21 @@ def _expand(source: str) -> Iterator[Found]:
         else:
             yield _file(path)
     elif glob.has_magic(source):
-        matches = sorted(glob.glob(os.path.expanduser(source), recursive=True), key=natural_key)
-        if not matches:
-            raise SourceError(f"no file matches {source}")
-        for match in matches:
-            yield from _in_folder(Path(match)) if Path(match).is_dir() else [_file(Path(match))]
+        found = list(_in_glob(os.path.expanduser(source)))
+        if not found:
+            raise SourceError(f"no file matches {printable(source)}")
+        yield from found
     else:
         raise SourceError(f"no such file or folder: {printable(path)}")
+
+
+def _in_glob(pattern: str) -> Iterator[Found]:
+    """Give the files that match. A folder that matches speaks for all that is in it."""
+    matches = {Path(match) for match in glob.glob(pattern, recursive=True)}
+    folders = {path for path in matches if os.path.isdir(path)}
+    for path in sorted(matches, key=lambda path: natural_key(str(path))):
+        if folders.isdisjoint(path.parents):
+            yield from _in_folder(path) if path in folders else [_file(path)]
 
 
 def _file(path: Path) -> Found:
@@ -209,13 +219,13 @@ def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Found]:
     except PermissionError as error:
         raise SourceError(f"{printable(folder)} cannot be read: {error.strerror}") from error
     entries.sort(key=lambda path: natural_key(path.name))
-    files = [path for path in entries if not path.is_dir()]
+    files = [path for path in entries if not os.path.isdir(path)]
     videos = {path for path in files if _may_be_video(path)}
     if _is_image_sequence(videos):
         yield Found(printable(folder), os.path.abspath(folder), "images")
         videos = set()
     for path in entries:
-        if path.is_dir():
+        if os.path.isdir(path):
             yield from _walk(path, seen)
         elif path in videos:
             yield _file(path)
@@ -237,6 +247,8 @@ def _may_be_video(path: Path) -> bool:
 
 def _looks_like_video(path: Path) -> bool:
     """Look at the first bytes for the marks of common video containers."""
+    if not os.path.isfile(path):
+        return False  # opening a pipe would wait for whoever writes to it
     try:
         with path.open("rb") as file:
             head = file.read(16)
@@ -263,10 +275,11 @@ def read_list(path: Path) -> pd.DataFrame:
         if path.suffix.lower() == ".parquet":
             table = pd.read_parquet(path)
         elif path.suffix.lower() == ".csv":
-            table = pd.read_csv(path, skipinitialspace=True)
+            # names of digits are still names: 0007 is not 7
+            table = pd.read_csv(path, skipinitialspace=True, dtype=dict.fromkeys(LIST_COLUMNS, str))
         else:
-            lines = path.read_text(errors="surrogateescape").splitlines()
-            table = pd.DataFrame({"video": [line for line in lines if line.strip()]})
+            # as objects: pandas' own strings cannot hold undecodable names
+            table = pd.DataFrame({"video": _lines(path)}, dtype=object)
     except (OSError, ValueError) as error:
         raise SourceError(f"the list {printable(path)} cannot be read: {error}") from error
     column = next((name for name in LIST_COLUMNS if name in table.columns), None)
@@ -281,11 +294,17 @@ def read_list(path: Path) -> pd.DataFrame:
     return table
 
 
+def _lines(path: Path) -> list[str]:
+    text = path.read_text("utf-8-sig", errors="surrogateescape")
+    if "\0" in text:
+        raise ValueError("it is no text in UTF-8")
+    return [line for line in text.splitlines() if line.strip()]
+
+
 def _in_list(path: Path) -> Iterator[Found]:
     folder = path.resolve().parent
-    for name in read_list(path)["video"].astype(str):
-        entry = Path(name).expanduser()
-        location = os.path.abspath(entry if entry.is_absolute() else folder / entry)
+    for name in map(str, read_list(path)["video"]):
+        location = os.path.abspath(folder / os.path.expanduser(name))
         kind: Literal["file", "images"] = "images" if os.path.isdir(location) else "file"
         yield Found(printable(name), location, kind)
 

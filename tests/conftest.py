@@ -9,8 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.config import DecodeOptions
+from pipeline.config import ClipWindows, DecodeOptions, Sampling, TemporalOptions
 from pipeline.decode.pool import DecodePool
+from pipeline.encode.backbone import Backbone, load_backbone
+from pipeline.encode.pairs import PairNetwork, pairs_backbone
+from pipeline.temporal.models import TemporalModel
+from pipeline.temporal.recognizer import BackboneSpec, Recognizer, save_recognizer
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -37,6 +41,51 @@ def pool():
     """Two decode processes for all tests that need any."""
     with DecodePool(DecodeOptions(workers=2, frame_timeout_seconds=20)) as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def engine_cache(tmp_path_factory) -> Path:
+    """Folder for converted networks: converting one takes seconds, reading it does not."""
+    return tmp_path_factory.mktemp("converted")
+
+
+@pytest.fixture(scope="session")
+def tiny_recognizer(tmp_path_factory) -> Path:
+    """A recognizer with random weights that looks at pairs of frames."""
+    torch.manual_seed(1)
+    network = PairNetwork()
+    folder = tmp_path_factory.mktemp("recognizers") / "tiny"
+    weights = {name: value.contiguous() for name, value in network.state_dict().items()}
+    save_recognizer(_random_recognizer("tiny", pairs_backbone(network)), folder, weights)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def plain_recognizer(tmp_path_factory) -> Path:
+    """A recognizer with random weights that looks at single frames, with a backbone of timm."""
+    folder = tmp_path_factory.mktemp("recognizers") / "plain"
+    save_recognizer(_random_recognizer("plain", load_backbone("random:test_resnet")), folder)
+    return folder
+
+
+def _random_recognizer(name: str, backbone: Backbone) -> Recognizer:
+    torch.manual_seed(2)
+    options = TemporalOptions(cell="gru", size=8)
+    return Recognizer(
+        name=name,
+        labels=("left", "right", "still"),
+        sampling=Sampling(fps=8),
+        clips=ClipWindows(1.0),
+        backbone=BackboneSpec(
+            name=backbone.name,
+            weights_hash=backbone.weights_hash,
+            feature_size=backbone.feature_size,
+            context=backbone.context,
+            precision="float32",
+        ),
+        temporal=options,
+        model=TemporalModel(backbone.feature_size, 3, options).eval(),
+    )
 
 
 @pytest.fixture(autouse=True)

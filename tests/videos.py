@@ -1,12 +1,13 @@
 """
 Videos drawn for tests: every picture carries its number, so that a wrong frame is seen.
 
-The number stands twice in the picture: as a bar code of 12 cells along the top, black for 0 and white
-for 1, and as the brightness of the rest. Both survive lossy codecs and resizing.
+The number stands twice in the picture: as a bar code of 12 cells along the top, black for 0 and
+white for 1, and as the brightness of the rest. Both survive lossy codecs and resizing.
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -58,6 +59,7 @@ def write_video(
     first: int = 0,
     options: dict[str, str] | None = None,
     container: str | None = None,
+    muxing: dict[str, str] | None = None,
 ) -> Path:
     """
     Write a video of numbered pictures.
@@ -73,12 +75,13 @@ def write_video(
         b_frames: pictures between references, which are stored out of order.
         first: number of the first picture.
         options: of the encoder.
+        muxing: options of the container.
     """
     width, height = size
     settings = {"preset": "ultrafast", "bf": str(b_frames), **(options or {})}
     if codec not in ("libx264", "libx265"):
         settings = dict(options or {})
-    with av.open(str(path), "w", format=container) as output:
+    with av.open(str(path), "w", format=container, options=muxing or {}) as output:
         stream = output.add_stream(codec, rate=fps, options=settings)
         stream.width, stream.height, stream.pix_fmt = width, height, pixel_format
         stream.codec_context.gop_size = gop
@@ -99,16 +102,99 @@ def write_video(
 
 def cut_copy(source: Path, target: Path, start_seconds: float, frames: int | None = None) -> Path:
     """
-    Cut a file as `ffmpeg -ss START -c copy` does: from the key frame before, hidden by an edit list.
+    Cut a file as `ffmpeg -ss START -c copy` does: from the key frame before, with an edit list.
 
     The result claims frames that are never shown, which hangs decoders that count packets.
     """
-    import subprocess
+    with av.open(str(source)) as given, av.open(str(target), "w") as made:
+        stream = given.streams.video[0]
+        copy = made.add_stream_from_template(stream)
+        start = round(start_seconds / stream.time_base)
+        given.seek(start, stream=stream)
+        for number, packet in enumerate(given.demux(stream)):
+            if packet.size == 0 or number == frames:
+                break
+            packet.pts, packet.dts, packet.stream = packet.pts - start, packet.dts - start, copy
+            made.mux(packet)
+    return target
 
-    command = ["ffmpeg", "-v", "error", "-y", "-ss", str(start_seconds), "-i", str(source)]
-    if frames is not None:
-        command += ["-frames:v", str(frames)]
-    subprocess.run([*command, "-c", "copy", str(target)], check=True)
+
+def write_streams(
+    path: Path,
+    firsts: Sequence[int],
+    count: int = 10,
+    *,
+    sizes: Sequence[tuple[int, int]] | None = None,
+    default: int | None = None,
+) -> Path:
+    """
+    Write several video streams into one file.
+
+    Args:
+        firsts: number of the first picture of each stream.
+        count: pictures a stream.
+        sizes: width and height of each stream.
+        default: stream that is marked as the one to play; None leaves that to the container.
+    """
+    sizes = sizes or [(128, 64)] * len(firsts)
+    with av.open(str(path), "w") as output:
+        streams = [output.add_stream("libx264", rate=30) for _ in firsts]
+        for number, (stream, (width, height)) in enumerate(zip(streams, sizes, strict=True)):
+            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+            if default is not None:
+                stream.disposition = av.stream.Disposition(int(number == default))
+        for number in range(count):
+            for stream, first, size in zip(streams, firsts, sizes, strict=True):
+                picture = av.VideoFrame.from_ndarray(draw_number(first + number, *size))
+                output.mux(stream.encode(picture))
+        for stream in streams:
+            output.mux(stream.encode())
+    return path
+
+
+def write_sound(path: Path, seconds: float = 0.5) -> Path:
+    """Write a file that holds sound only."""
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("aac", rate=44100)
+        for start in range(0, int(44100 * seconds), 1024):
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+            frame.sample_rate, frame.pts = 44100, start
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode())
+    return path
+
+
+def turn(path: Path, matrix: tuple[int, int, int, int]) -> Path:
+    """
+    Write a display matrix into an MP4 file, as phones do instead of turning the pictures.
+
+    Args:
+        matrix: a, b, c, d of [[a, b], [c, d]]; (0, 1, -1, 0) turns by 90° clockwise.
+    """
+    data = bytearray(path.read_bytes())
+    a, b, c, d = (value << 16 for value in matrix)
+    place = data.index(b"tkhd") + 44  # behind version, times, number, duration, layer, volume
+    data[place : place + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(data)
+    return path
+
+
+def spoil(source: Path, target: Path, packets: Sequence[int], part: float = 1.0) -> Path:
+    """
+    Copy a file with some of its packets overwritten by zeros.
+
+    Args:
+        packets: which, in the order of storage.
+        part: share of each that is overwritten, at its end: less than all may give a picture.
+    """
+    data = bytearray(source.read_bytes())
+    with av.open(str(source)) as container:
+        places = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    for number in packets:
+        position, size = places[number]
+        spoiled = round(size * part)
+        data[position + size - spoiled : position + size] = bytes(spoiled)
+    target.write_bytes(data)
     return target
 
 

@@ -60,7 +60,7 @@ class ArenaPool:
         """Take back an arena that nobody looks at any more."""
         with self._lock:
             self._free.append(arena)
-            surplus = self._free[: -self._keep] if len(self._free) > self._keep else []
+            surplus = self._free[: max(0, len(self._free) - self._keep)]
             self._free = self._free[len(surplus) :]
         for old in surplus:
             old.close()

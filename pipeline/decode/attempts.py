@@ -60,8 +60,6 @@ def index_video(process: DecodeProcess, video: Video) -> VideoIndex:
         raise VideoError("decode_timeout", f"reading the container: {error}") from error
     except DecoderLost as error:
         raise VideoError("decode_crash", f"reading the container: {error}") from error
-    if not len(index.pts):
-        raise VideoError("undecodable", "the container says to display none of its frames")
     if index.duration_seconds > options.max_video_seconds:
         raise VideoError(
             "too_long",
@@ -147,7 +145,8 @@ class _Attempts:
         wanted = plan.stop - plan.first
         self.sparse = wanted * 2 < self.expected
         self.said: list[str] = []
-        self.lost: list[DecoderLost] = []
+        self.lost: set[str] = set()
+        """Statuses of readers that were lost, or gave up on the file."""
 
     def run(self) -> tuple[Message, DecodeReport]:
         """
@@ -159,19 +158,19 @@ class _Attempts:
         best: tuple[int, str, Message] | None = None
         last = ""
         for name in self._readers():
-            answer = self._ask(name)
+            answer, last = self._ask(name), name
             if answer is None:
                 continue
-            last = name
-            if self._clean(name, answer) or (name == "pyav" and answer["decoded"]):
+            worth = answer["decoded"] + len(answer["sample_index"])
+            if self._clean(name, answer) or (name == "pyav" and worth):
                 return answer, self._report(name, answer)
-            if best is None or answer["decoded"] > best[0]:
-                best = (answer["decoded"], name, answer)
+            if best is None or worth > best[0]:
+                best = (worth, name, answer)
             self.said.append(f"{name}: {self._flaw(answer)}")
         if best is None or best[0] == 0:
             return NOTHING, self._nothing()
         _, name, answer = best
-        if name != last:  # a later attempt has overwritten the pictures
+        if name != last:  # a later attempt may have overwritten the pictures
             answer = self._ask(name) or NOTHING
         self.said = [said for said in self.said if not said.startswith(f"{name}:")]
         return answer, self._report(name, answer)
@@ -202,13 +201,9 @@ class _Attempts:
         }
         try:
             answer = self.process.ask(job, self.room.arena.descriptor)
-        except DecoderLost as error:
-            self.lost.append(error)
+        except (DecoderLost, VideoError) as error:
+            self.lost.add(_lost_status(error))
             self.said.append(f"{reader}: {error}")
-            return None
-        except VideoError as error:
-            self.said.append(f"{reader}: {error}")
-            self.lost.append(DecoderLost(error.status))
             return None
         self.process.known = self.segment.video.location
         if "refused" in answer:
@@ -221,7 +216,7 @@ class _Attempts:
             return False
         if reader == "pyav" and not packets_are_pictures(self.index):
             # it reports every failure: packets without a picture are simply that
-            return bool(answer["decoded"])
+            return bool(answer["decoded"]) or not self.expected
         return bool(answer["decoded"] == self.expected and not answer["complaint"])
 
     def _flaw(self, answer: Message) -> str:
@@ -237,11 +232,10 @@ class _Attempts:
         index, decoded = self.index, answer["decoded"]
         clean = self._clean(reader, answer)
         expected = decoded if clean else max(self.expected, decoded)
-        error = "" if clean else self._flaw(answer)
+        error = ("" if clean else self._flaw(answer)) or index.problem
         if index.truncated:
             claim = index.frames_from_header
             error = error or f"the header claims {claim} frames, the file holds {index.packets}"
-        error = error or index.problem
         missing = expected - decoded
         return DecodeReport(
             status="ok" if not error and not missing else "partial",
@@ -257,12 +251,8 @@ class _Attempts:
         )
 
     def _nothing(self) -> DecodeReport:
-        status = "undecodable"
-        if self.lost:
-            kinds = {_lost_status(error) for error in self.lost}
-            status = next(
-                s for s in ("decode_timeout", "out_of_memory", "decode_crash") if s in kinds
-            )
+        kinds = ("decode_timeout", "out_of_memory", "decode_crash", "unreadable")
+        status = next((kind for kind in kinds if kind in self.lost), "undecodable")
         return DecodeReport(
             status=status,
             error="; ".join(self.said) or "no frame could be decoded",
@@ -276,13 +266,13 @@ class _Attempts:
 def plain_words(complaint: str) -> str:
     """Take the first thing that a library printed, without its addresses and time stamps."""
     first = complaint.strip().splitlines()[0] if complaint.strip() else ""
-    return re.sub(r" @ 0x[0-9a-f]+|^\[[0-9:]+\] |\S*/src/\S+: ", "", first)[:200]
+    return re.sub(r" @ 0x[0-9a-f]+|\[\d\d:\d\d:\d\d\] |\S*/src/\S+: ", "", first)[:200]
 
 
-def _lost_status(error: DecoderLost) -> str:
-    if isinstance(error, JobTimeout):
-        return "decode_timeout"
-    return "out_of_memory" if str(error) == "out_of_memory" else "decode_crash"
+def _lost_status(error: DecoderLost | VideoError) -> str:
+    if isinstance(error, VideoError):
+        return error.status
+    return "decode_timeout" if isinstance(error, JobTimeout) else "decode_crash"
 
 
 def facts(index: VideoIndex) -> dict[str, Any]:

@@ -22,7 +22,7 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".
 def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
     """Sort `img_2` before `img_10`: numbers by value, everything else as text."""
     parts = re.split(r"([0-9]+)", name)
-    return tuple((0, int(part)) if part.isdigit() else (1, part) for part in parts if part)
+    return tuple((0, int(part)) if part.isdecimal() else (1, part) for part in parts if part)
 
 
 def image_files(folder: str | Path) -> list[Path]:

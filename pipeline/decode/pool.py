@@ -77,17 +77,23 @@ class DecodeProcess:
             raise PoolStopped
         try:
             channel = self._running()
+            channel.settimeout(self.options.frame_timeout_seconds)
             worker.send(channel, job, descriptor)
             answer = self._wait(channel)
         except JobTimeout:
             self.kill()
             raise
+        except TimeoutError as error:
+            self.kill()
+            raise JobTimeout("the decode process does not listen") from error
         except (EOFError, OSError) as error:
             words = self._last_words()
             if self._stopped:
                 raise PoolStopped from error
             raise DecoderLost(words) from error
         if "status" in answer:
+            if answer["status"] == "out_of_memory":
+                self.kill()  # what it still holds would be missing in the next job
             raise VideoError(answer["status"], answer["message"])
         return answer
 
@@ -113,6 +119,8 @@ class DecodeProcess:
                 stdout=subprocess.DEVNULL,
                 env=_environment(),
             )
+        if self._stopped:  # meanwhile, by another thread that found no process to end
+            self._process.kill()
         self._channel = ours
         ours.settimeout(START_SECONDS)
         try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from fractions import Fraction
+from dataclasses import replace
 from typing import Any
 
 import av
@@ -22,6 +22,8 @@ from pipeline.records import Integers, VideoIndex
 
 PLAYLISTS = frozenset({"hls", "dash", "concat", "sdp", "rtsp", "imf", "webm_dash_manifest"})
 """Formats that name other files or hosts: opening one could read anything."""
+PLAYLIST_MARKS = {b"#EXTM3U": "hls", b"ffconcat version": "concat"}
+"""How playlists begin that FFmpeg would follow, or wait for, as soon as they are opened."""
 TEXT_ART = frozenset({"tty", "bin", "xbin", "adf", "idf"})
 """Formats in which FFmpeg draws any text file as a video."""
 FIRST_PICTURE_PACKETS = 250
@@ -38,6 +40,7 @@ def open_container(location: str) -> Any:
         VideoError: the file cannot be read, is no video, or is a playlist.
     """
     try:
+        _refuse_playlists(location)
         container = av.open(
             location, metadata_errors="replace", options={"protocol_whitelist": "file"}
         )
@@ -48,13 +51,23 @@ def open_container(location: str) -> Any:
     names = set(container.format.name.split(","))
     if names & PLAYLISTS:
         container.close()
-        raise VideoError(
-            "not_video", f"a playlist ({container.format.name}): give the files that it names"
-        )
+        raise _playlist(container.format.name)
     if names & TEXT_ART:
         container.close()
         raise VideoError("not_video", "a text file")
     return container
+
+
+def _refuse_playlists(location: str) -> None:
+    with open(location, "rb") as file:
+        head = file.read(16)
+    for mark, kind in PLAYLIST_MARKS.items():
+        if head.startswith(mark):
+            raise _playlist(kind)
+
+
+def _playlist(kind: str) -> VideoError:
+    return VideoError("not_video", f"a playlist ({kind}): give the files that it names")
 
 
 def _said(error: Exception) -> str:
@@ -98,29 +111,36 @@ def _area(stream: Any) -> int:
     return context.width * context.height if context is not None else 0
 
 
-def packets(container: Any, stream: Any) -> Iterator[Any]:
+class Packets:
     """
-    Give the packets of a stream, with times that never jump back.
+    The packets of a stream, with times that never jump back.
 
     Broadcast recordings and joined files restart their clocks; as players do, such a jump is
     bridged so that the packet follows the one before it. Both the index and the readers see these
     times.
     """
-    offset = 0
-    last: int | None = None  # decode time of the packet before, as given on
-    step = _ticks_a_frame(stream)
-    # wide enough for any reordering of pictures, narrower than any restarted clock that matters
-    slack = max(20 * step, round(1 / stream.time_base))
-    for packet in container.demux(stream):
-        clock = packet.dts if packet.dts is not None else packet.pts
-        if clock is not None:
-            if last is not None and clock + offset < last - slack:
-                offset = last + step - clock
-            last = clock + offset
-        if offset:
-            packet.pts = None if packet.pts is None else packet.pts + offset
-            packet.dts = None if packet.dts is None else packet.dts + offset
-        yield packet
+
+    def __init__(self, container: Any, stream: Any) -> None:
+        self.bridged = False
+        self._container, self._stream = container, stream
+
+    def __iter__(self) -> Iterator[Any]:
+        offset = 0
+        last: int | None = None  # decode time of the packet before, as given on
+        step = _ticks_a_frame(self._stream)
+        # wide enough for any reordering of pictures, narrower than any restart that matters
+        slack = max(20 * step, round(1 / self._stream.time_base))
+        for packet in self._container.demux(self._stream):
+            clock = packet.dts if packet.dts is not None else packet.pts
+            if clock is not None:
+                if last is not None and clock + offset < last - slack:
+                    offset = last + step - clock
+                    self.bridged = True
+                last = clock + offset
+            if offset:
+                packet.pts = None if packet.pts is None else packet.pts + offset
+                packet.dts = None if packet.dts is None else packet.dts + offset
+            yield packet
 
 
 def _ticks_a_frame(stream: Any) -> int:
@@ -148,16 +168,19 @@ def read_index(
         _check_size(stream, max_pixels)
         stream.thread_type = "NONE"
         scan = _Scan(stream)
+        packets = Packets(container, stream)
         try:
-            for packet in packets(container, stream):
+            for packet in packets:
                 if packet.size == 0:
                     break
                 scan.add(packet)
                 if scan.packets % 4096 == 0:
                     progress(scan.packets)
         except av.error.FFmpegError as error:
+            if isinstance(error, MemoryError):
+                raise
             scan.problem = f"the container broke off: {_said(error)}"
-        return scan.index(container, stream, streams)
+        return replace(scan.index(container, stream, streams), bridged=packets.bridged)
 
 
 def _check_size(stream: Any, max_pixels: int) -> None:
@@ -195,11 +218,18 @@ class _Scan:
         try:
             pictures = packet.decode()
         except (av.error.FFmpegError, EOFError) as error:
-            self.pending = self.pending or _said(error)
+            self._note(error)
             return
         self.picture = next(iter(pictures), None)
 
+    def _note(self, error: Exception) -> None:
+        if isinstance(error, MemoryError):
+            raise error  # not for lack of a picture
+        self.pending = self.pending or _said(error)
+
     def index(self, container: Any, stream: Any, streams: int) -> VideoIndex:
+        if self.packets and self.packets == self.discarded:
+            raise VideoError("undecodable", "the container says to display none of its frames")
         if self.picture is None:
             self._flush()
         if self.picture is None:
@@ -238,7 +268,7 @@ class _Scan:
         try:
             self.picture = next(iter(self.stream.codec_context.decode(None)), None)
         except (av.error.FFmpegError, EOFError) as error:
-            self.pending = self.pending or _said(error)
+            self._note(error)
 
     def _display_times(self) -> tuple[Integers, bool]:
         known = [t for t in self.times if t is not None]
@@ -271,8 +301,3 @@ def orientation(picture: Any) -> tuple[int, bool]:
     a, b, c, d = (float(matrix[i]) for i in (0, 1, 3, 4))
     degrees = math.degrees(math.atan2(-c, d))
     return round(degrees / 90) % 4 * 90, a * d - b * c < 0
-
-
-def ticks(seconds: float, time_base: tuple[int, int]) -> int:
-    """Convert seconds to the nearest tick."""
-    return round(Fraction(seconds) / Fraction(*time_base))

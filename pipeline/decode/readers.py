@@ -2,8 +2,8 @@
 Readers: three libraries and folders of images behind one protocol.
 
 A reader gives the frames of one video in display order, upright, as RGB. Where a container is
-sound, all of them give the same pictures bit for bit; where it is not, `choose_readers` knows which
-can be trusted:
+sound and its pictures are plain, all of them give the same bit for bit; where not, `choose_readers`
+knows which can be trusted:
 
 * Decord hangs when frames are missed by number, so it is read in order and in its strict mode; it
   cannot choose a stream.
@@ -14,21 +14,27 @@ can be trusted:
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 import numpy as np
 
-from pipeline.decode.probe import choose_stream, open_container, packets
+from pipeline.decode.probe import Packets, choose_stream, open_container
 from pipeline.records import Pictures, VideoIndex
 
 PACKET_IS_PICTURE = frozenset(
     {"h264", "hevc", "av1", "libdav1d", "libaom-av1", "vp9", "mjpeg", "prores", "dnxhd", "gif"}
 )
 """Codecs in which every packet gives one picture, so that frames can be counted by packets."""
+ALIKE = frozenset({"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "gray"})
+"""Pixel formats that all readers convert to the same RGB."""
+SEEK_BACK_SECONDS = (0.0, 3.0, 15.0)
+"""How far before the wanted time a seek aims, in turn: FFmpeg may land behind the key frame."""
 
 
 class ReaderRefused(Exception):
@@ -60,8 +66,8 @@ class Frame:
 class Reader(Protocol):
     """Gives the frames of one video in display order."""
 
-    refused: int
-    """Packets, or images, that could not be decoded so far."""
+    refused: list[int | None]
+    """Ticks of the packets, or images, that could not be decoded so far."""
     problem: str
     """The first thing that went wrong while reading."""
 
@@ -78,6 +84,11 @@ def packets_are_pictures(index: VideoIndex) -> bool:
     """Whether every packet gives one picture, so that what is missing can be counted."""
     # broadcast H.264 may store the two fields of a frame in two packets
     return index.codec in PACKET_IS_PICTURE and not index.interlaced
+
+
+def converted_alike(index: VideoIndex) -> bool:
+    """Whether all readers give the same RGB: 10 bits and odd sides are rounded differently."""
+    return index.pixel_format in ALIKE and index.width % 2 == 0 and index.height % 2 == 0
 
 
 def choose_readers(index: VideoIndex, *, sparse: bool, middle: bool) -> tuple[str, ...]:
@@ -98,6 +109,7 @@ def choose_readers(index: VideoIndex, *, sparse: bool, middle: bool) -> tuple[st
         and index.packets_discarded == 0
         and index.video_streams == 1
         and packets_are_pictures(index)
+        and converted_alike(index)
         and len(index.pts) > 1
         and not index.truncated
         and not index.problem
@@ -120,7 +132,7 @@ class PyAVReader:
     """Read with PyAV: every stream, exact times, a word for every packet that fails."""
 
     def __init__(self, request: Request) -> None:
-        self.refused = 0
+        self.refused: list[int | None] = []
         self.problem = ""
         self._request = request
 
@@ -130,27 +142,56 @@ class PyAVReader:
 
         # one for all frames: making a converter costs more than converting
         self._converter = VideoReformatter()
-        with open_container(self._request.location) as container:
-            stream, _ = choose_stream(container)
-            stream.thread_type = "NONE"
-            if self._request.start is not None:
-                container.seek(self._request.start, stream=stream, backward=True)
-            for frame in self._decode(container, stream):
-                damaged = bool(frame.is_corrupt)
-                yield Frame(frame.pts, partial(self._rgb, frame), damaged)
+        for back in (*SEEK_BACK_SECONDS, None):
+            with open_container(self._request.location) as container:
+                stream, _ = choose_stream(container)
+                stream.thread_type = "NONE"
+                packets = self._packets(container, stream, back)
+                if packets is None:
+                    continue
+                for frame in self._decode(packets, stream):
+                    damaged = bool(frame.is_corrupt)
+                    yield Frame(frame.pts, partial(self._rgb, frame), damaged)
+                return
 
-    def _decode(self, container: Any, stream: Any) -> Iterator[Any]:
+    def _packets(self, container: Any, stream: Any, back: float | None) -> Iterator[Any] | None:
+        """
+        Give the packets from the key frame at or before the start, aiming so many seconds before.
+
+        Returns:
+            None where the file does not lead there: not every container can be sought in.
+        """
+        import av.error
+
+        index, start = self._request.index, self._request.start
+        packets = iter(Packets(container, stream))
+        target = -math.inf
+        if start is not None and back is not None:
+            target = start - round(back / index.tick_seconds)
+        if target <= index.pts[0]:
+            return packets
+        try:
+            container.seek(target, stream=stream, backward=True)
+            key = next((packet for packet in packets if packet.is_keyframe), None)
+        except (av.error.FFmpegError, OSError):
+            return None
+        if key is None or key.pts is None or key.pts > start:
+            return None
+        known = key.is_discard or index.pts[np.searchsorted(index.pts, key.pts)] == key.pts
+        return chain([key], packets) if known else None
+
+    def _decode(self, packets: Iterator[Any], stream: Any) -> Iterator[Any]:
         import av.error
 
         try:
-            for packet in packets(container, stream):
+            for packet in packets:
                 if packet.size:
-                    yield from self._attempt(packet.decode)
+                    yield from self._attempt(packet.decode, packet.pts)
         except (av.error.FFmpegError, OSError) as error:
-            self._note(error)
-        yield from self._attempt(lambda: stream.codec_context.decode(None))
+            self._note(error, None)
+        yield from self._attempt(lambda: stream.codec_context.decode(None), None)
 
-    def _attempt(self, decode: Callable[[], list[Any]]) -> list[Any]:
+    def _attempt(self, decode: Callable[[], list[Any]], ticks: int | None) -> list[Any]:
         import av.error
 
         try:
@@ -158,11 +199,13 @@ class PyAVReader:
         except EOFError:
             return []
         except (av.error.FFmpegError, OSError) as error:
-            self._note(error)
+            self._note(error, ticks)
             return []
 
-    def _note(self, error: Exception) -> None:
-        self.refused += 1
+    def _note(self, error: Exception, ticks: int | None) -> None:
+        if isinstance(error, MemoryError):
+            raise error  # not for a packet that is damaged
+        self.refused.append(ticks)
         said = getattr(error, "strerror", None) or str(error)
         self.problem = self.problem or said[0].lower() + said[1:]
 
@@ -178,7 +221,7 @@ class OpenCVReader:
     """Read with OpenCV, converting only the frames that are wanted."""
 
     def __init__(self, request: Request) -> None:
-        self.refused = 0
+        self.refused: list[int | None] = []
         self.problem = ""
         self._request, self._index = request, request.index
 
@@ -234,7 +277,7 @@ class DecordReader:
     """Read with Decord, in order and strictly: the only way in which it cannot hang or repeat."""
 
     def __init__(self, request: Request) -> None:
-        self.refused = 0
+        self.refused: list[int | None] = []
         self.problem = ""
         self._request, self._index = request, request.index
 
@@ -245,35 +288,44 @@ class DecordReader:
         if self._index.video_streams > 1 or self._index.mirrored:
             raise ReaderRefused("Decord can neither choose a stream nor flip a picture")
         decord.logging.set_level(decord.logging.ERROR)
+        errors = (RuntimeError, decord.DECORDError, decord.DECORDLimitReachedError)
         try:
             # a fault tolerance above 0 and below one frame is Decord's strict mode
             video = decord.VideoReader(self._request.location, num_threads=1, fault_tol=1e-9)
-        except RuntimeError as error:
-            raise ReaderRefused(f"Decord cannot open it: {_last_line(error)}") from error
+        except errors as error:
+            raise ReaderRefused(f"Decord cannot open it: {_first_line(error)}") from error
         for ticks in self._index.pts.tolist():
             try:
                 frame = video.next()
             except StopIteration:
                 break
-            except RuntimeError as error:
-                raise ReaderRefused(f"Decord stopped: {_last_line(error)}") from error
-            yield Frame(ticks, frame.asnumpy)
+            except errors as error:
+                raise ReaderRefused(f"Decord stopped: {_first_line(error)}") from error
+            yield Frame(ticks, partial(_unpadded, frame))
         else:
-            with contextlib.suppress(StopIteration, RuntimeError):
+            # strict mode calls packets that a cut hides missing frames, at the end of the others
+            with contextlib.suppress(StopIteration, *errors):
                 video.next()
                 raise ReaderRefused("Decord gave more frames than the container holds")
 
 
-def _last_line(error: Exception) -> str:
+def _unpadded(frame: Any) -> Pictures:
+    picture = cast(Pictures, frame.asnumpy())
+    if picture.shape[2] != 3:  # it takes padded rows of narrow pictures for more channels
+        raise ReaderRefused("Decord cannot convert so narrow a picture")
+    return picture
+
+
+def _first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][-200:] if lines else type(error).__name__
+    return lines[0] if lines else type(error).__name__
 
 
 class ImageReader:
     """Read a folder of numbered images."""
 
     def __init__(self, request: Request) -> None:
-        self.refused = 0
+        self.refused: list[int | None] = []
         self.problem = ""
         self._request = request
 
@@ -289,7 +341,7 @@ class ImageReader:
             if request.wants(number):
                 picture = read_image(path)
                 if picture is None:
-                    self.refused += 1
+                    self.refused.append(ticks)
                     self.problem = self.problem or f"{path.name} is not an image that can be read"
                     continue
                 yield Frame(ticks, partial(_converted, picture))

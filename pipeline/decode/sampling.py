@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol, cast
 
 import numpy as np
@@ -84,6 +85,10 @@ class SamplePlan:
 
     def frame_range(self) -> range:
         """Frames that this segment accounts for: those of all segments are those of the video."""
+        return self._frame_range
+
+    @cached_property
+    def _frame_range(self) -> range:
         start = int(self._frames(np.array([self.start]))[0]) if self.start else 0
         whole = self.stop >= self.num_samples
         stop = len(self.index.pts) if whole else int(self._frames(np.array([self.stop]))[0])
@@ -108,9 +113,23 @@ class SamplePlan:
             wanted = rest == 0 and self.first <= sample < self.stop
             return range(sample, sample + wanted)
         first, stop = self._before(seconds), self._before(until_seconds)
-        if frame_index == 0:
-            stop = max(stop, 1)  # a lone frame of no duration is still seen
+        if until_seconds <= 0 <= seconds:
+            stop = 1  # a lone frame of no duration is still seen
         return range(max(first, self.first), min(stop, self.stop))
+
+    def over(self, frame_index: int, seconds: float) -> bool:
+        """Whether this segment needs neither a frame displayed at a time nor any that follows."""
+        if self.stop >= self.num_samples or frame_index < self._frame_range.stop:
+            return False
+        # a frame may be the last samples of this segment and the first of the next
+        return bool(self.sampling.every) or self._before(seconds) >= self.stop
+
+    def accounts_for(self, ticks: int | None) -> bool:
+        """Whether a packet that could not be decoded counts here, and not in another segment."""
+        if ticks is None:  # met by every segment that is read to the end
+            return self.stop >= self.num_samples
+        position = int(np.searchsorted(self.index.pts, ticks, side="right")) - 1
+        return max(0, position) in self._frame_range
 
     def shown_until(self, frame_index: int, seconds: float, following: float | None) -> float:
         """
@@ -162,7 +181,7 @@ class Selector:
     def select(self, frames: Iterable[Timed]) -> Iterator[Sample]:
         """Give the samples in order. Stops reading after the last one."""
         frames_here = self._plan.frame_range()
-        last_segment = self._plan.stop >= self._plan.num_samples
+        last = self._plan.stop >= self._plan.num_samples
         held: tuple[Timed, int, float] | None = None
         frame_index, last_ticks = -1, None
         for frame in frames:
@@ -173,8 +192,8 @@ class Selector:
                 ticks = cast(int, last_ticks)
             if not (repeated and self._steady):
                 frame_index = self._frame_index(ticks, frame_index)
-            if last_segment or frame_index < frames_here.stop:
-                self.counts.decoded += frame_index >= frames_here.start
+            if frame_index >= frames_here.start and (last or frame_index < frames_here.stop):
+                self.counts.decoded += 1
                 self.counts.duplicated += repeated
                 self.counts.damaged += frame.damaged
             if repeated and self._steady:
@@ -183,7 +202,7 @@ class Selector:
             if held:
                 yield from self._emit(held, seconds)
             held, last_ticks = (frame, frame_index, seconds), ticks
-            if not last_segment and frame_index >= frames_here.stop:
+            if self._plan.over(frame_index, seconds):
                 return
         if held:
             yield from self._emit(held, None)
@@ -208,6 +227,8 @@ class Selector:
 
     def _emit(self, held: tuple[Timed, int, float], following: float | None) -> Iterator[Sample]:
         frame, frame_index, seconds = held
+        if following is not None and following <= seconds and not self._plan.sampling.every:
+            return  # another frame takes its place at once
         until = self._plan.shown_until(frame_index, seconds, following)
         samples = self._plan.taken(frame_index, seconds, until)
         if samples:

@@ -158,7 +158,7 @@ def _decode_file(
         "pts_seconds": pts_seconds,
         "decoded": counts.decoded,
         "duplicated": counts.duplicated,
-        "damaged": counts.damaged + reader.refused,
+        "damaged": counts.damaged + sum(map(plan.accounts_for, reader.refused)),
         "backwards": counts.backwards,
         "problem": reader.problem,
         "full": full,
@@ -166,7 +166,7 @@ def _decode_file(
 
 
 def _start_ticks(plan: SamplePlan, by_order: bool) -> int | None:
-    if plan.first == 0 or by_order:
+    if plan.first == 0 or by_order or not plan.index.seekable:
         return None
     return int(plan.index.pts[plan.frame_indices()[0]])
 

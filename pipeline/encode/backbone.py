@@ -42,7 +42,7 @@ class Backbone:
     context: int = 0
     """Frames before a frame that are given to the network with it."""
     options: str = ""
-    """Tap and grid, as part of what the features are."""
+    """Architecture, tap and grid, as part of what the features are."""
     licence: str | None = None
 
     @property
@@ -86,7 +86,7 @@ def load_backbone(
     """
     network = _create(name, weights)
     config = _data_config(network)
-    reader = _Reader(network, tap, grid)
+    reader = _Reader(network, tap, grid).eval()
     geometry = _geometry(config)
     with torch.inference_mode():
         features = _probe(reader, geometry, name)
@@ -96,10 +96,11 @@ def load_backbone(
         weights_hash=hash_weights(network),
         geometry=geometry,
         interpolation=_interpolation(config),
-        mean=config["mean"],
-        std=config["std"],
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
         feature_size=features.shape[1],
-        options=f"tap={tap or ''} grid={grid or ''}",
+        # the same weights may belong to networks that differ in activations or padding
+        options=f"{network.pretrained_cfg['architecture']} tap={tap or ''} grid={grid or ''}",
         licence=network.pretrained_cfg.get("license"),
     )
 
@@ -108,12 +109,14 @@ def _create(name: str, weights: Path | None) -> Any:
     import timm
 
     untrained = name.startswith(RANDOM)
-    if untrained:
-        torch.manual_seed(RANDOM_SEED)
     try:
-        network = timm.create_model(
-            name.removeprefix(RANDOM), pretrained=not untrained and weights is None, num_classes=0
-        )
+        with torch.random.fork_rng(devices=[]):  # the caller's chance stays as it was
+            torch.manual_seed(RANDOM_SEED)
+            network = timm.create_model(
+                name.removeprefix(RANDOM),
+                pretrained=not untrained and weights is None,
+                num_classes=0,
+            )
     except Exception as error:  # timm raises whatever its loaders do: names, files, network
         raise OptionError(
             f"backbone {name} could not be loaded: {error}. Give a name that timm knows, "
@@ -132,7 +135,11 @@ def _load_weights(network: nn.Module, name: str, weights: Path) -> None:
         state = load_file(weights)
     except (OSError, SafetensorError) as error:
         raise OptionError(f"weights {weights} cannot be read as safetensors: {error}") from error
-    missing, surplus = network.load_state_dict(state, strict=False)
+    try:
+        missing, surplus = network.load_state_dict(state, strict=False)
+    except RuntimeError as error:  # right names, wrong shapes
+        said = " ".join(str(error).split())
+        raise OptionError(f"weights {weights} do not fit {name}: {said}") from error
     classifier = {key for key in surplus if key.split(".")[0] in ("classifier", "fc", "head")}
     wrong = [*missing, *(set(surplus) - classifier)]
     if wrong:
@@ -200,21 +207,32 @@ class _Reader(nn.Module):
         modules[tap].register_forward_hook(self._stop)
 
     def _stop(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
-        self._tapped.append(output)
-        if not torch.compiler.is_exporting():  # an exported graph drops what is not used
+        if not torch.compiler.is_exporting():
+            self._tapped.append(output)
             raise _Stop
+        # an exported graph goes on, and drops what is not used: what follows may work in place
+        self._tapped.append(output.clone())
 
     def forward(self, pictures: Tensor) -> Tensor:
         if self.tap is None and self.grid is None:
             return self.network(pictures)  # type: ignore[no-any-return]
+        if self.tap is None:
+            return self._pool(self.network.forward_features(pictures))
+        self._tapped.clear()
         with contextlib.suppress(_Stop):
-            output = self.network.forward_features(pictures)
-        return self._pool(self._tapped.pop() if self._tapped else output)
+            self.network(pictures)
+        if not self._tapped:
+            raise OptionError(f"no picture passes through the tapped module {self.tap!r}")
+        output = self._tapped[0]
+        self._tapped.clear()
+        return self._pool(output)
 
     def _pool(self, output: Tensor) -> Tensor:
         grid = self.grid or 1
         if output.ndim == 3:  # (B, tokens, C) of a ViT
             output = self._tokens_to_map(output)
+        elif output.ndim == 4 and getattr(self.network, "output_fmt", None) == "NHWC":
+            output = output.permute(0, 3, 1, 2)
         if output.ndim != 4:
             raise OptionError(
                 f"tap {self.tap!r} gives shape {tuple(output.shape)}, wanted (B, C, H, W)"
@@ -227,7 +245,8 @@ class _Reader(nn.Module):
         side = round(tokens.shape[1] ** 0.5)
         if side * side != tokens.shape[1]:
             raise OptionError(f"{tokens.shape[1]} tokens do not make a square map to pool")
-        return tokens.transpose(1, 2).reshape(len(tokens), -1, side, side)
+        # not len(tokens): that would fix the size of the batch in an exported graph
+        return tokens.transpose(1, 2).reshape(tokens.shape[0], -1, side, side)
 
 
 def require_same(expected: str, found: str, what: str) -> None:

@@ -74,7 +74,7 @@ def make_engine(
     backbone: Backbone, placement: Placement, options: EncodeOptions, cache: Path
 ) -> Engine:
     """
-    Make the engine for a device: torch on CUDA, OpenVINO on the CPU, torch where that is not there.
+    Make the engine for a device: torch on CUDA, OpenVINO on the CPU, torch where that cannot.
 
     Args:
         backbone: what to run.
@@ -84,14 +84,14 @@ def make_engine(
     """
     if placement.device == "cuda":
         return TorchEngine(backbone, placement, options.batch_size or CUDA_BATCH)
+    batch_size = options.batch_size or CPU_BATCH
     try:
-        import openvino  # noqa: F401  (whether it is installed is what is asked)
-    except ImportError:
-        logger.warning("OpenVINO is not installed: encoding with torch on the CPU, much slower")
-        return TorchEngine(backbone, placement, options.batch_size or CPU_BATCH)
-    from pipeline.encode.openvino_engine import OpenVINOEngine
+        from pipeline.encode.openvino_engine import OpenVINOEngine
 
-    return OpenVINOEngine(backbone, placement, options.batch_size or CPU_BATCH, cache)
+        return OpenVINOEngine(backbone, placement, batch_size, cache)
+    except (ImportError, EngineError) as error:
+        logger.warning("encoding with torch on the CPU, much slower: %s", error)
+    return TorchEngine(backbone, placement, batch_size)
 
 
 def scaled_size(height: int, width: int, geometry: Geometry) -> tuple[int, int]:
@@ -158,7 +158,7 @@ class TorchEngine:
 
     def run(self, pictures: Tensor) -> NDArray[np.float32]:
         """Encode pictures; halves the batch for good when the device runs out of memory."""
-        parts = []
+        parts = [np.zeros((0, self.backbone.feature_size), np.float32)]
         start = 0
         while start < len(pictures):
             batch = pictures[start : start + self.batch_size]

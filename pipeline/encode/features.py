@@ -160,6 +160,9 @@ class FeatureStore:
 
     def _learn(self, path: Path, entries: list[dict[str, Any]]) -> None:
         with self._lock:
+            for video_id in {entry["video_id"] for entry in entries}:  # the file may replace one
+                known = self._entries[video_id]
+                self._entries[video_id] = [entry for entry in known if entry.path != path]
             for entry in entries:
                 found = _Entry(
                     path=path,
@@ -171,13 +174,12 @@ class FeatureStore:
                     report=DecodeReport.from_json(entry["report"]),
                 )
                 kept = self._entries[entry["video_id"]]
-                if all((e.start, e.stop) != (found.start, found.stop) for e in kept):
-                    kept.append(found)
-                    kept.sort(key=lambda e: e.start)
+                kept.append(found)
+                kept.sort(key=lambda e: e.start)
 
     def segments(self, video_id: str) -> list[tuple[int, int]]:
         """Tell which ranges of samples of a video are there, in order."""
-        return [(entry.start, entry.stop) for entry in self._entries.get(video_id, [])]
+        return sorted({(entry.start, entry.stop) for entry in self._entries.get(video_id, [])})
 
     def has(self, video_id: str) -> bool:
         """Whether all of a video is there."""
@@ -185,17 +187,22 @@ class FeatureStore:
 
     def _cover(self, video_id: str) -> list[_Entry] | None:
         """Give segments that follow each other from the first sample to the last."""
-        reached, cover = 0, []
-        for entry in self._entries.get(video_id, []):
-            if entry.start == reached:
-                cover.append(entry)
-                reached = entry.stop
-        return cover if cover and reached == cover[0].num_samples else None
+        covers: dict[int, list[_Entry]] = {}
+        entries = self._entries.get(video_id, [])
+        for entry in entries:  # by their starts: whatever leads to one was seen before it
+            if entry.start == 0 or entry.start in covers:
+                covers.setdefault(entry.stop, [*covers.get(entry.start, []), entry])
+        return covers.get(entries[0].num_samples) if entries else None
 
     def forget(self, video_id: str) -> None:
-        """Treat a video as not there, so that it is decoded again."""
+        """Treat a video as not there, now and by later runs, so that it is decoded again."""
         with self._lock:
-            self._entries.pop(video_id, None)
+            forgotten = self._entries.pop(video_id, [])
+        for path in {entry.path for entry in forgotten}:
+            table = pq.read_table(path)
+            left = [entry for entry in _read_entries(path) if entry["video_id"] != video_id]
+            # rows stay where they are: others may be reading the file by their numbers
+            write_table(table.replace_schema_metadata({METADATA_KEY: json.dumps(left)}), path)
 
     def reports(self, video_id: str) -> list[DecodeReport]:
         """

@@ -10,11 +10,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pipeline.config import Geometry
 from pipeline.encode.backbone import Backbone, hash_weights
+from pipeline.errors import RecognizerError
 
 HEIGHT, WIDTH = 72, 96
 LUMA = (0.299, 0.587, 0.114)
@@ -43,9 +45,17 @@ def pairs_backbone(network: PairNetwork) -> Backbone:
 
 
 def load_pairs(weights: Path) -> Backbone:
-    """Load a pair network that belongs to a recognizer."""
+    """
+    Load a pair network that belongs to a recognizer.
+
+    Raises:
+        RecognizerError: its weights are not there, or are those of something else.
+    """
     network = PairNetwork()
-    network.load_state_dict(load_file(weights))
+    try:
+        network.load_state_dict(load_file(weights))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise RecognizerError(f"{weights} does not hold a pair network: {error}") from error
     return pairs_backbone(network)
 
 

@@ -307,7 +307,7 @@ class TemporalModel(nn.Module):
         Args:
             x: (N, L, D).
             mask: (N, L), True where a step counts; all count by default. Logits of frames that do
-                not count are those of the last one before that does.
+                not count are those of the last one before that does, or of the first that does.
         """
         self._check(x, mask)
         logits, _ = self._run(x, mask, self.initial_state(len(x)))
@@ -320,12 +320,12 @@ class TemporalModel(nn.Module):
         Clip logits are those of everything since the initial state.
 
         Raises:
-            OptionError: the model also looks ahead.
+            OptionError: the model needs whole clips.
         """
         if not self.streams:
             raise OptionError(
-                f"a {'bidirectional ' * self.options.bidirectional}{self.options.cell} model looks "
-                "ahead and cannot stream: cut the video into clips (--clip-seconds)"
+                f"a {'bidirectional ' * self.options.bidirectional}{self.options.cell} model needs "
+                "whole clips and cannot stream: cut the video into clips (--clip-seconds)"
             )
         self._check(x, mask)
         self._check_state(x, state)

@@ -217,6 +217,10 @@ def _recognize_video(
     return result
 
 
+def _typical_gap_seconds(times: Seconds) -> float:
+    return float(np.median(np.diff(times))) if len(times) > 1 else 1.0
+
+
 class _VideoReader:
     """Reads the pieces of one video."""
 
@@ -271,8 +275,8 @@ class _VideoReader:
         if self.model.streams:
             return None
         if piece.begins:
-            times = piece.samples.seconds
-            step = float(np.median(np.diff(times))) if len(times) > 1 else 1.0
+            fps = self.recognizer.sampling.fps
+            step = 1 / fps if fps else _typical_gap_seconds(piece.samples.seconds)
             self._long = WindowCutter(ClipWindows(LONGEST_CLIP * step))
         return self._long
 
@@ -298,6 +302,8 @@ class _VideoReader:
 
     def _finish_shot(self, piece: Piece) -> None:
         frames = np.concatenate(self._frames)  # (n, K)
+        if self.model.streams and self.recognizer.backbone.context and len(frames) > 1:
+            frames[0] = frames[1]  # it does not count, even where it came in a piece of its own
         times = np.concatenate(self._seconds)
         totals = frames.sum(1, keepdims=True)
         probabilities = frames / np.maximum(totals, 1e-12)

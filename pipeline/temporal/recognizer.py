@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from pipeline.config import ClipWindows, Sampling, TemporalOptions, fingerprint
-from pipeline.errors import OptionError, RecognizerError
+from pipeline.errors import RecognizerError
 from pipeline.files import write_json
 from pipeline.temporal.models import TemporalModel
 
@@ -79,6 +79,8 @@ class Recognizer:
             raise RecognizerError(
                 f"{len(self.labels)} labels, but the model gives {self.model.num_labels}"
             )
+        if not self.temperature > 0:
+            raise RecognizerError(f"temperature must be above 0, got {self.temperature}")
 
     @property
     def identity(self) -> str:
@@ -104,9 +106,8 @@ def find_recognizer(name: str | Path) -> Path:
     Raises:
         RecognizerError: there is none.
     """
-    bundled = BUNDLED / str(name).replace("-", "_")
-    if (bundled / DESCRIPTION).exists():
-        return bundled
+    if str(name).replace("_", "-") in bundled_recognizers():
+        return BUNDLED / str(name).replace("-", "_")
     folder = Path(name).expanduser()
     if (folder / DESCRIPTION).exists():
         return folder
@@ -196,13 +197,15 @@ def load_recognizer(name: str | Path) -> Recognizer:
             notes=said["notes"],
             folder=folder,
         )
-    except (KeyError, TypeError, json.JSONDecodeError, OptionError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:  # also of the options
         raise RecognizerError(f"{folder / DESCRIPTION} is damaged: {error!r}") from error
     except (OSError, SafetensorError, RuntimeError) as error:
         raise RecognizerError(f"{folder} cannot be loaded: {error}") from error
 
 
 def _check_files(folder: Path, weights: dict[str, str]) -> None:
+    if TEMPORAL_WEIGHTS not in weights:
+        raise RecognizerError(f"{folder / DESCRIPTION} names no hash of {TEMPORAL_WEIGHTS}")
     for name, expected in weights.items():
         path = folder / name
         if Path(name).name != name or not path.exists():

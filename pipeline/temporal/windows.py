@@ -2,9 +2,9 @@
 Cut the samples of a video into shots, and shots into clips, as they come in.
 
 Clips of `seconds` begin every `stride_seconds` from the start of their shot. The last one ends
-with the shot: a rest shorter than half a stride belongs to the clip before it, a longer one is a
-shorter clip. There is no clip without a frame. Memory is that of one clip, however long the
-video.
+with the shot: a rest shorter than half a stride (half a clip, where clips leave gaps) belongs to
+the clip before it, a longer one is a shorter clip. There is no clip without a frame. Memory is
+that of one clip, however long the video.
 """
 
 from __future__ import annotations

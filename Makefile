@@ -1,0 +1,42 @@
+# Every target sets up what it needs: a virtual environment in .venv, and the packages.
+
+PYTHON ?= python3
+BIN = .venv/bin
+DEMO_OUT ?= demo-out
+
+.PHONY: demo test test-slow check clean
+
+demo: .venv/installed
+	$(BIN)/clipline run data/videos data/image_sequence --image-fps 12 -o $(DEMO_OUT) --fresh; \
+		code=$$?; test $$code -eq 0 -o $$code -eq 3
+	$(BIN)/clipline inspect $(DEMO_OUT)
+	@echo "Rows: $(DEMO_OUT)/clips   Page: $(DEMO_OUT)/report.html"
+
+test: .venv/installed-test
+	$(BIN)/python -m pytest
+
+test-slow: .venv/installed-test
+	$(BIN)/python -m pytest -m slow
+
+check: .venv/installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/installed: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+.venv/installed-test: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test]"
+	@touch $@
+
+.venv/installed-dev: .venv/installed-test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test,dev]"
+	@touch $@
+
+clean:
+	rm -rf .venv demo-out build *.egg-info

@@ -1,0 +1,75 @@
+"""Decode processes for the tests of this folder."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from pipeline.config import DecodeOptions
+from pipeline.decode.pool import DecodeProcess
+
+
+@pytest.fixture(scope="session")
+def process():
+    """One decode process for all tests that need any."""
+    made = DecodeProcess(DecodeOptions(frame_timeout_seconds=20))
+    yield made
+    made.kill()
+
+
+@pytest.fixture(scope="session")
+def forced_process():
+    """Decode processes that try a given reader first, one for each."""
+    made = {}
+
+    def forced(reader):
+        if reader not in made:
+            made[reader] = DecodeProcess(DecodeOptions(reader=reader, frame_timeout_seconds=20))
+        return made[reader]
+
+    yield forced
+    for process in made.values():
+        process.kill()
+
+
+@pytest.fixture
+def start_process():
+    """Start decode processes with options of the test; they end with it."""
+    made = []
+
+    def start(**options):
+        made.append(DecodeProcess(DecodeOptions(**{"frame_timeout_seconds": 20, **options})))
+        return made[-1]
+
+    yield start
+    for process in made:
+        process.kill()
+
+
+@pytest.fixture
+def pipe(tmp_path):
+    """A file whose opening never returns: a hang inside the operating system."""
+    os.mkfifo(tmp_path / "pipe.mp4")
+    return tmp_path / "pipe.mp4"
+
+
+@pytest.fixture
+def pretend_decord(tmp_path, monkeypatch):
+    """Let decode processes that start from now on find another module of the name `decord`."""
+
+    def pretend(next_frame):
+        folder = tmp_path / "modules"
+        folder.mkdir()
+        (folder / "decord.py").write_text(
+            "import os, signal, time, types, numpy\n"
+            "class DECORDError(Exception): pass\n"
+            "class DECORDLimitReachedError(Exception): pass\n"
+            "logging = types.SimpleNamespace(ERROR=0, set_level=lambda level: None)\n"
+            "class VideoReader:\n"
+            "    def __init__(self, *_, **__): pass\n"
+            f"    def next(self): {next_frame}\n"
+        )
+        monkeypatch.setenv("PYTHONPATH", str(folder))
+
+    return pretend

@@ -1,0 +1,95 @@
+"""Decode a file in a test: with every reader in turn as the pipeline does, or with a single one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.config import Geometry, Sampling
+from pipeline.decode.arena import Arena
+from pipeline.decode.attempts import Room, capacity_of, decode_segment, index_video
+from pipeline.decode.pool import DecodeProcess
+from pipeline.decode.sampling import SamplePlan
+from pipeline.records import FrameBatch, Segment, Video, VideoIndex
+from tests.videos import read_number
+
+ALL = Sampling(every=1)
+SMALL = Geometry(32, 64, "squash", reducing_gap=1)
+"""Large enough for the bar code of a drawn picture."""
+
+
+def as_video(path: Path | str, image_fps: float | None = None) -> Video:
+    """Name a file, or with a rate a folder of images, without a look at its content."""
+    kind = "images" if image_fps else "file"
+    return Video(str(path), str(path), kind, f"id of {path}", 1, image_fps)
+
+
+def decode(
+    process: DecodeProcess,
+    source: Path | Video,
+    sampling: Sampling = ALL,
+    *,
+    start: int = 0,
+    stop: int | None = None,
+    context: int = 0,
+    geometry: Geometry = SMALL,
+    index: VideoIndex | None = None,
+) -> FrameBatch:
+    """Decode the samples [start, stop) of a video, with the fallbacks of the pipeline."""
+    video = source if isinstance(source, Video) else as_video(source)
+    index = index or index_video(process, video)
+    total = SamplePlan(index, sampling).num_samples
+    segment = Segment(video, index, start, total if stop is None else stop, total, context)
+    capacity = capacity_of(segment)
+    arena = Arena(capacity * max(geometry.height * geometry.width, index.height * index.width) * 3)
+    batch = decode_segment(process, segment, sampling, geometry, Room(arena, 0, capacity))
+    batch = replace(batch, pictures=batch.pictures.copy())
+    arena.close()
+    return batch
+
+
+def read_with(
+    process: DecodeProcess,
+    reader: str,
+    path: Path,
+    sampling: Sampling = ALL,
+    *,
+    index: VideoIndex | None = None,
+    by_order: bool = False,
+) -> tuple[dict, np.ndarray]:
+    """
+    Decode a video with one reader, in full size.
+
+    Returns:
+        What the decode process answered, and the pictures, (T, H, W, 3).
+    """
+    index = index or index_video(process, as_video(path))
+    total = SamplePlan(index, sampling).num_samples
+    size, capacity = (index.height, index.width), total + 16
+    arena = Arena(capacity * size[0] * size[1] * 3)
+    job = {
+        "do": "decode",
+        "reader": reader,
+        "location": str(path),
+        "index": index.to_json(),
+        "sampling": {"fps": sampling.fps, "every": sampling.every},
+        "start": 0,
+        "stop": total,
+        "context": 0,
+        "size": size,
+        "offset": 0,
+        "capacity": capacity,
+        "by_order": by_order,
+    }
+    process.known = None
+    answer = process.ask(job, arena.descriptor)
+    pictures = arena.pictures(0, (capacity, *size, 3))[: len(answer.get("sample_index", []))].copy()
+    arena.close()
+    return answer, pictures
+
+
+def numbers(pictures: np.ndarray) -> list[int]:
+    """Read the numbers of drawn pictures, (T, H, W, 3)."""
+    return [read_number(picture) for picture in pictures]

@@ -1,0 +1,442 @@
+"""Every reader is held to the same videos, each in a decode process as in a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from pipeline.config import Sampling
+from pipeline.decode.attempts import index_video
+from pipeline.decode.readers import choose_readers, converted_alike, packets_are_pictures
+from tests.decode.decoding import as_video, decode, numbers, read_with
+from tests.videos import cut_copy, draw_number, read_number, spoil, turn, write_streams, write_video
+
+READERS = ("decord", "opencv", "pyav")
+VARIABLE = [0, 0.04, 0.08, 0.5, 0.52, 0.6, 2, 2.04, 2.5, 2.54, 3.6, 4]
+REORDERED = {"preset": "fast", "b_adapt": "0", "bf": "3"}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A video that is drawn for all readers."""
+
+    name: str
+    options: dict
+    alike: bool = True
+    """All readers must give the same pictures, bit for bit."""
+    refused: tuple[tuple[str, str], ...] = ()
+    """Readers that must refuse it, and a part of what they say."""
+
+
+NARROW = (("decord", "Decord cannot convert so narrow a picture"),)
+KINDS = [
+    Kind("h264.mp4", {}),
+    Kind("h264.mkv", {}),
+    Kind("h264.ts", {}),
+    Kind("reordered.mp4", {"b_frames": 3, "options": REORDERED}),
+    Kind("mpeg4.avi", {"codec": "mpeg4"}),
+    Kind("vp9.webm", {"codec": "libvpx-vp9", "options": {"deadline": "realtime"}}),
+    Kind("mjpeg.avi", {"codec": "mjpeg", "pixel_format": "yuvj420p"}),
+    Kind("ffv1.mkv", {"codec": "ffv1"}),
+    Kind("hevc.mp4", {"codec": "libx265", "options": {"x265-params": "log-level=none"}}),
+    Kind("422.mp4", {"pixel_format": "yuv422p"}),
+    Kind("444.mp4", {"pixel_format": "yuv444p"}),
+    Kind("variable.mp4", {"times": VARIABLE}),
+    Kind("variable.mkv", {"times": VARIABLE}),
+    Kind("late.mkv", {"times": [9 + n / 30 for n in range(12)]}),
+    Kind("late.mp4", {"times": [9 + n / 30 for n in range(12)]}),
+    Kind("broadcast rate.mp4", {"fps": Fraction(30000, 1001)}),
+    Kind("narrow.mp4", {"size": (96, 64)}, refused=NARROW),
+    Kind("odd.mkv", {"size": (129, 67), "codec": "ffv1"}, alike=False),
+    Kind("10 bit.mp4", {"pixel_format": "yuv420p10le"}, alike=False),
+]
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("kinds")
+    return {
+        kind.name: write_video(folder / kind.name, 12, gop=5, **{"size": (128, 64), **kind.options})
+        for kind in KINDS
+    }
+
+
+@pytest.fixture(scope="module")
+def reference(process, drawn):
+    """What PyAV gives of each video."""
+    return {name: read_with(process, "pyav", path)[1] for name, path in drawn.items()}
+
+
+def is_red(pixel):
+    red, green, blue = pixel.astype(int)
+    return red > 180 and max(green, blue) < 60
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+class TestEveryReaderOnEveryVideo:
+    @pytest.mark.parametrize("reader", READERS)
+    def test_same_frames_times_and_colours(self, kind, reader, drawn, reference, process):
+        path = drawn[kind.name]
+        index = index_video(process, as_video(path))
+        answer, pictures = read_with(process, reader, path, index=index)
+
+        if reader in dict(kind.refused):
+            assert answer["refused"] == dict(kind.refused)[reader]
+            return
+        assert numbers(pictures) == list(range(12))
+        assert answer["frame_index"] == list(range(12))
+        assert answer["pts_seconds"] == pytest.approx(index.seconds, abs=1e-9)
+        assert all(is_red(picture[-6, -6]) for picture in pictures)
+        assert (answer["decoded"], answer["duplicated"], answer["damaged"]) == (12, 0, 0)
+        assert (answer["problem"], answer["complaint"], answer["backwards"]) == ("", "", False)
+        if kind.alike:
+            assert np.array_equal(pictures, reference[kind.name])
+
+    def test_known_to_be_alike(self, kind, drawn, process):
+        """Where pictures differ in the last bits, one reader must do for all of a video."""
+        index = index_video(process, as_video(drawn[kind.name]))
+
+        assert converted_alike(index) == kind.alike
+        if not kind.alike:
+            for sparse in (False, True):
+                assert choose_readers(index, sparse=sparse, middle=False)[0] == "pyav"
+
+
+class TestOrientation:
+    @pytest.mark.parametrize("reader", READERS)
+    @pytest.mark.parametrize(
+        ("matrix", "turns"), [((0, 1, -1, 0), 1), ((-1, 0, 0, -1), 2), ((0, -1, 1, 0), 3)]
+    )
+    def test_turned(self, tmp_path, process, reader, matrix, turns):
+        stored = write_video(tmp_path / "stored.mp4", 4, size=(256, 128))
+        _, expected = read_with(process, reader, stored)
+        _, upright = read_with(process, reader, turn(stored, matrix))
+
+        back = np.rot90(upright, k=turns, axes=(1, 2))
+        assert numbers(back) == [0, 1, 2, 3]
+        assert np.array_equal(back, expected)
+
+    @pytest.mark.parametrize("reader", ["opencv", "pyav"])
+    def test_mirrored(self, tmp_path, process, reader):
+        stored = write_video(tmp_path / "stored.mp4", 4, size=(128, 64))
+        _, expected = read_with(process, reader, stored)
+        _, upright = read_with(process, reader, turn(stored, (-1, 0, 0, 1)))
+        _, transposed = read_with(process, reader, turn(stored, (0, 1, 1, 0)))
+
+        assert np.array_equal(upright[:, :, ::-1], expected)
+        assert np.array_equal(transposed.transpose(0, 2, 1, 3), expected)
+
+    def test_decord_refuses_to_mirror(self, tmp_path, process):
+        path = turn(write_video(tmp_path / "a.mp4", 4, size=(128, 64)), (-1, 0, 0, 1))
+
+        answer, _ = read_with(process, "decord", path)
+
+        assert answer["refused"] == "Decord can neither choose a stream nor flip a picture"
+
+
+class TestSeveralStreams:
+    @pytest.fixture
+    def path(self, tmp_path):
+        return write_streams(tmp_path / "a.mkv", [0, 100], default=1)
+
+    def test_pyav_reads_the_chosen_one(self, path, process):
+        _, pictures = read_with(process, "pyav", path)
+
+        assert numbers(pictures) == list(range(100, 110))
+
+    @pytest.mark.parametrize(
+        ("reader", "words"),
+        [
+            ("opencv", "OpenCV cannot be held to one of several video streams"),
+            ("decord", "Decord can neither choose a stream nor flip a picture"),
+        ],
+    )
+    def test_others_refuse(self, path, process, reader, words):
+        assert read_with(process, reader, path)[0]["refused"] == words
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """600 packets, 450 of them shown, in one group of pictures."""
+    folder = tmp_path_factory.mktemp("cut")
+    source = write_video(folder / "source.mp4", 600, size=(128, 64), gop=1000)
+    return cut_copy(source, folder / "cut.mp4", 5.0)
+
+
+@pytest.fixture(scope="module")
+def reordered_clip(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cut")
+    options = {"b_frames": 3, "options": REORDERED}
+    source = write_video(folder / "source.mp4", 200, size=(128, 64), gop=80, **options)
+    return cut_copy(source, folder / "cut.mp4", 4.0)
+
+
+class TestCutClip:
+    """Packets that an edit list hides: decoders that count packets hang here (dmlc/decord#373)."""
+
+    @pytest.mark.parametrize("reader", READERS)
+    def test_all_that_is_shown_and_no_more(self, clip, process, reader):
+        answer, pictures = read_with(process, reader, clip)
+
+        assert numbers(pictures) == list(range(150, 600))
+        assert answer["decoded"] == 450
+        assert answer["pts_seconds"] == pytest.approx(np.arange(450) / 30, abs=1e-6)
+
+    @pytest.mark.parametrize("reader", READERS)
+    def test_with_pictures_stored_out_of_order(self, reordered_clip, process, reader):
+        answer, pictures = read_with(process, reader, reordered_clip)
+
+        assert numbers(pictures) == list(range(120, 200))
+        assert answer["pts_seconds"] == pytest.approx(np.arange(80) / 30, abs=1e-6)
+
+    def test_pyav_comes_first(self, clip, process):
+        index = index_video(process, as_video(clip))
+
+        assert choose_readers(index, sparse=False, middle=False)[0] == "pyav"
+
+
+class TestOpenCV:
+    def test_wanted_frames_alone_are_converted(self, tmp_path, process):
+        path = write_video(tmp_path / "a.mp4", 30, size=(128, 64))
+
+        answer, pictures = read_with(process, "opencv", path, Sampling(every=7))
+
+        assert numbers(pictures) == [0, 7, 14, 21, 28]
+        assert answer["decoded"] == 30
+
+    def test_interlaced_pictures_turn_black_with_a_complaint(self, tmp_path, process):
+        """The complaint is what `attempts` goes by. Should OpenCV mend it, this may go."""
+        options = {"flags": "+ildct+ilme", "x264-params": "interlaced=1"}
+        path = write_video(tmp_path / "a.mp4", 4, size=(128, 64), options=options)
+
+        answer, pictures = read_with(process, "opencv", path)
+
+        wrong = numbers(pictures) != [0, 1, 2, 3]
+        assert wrong == ("Cannot convert interlaced" in answer["complaint"])
+
+    def test_what_it_cannot_open_is_refused(self, tmp_path, process):
+        path = write_video(tmp_path / "a.mp4", 4, size=(128, 64))
+        index = index_video(process, as_video(path))
+        path.write_bytes(b"no video any more")
+
+        answer, _ = read_with(process, "opencv", path, index=index)
+
+        assert answer["refused"] == "OpenCV cannot open it"
+
+
+class TestDecord:
+    def test_what_it_cannot_open_is_refused(self, tmp_path, process):
+        path = write_video(tmp_path / "a.mp4", 4, size=(128, 64))
+        index = index_video(process, as_video(path))
+        path.write_bytes(b"no video any more")
+
+        answer, _ = read_with(process, "decord", path, index=index)
+
+        assert answer["refused"].startswith("Decord cannot open it: Error reading")
+
+    def test_a_packet_that_fails_is_refused(self, tmp_path, process):
+        path = write_video(tmp_path / "a.mp4", 20, size=(128, 64))
+
+        answer, _ = read_with(process, "decord", spoil(path, tmp_path / "b.mp4", [9]))
+
+        assert answer["refused"].startswith("Decord stopped: ")
+
+    def test_more_frames_than_the_index_promises_are_refused(self, tmp_path, process):
+        path = write_video(tmp_path / "a.mp4", 20, size=(128, 64))
+        index = index_video(process, as_video(path))
+        short = replace(index, pts=index.pts[:15], packets=15)
+
+        answer, _ = read_with(process, "decord", path, index=short)
+
+        assert answer["refused"] == "Decord gave more frames than the container holds"
+
+
+class TestPyAV:
+    def test_goes_on_after_a_packet_that_fails(self, tmp_path, process):
+        path = write_video(tmp_path / "a.mp4", 36, size=(128, 64), gop=12)
+
+        answer, pictures = read_with(
+            process, "pyav", spoil(path, tmp_path / "b.mp4", range(12, 24))
+        )
+
+        assert numbers(pictures) == answer["frame_index"] == [*range(12), *range(24, 36)]
+        assert (answer["decoded"], answer["damaged"]) == (24, 12)
+        assert answer["problem"] == "invalid data found when processing input"
+
+    def test_pictures_that_the_decoder_marks_are_counted(self, tmp_path, process):
+        path = write_video(tmp_path / "a.mp4", 36, size=(128, 64), gop=12)
+
+        answer, pictures = read_with(process, "pyav", spoil(path, tmp_path / "b.mp4", [20], 0.5))
+
+        assert (answer["decoded"], answer["damaged"], answer["problem"]) == (36, 1, "")
+        right = [k for k, number in enumerate(numbers(pictures)) if k == number]
+        assert right[:20] == list(range(20))
+        assert right[-12:] == list(range(24, 36))
+
+
+SOUGHT = {
+    "a.mp4": {},
+    "reordered.mp4": {"b_frames": 3, "options": REORDERED},
+    "a.mkv": {"b_frames": 3, "options": REORDERED},
+    "a.ts": {},
+    "reordered.ts": {"b_frames": 3, "options": REORDERED},
+    "a.avi": {"codec": "mpeg4", "options": {"bf": "2"}},
+    "a.mpg": {"codec": "mpeg2video", "fps": 25},
+    "a.webm": {"codec": "libvpx-vp9", "options": {"deadline": "realtime"}},
+    "a.h264": {"container": "h264"},
+    "variable.mkv": {"times": [n * n / 60 for n in range(60)]},
+    "one group.mp4": {"gop": 1000},
+}
+
+
+class TestMiddle:
+    """Segments that begin in the middle: some containers lead FFmpeg to the wrong place."""
+
+    @pytest.mark.parametrize("name", SOUGHT)
+    def test_parts_are_the_whole(self, name, tmp_path, process):
+        path = write_video(tmp_path / name, 60, **{"size": (128, 64), "gop": 12, **SOUGHT[name]})
+        index = index_video(process, as_video(path))
+
+        for start, stop, context in [(1, 4, 0), (11, 14, 1), (24, 25, 0), (31, 50, 6), (59, 60, 3)]:
+            batch = decode(process, path, start=start, stop=stop, context=context, index=index)
+            expected = list(range(max(0, start - context), stop))
+            assert numbers(batch.pictures) == batch.sample_index.tolist() == expected
+            assert batch.pts_seconds == pytest.approx(index.seconds[expected])
+            assert batch.report.frames_decoded == batch.report.frames_expected == stop - start
+            assert batch.report.status == "ok"
+
+    def test_behind_a_cut(self, tmp_path, process):
+        source = write_video(tmp_path / "a.mp4", 90, size=(128, 64), gop=40)
+        clip = cut_copy(source, tmp_path / "cut.mp4", 1.0)
+
+        batch = decode(process, clip, start=20, stop=25)
+
+        assert numbers(batch.pictures) == list(range(50, 55))
+
+    def test_behind_a_clock_that_restarts(self, tmp_path, process):
+        """The same raw times stand for two places: a seek would find the wrong one."""
+        times = [n / 10 for n in range(40)]
+        joined = tmp_path / "joined.ts"
+        joined.write_bytes(
+            b"".join(
+                write_video(
+                    tmp_path / "part.ts", 40, size=(128, 64), times=times, first=first
+                ).read_bytes()
+                for first in (0, 40)
+            )
+        )
+
+        for start in (11, 24, 35, 60):
+            batch = decode(process, joined, start=start, stop=start + 3)
+            assert numbers(batch.pictures) == [start, start + 1, start + 2]
+
+    def test_where_the_resolution_changes(self, tmp_path, process):
+        parts = [
+            write_video(
+                tmp_path / f"{first}.ts",
+                20,
+                size=size,
+                first=first,
+                times=[(first + n) / 30 for n in range(20)],
+                time_base=Fraction(1, 90000),
+            )
+            for first, size in [(0, (256, 128)), (20, (128, 64))]
+        ]
+        joined = tmp_path / "joined.ts"
+        joined.write_bytes(b"".join(part.read_bytes() for part in parts))
+
+        assert numbers(decode(process, joined).pictures) == list(range(40))
+        assert numbers(decode(process, joined, start=18, stop=22).pictures) == [18, 19, 20, 21]
+
+    @pytest.mark.parametrize("reader", ["opencv", "decord"])
+    def test_readers_that_cannot_seek_read_from_the_beginning(
+        self, tmp_path, reader, forced_process
+    ):
+        path = write_video(tmp_path / "a.mp4", 60, size=(128, 64))
+
+        batch = decode(forced_process(reader), path, start=30, stop=33, context=2)
+
+        assert batch.report.decoder == reader
+        assert numbers(batch.pictures) == [28, 29, 30, 31, 32]
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory, process):
+    """Of a file without any flaw."""
+    path = write_video(tmp_path_factory.mktemp("plain") / "a.mp4", 8, size=(128, 64))
+    return index_video(process, as_video(path))
+
+
+class TestChooseReaders:
+    def first(self, index, sparse=False, middle=False):
+        return choose_readers(index, sparse=sparse, middle=middle)[0]
+
+    def test_a_sound_file(self, index):
+        assert choose_readers(index, sparse=False, middle=False) == ("decord", "pyav", "opencv")
+        assert choose_readers(index, sparse=True, middle=False) == ("opencv", "pyav", "decord")
+
+    def test_the_middle_of_a_file(self, index):
+        assert self.first(index, middle=True) == "pyav"
+
+    def test_images(self, index):
+        assert choose_readers(replace(index, format="images"), sparse=True, middle=True) == (
+            "images",
+        )
+
+    @pytest.mark.parametrize(
+        "flaw",
+        [
+            {"pts": np.array([0, 512, 512, 1024])},
+            {"timed": False},
+            {"packets_discarded": 1},
+            {"video_streams": 2},
+            {"codec": "mpeg4"},
+            {"interlaced": True},
+            {"pixel_format": "yuv420p10le"},
+            {"width": 127},
+            {"height": 63},
+            {"pts": np.array([0])},
+            {"frames_from_header": 9},
+            {"problem": "the container broke off"},
+        ],
+        ids=lambda flaw: next(iter(flaw)),
+    )
+    def test_anything_unusual_is_for_pyav(self, index, flaw):
+        unusual = replace(index, **flaw)
+
+        assert self.first(unusual) == "pyav"
+        assert self.first(unusual, sparse=True) == "pyav"
+
+    def test_all_readers_get_their_chance(self, index):
+        for unusual in (index, replace(index, interlaced=True)):
+            for sparse in (False, True):
+                readers = choose_readers(unusual, sparse=sparse, middle=False)
+                assert sorted(readers) == ["decord", "opencv", "pyav"]
+
+    def test_fields_may_be_stored_in_packets_of_their_own(self, index):
+        assert packets_are_pictures(index)
+        assert not packets_are_pictures(replace(index, interlaced=True))
+        assert not packets_are_pictures(replace(index, codec="mpeg4"))
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_real_clips_are_read_alike(shared, process, reader):
+    """Clips from phones, films and web sites, where every reader counts the same frames."""
+    for name in ("k400_armwrestling.mp4", "v_ZNVhz7ctTq0.mp4"):
+        path = shared / "data" / "clips" / name
+        index = index_video(process, as_video(path))
+        _, expected = read_with(process, "pyav", path, Sampling(fps=1), index=index)
+        answer, pictures = read_with(process, reader, path, Sampling(fps=1), index=index)
+
+        assert answer["decoded"] == len(index.pts)
+        assert np.array_equal(pictures, expected)
+
+
+def test_drawn_numbers_can_be_read():
+    """The ruler that all these tests measure with."""
+    assert [read_number(draw_number(n, 128, 64)) for n in range(0, 4096, 37)] == list(
+        range(0, 4096, 37)
+    )

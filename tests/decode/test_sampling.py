@@ -1,0 +1,412 @@
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from pipeline.config import Sampling
+from pipeline.decode.sampling import HOLD_SECONDS, SamplePlan, Selector
+from pipeline.records import VideoIndex
+
+ALL = Sampling(every=1)
+
+
+def index_at(times, *, last=None, tick=Fraction(1, 1000), late=0, timed=True, start_ticks=None):
+    """An index of frames shown at these seconds, the last one for `last` seconds."""
+    pts = np.array([round(Fraction(time) / tick) + late for time in times], dtype=np.int64)
+    if last is None:
+        last = float(np.median(np.diff(pts))) * float(tick) if len(pts) > 1 else 0
+    return VideoIndex(
+        format="mp4",
+        codec="h264",
+        pixel_format="yuv420p",
+        width=64,
+        height=32,
+        rotation=0,
+        mirrored=False,
+        interlaced=False,
+        stream=0,
+        video_streams=1,
+        time_base=(tick.numerator, tick.denominator),
+        pts=pts,
+        last_duration=round(Fraction(last) / tick),
+        start_ticks=late if start_ticks is None else start_ticks,
+        packets=len(pts),
+        packets_discarded=0,
+        frames_from_header=None,
+        timed=timed,
+    )
+
+
+def steady(count, rate, tick=Fraction(1, 90000), **more):
+    """An index of frames at a constant rate."""
+    return index_at([Fraction(i) / rate for i in range(count)], tick=tick, **more)
+
+
+@dataclass
+class Drawn:
+    """A decoded frame whose picture is its number."""
+
+    number: int
+    ticks: int | None
+    damaged: bool = False
+
+    def rgb(self):
+        return np.full((1, 1, 3), self.number)
+
+
+def frames_of(index, left_out=(), damaged=()):
+    pts = index.pts.tolist()
+    return [Drawn(n, t, n in damaged) for n, t in enumerate(pts) if n not in left_out]
+
+
+def select(index, sampling, frames=None, *, by_order=False, segment=(0, None, 0)):
+    """Sample numbers with the numbers of their pictures, and what was counted."""
+    selector = Selector(SamplePlan(index, sampling, *segment), by_order=by_order)
+    samples = list(selector.select(frames_of(index) if frames is None else frames))
+    return [(sample.number, int(sample.rgb[0, 0, 0])) for sample in samples], selector.counts
+
+
+def pictures(index, sampling, frames=None):
+    """Numbers of the pictures that are the samples 0, 1, 2 …"""
+    found, _ = select(index, sampling, frames)
+    assert [sample for sample, _ in found] == list(range(len(found)))
+    return [picture for _, picture in found]
+
+
+class TestSamplePlan:
+    def test_constant_rate(self):
+        plan = SamplePlan(steady(90, 30), Sampling(fps=8))
+
+        assert plan.num_samples == 24
+        assert plan.frame_indices()[:9].tolist() == [0, 3, 7, 11, 15, 18, 22, 26, 30]
+
+    def test_every_nth_frame(self):
+        plan = SamplePlan(steady(90, 30), Sampling(every=7))
+
+        assert plan.num_samples == 13
+        assert plan.frame_indices().tolist() == list(range(0, 90, 7))
+
+    def test_all_frames(self):
+        plan = SamplePlan(steady(90, 30), ALL)
+
+        assert plan.frame_indices().tolist() == list(range(90))
+
+    def test_a_rate_above_that_of_the_video_repeats_frames(self):
+        assert pictures(steady(3, 10), Sampling(fps=30)) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+
+    def test_variable_rate_follows_the_clock_and_not_the_count(self):
+        index = index_at([0, 0.1, 1.0, 1.05, 3.0], last=0.5)
+
+        assert pictures(index, Sampling(fps=2)) == [0, 1, 2, 3, 3, 3, 4]
+
+    @pytest.mark.parametrize("rate", [Fraction(30000, 1001), Fraction(24000, 1001), 25, 30, 60])
+    def test_rounded_milliseconds_do_not_skip_or_repeat_a_frame(self, rate):
+        """Matroska rounds times to milliseconds; the rate of the video gives each frame once."""
+        index = steady(500, rate, tick=Fraction(1, 1000))
+
+        assert pictures(index, Sampling(fps=float(rate)))[:490] == list(range(490))
+
+    def test_a_third_of_the_rate_takes_every_third_frame_of_rounded_times(self):
+        index = steady(90, 30, tick=Fraction(1, 1000))
+
+        assert pictures(index, Sampling(fps=10)) == list(range(0, 90, 3))
+
+    def test_times_count_from_the_first_frame(self):
+        late = steady(30, 30, late=450_000)
+
+        assert pictures(late, Sampling(fps=10)) == list(range(0, 30, 3))
+        assert SamplePlan(late, Sampling(fps=10)).num_samples == 10
+
+    def test_one_frame_of_no_duration_is_one_sample(self):
+        assert pictures(index_at([0]), Sampling(fps=8)) == [0]
+        assert pictures(index_at([0]), ALL) == [0]
+
+    def test_one_frame_lasts_as_long_as_the_container_says(self):
+        assert pictures(index_at([0], last=2), Sampling(fps=4)) == [0] * 8
+
+    def test_a_duration_below_one_sample_is_one_sample(self):
+        assert pictures(steady(3, 30), Sampling(fps=1)) == [0]
+
+    def test_no_frames_are_no_samples(self):
+        assert SamplePlan(index_at([]), Sampling(fps=8)).num_samples == 0
+        assert SamplePlan(index_at([]), ALL).num_samples == 0
+
+    @pytest.mark.parametrize("sampling", [Sampling(fps=7.3), Sampling(every=3)])
+    def test_ranges_of_frames_join_without_gap_or_overlap(self, sampling):
+        index = steady(100, 25)
+        total = SamplePlan(index, sampling).num_samples
+        parts = [
+            SamplePlan(index, sampling, a, b).frame_range()
+            for a, b in itertools.pairwise([0, 1, 5, 17, total])
+        ]
+
+        assert [n for part in parts for n in part] == list(range(100))
+
+    def test_context_goes_back_no_further_than_the_first_sample(self):
+        plan = SamplePlan(steady(90, 30), Sampling(fps=10), 4, 8, context=6)
+
+        assert plan.first == 0
+        assert plan.frame_indices().tolist() == [0, 3, 6, 9, 12, 15, 18, 21]
+
+    def test_wants_exactly_the_frames_that_become_samples(self):
+        index = index_at([0, 0.1, 0.11, 0.4, 0.9, 1.0], last=0.1)
+        plan = SamplePlan(index, Sampling(fps=10), 2, 9, context=1)
+
+        wanted = [n for n in range(6) if plan.wants(n)]
+
+        assert wanted == [1, 2, 3] == sorted(set(plan.frame_indices().tolist()))
+
+    def test_wants_everything_where_frames_are_not_known_by_their_time(self):
+        plan = SamplePlan(index_at([0, 0.1, 0.1, 0.2]), Sampling(fps=1))
+
+        assert all(plan.wants(n) for n in range(4))
+        assert SamplePlan(steady(4, 30), Sampling(fps=1)).wants(4), "more than the container holds"
+
+
+class TestSelector:
+    def test_gives_number_time_and_place(self):
+        index = index_at([5, 5.5, 6.2], last=1, late=7)
+        [first, second, third] = Selector(SamplePlan(index, ALL)).select(frames_of(index))
+
+        assert [s.frame_index for s in (first, second, third)] == [0, 1, 2]
+        assert [s.pts_seconds for s in (first, second, third)] == pytest.approx([0, 0.5, 1.2])
+
+    def test_stops_reading_after_the_last_sample(self):
+        read = []
+
+        def frames():
+            for frame in frames_of(steady(90, 30)):
+                read.append(frame.number)
+                yield frame
+
+        found, counts = select(steady(90, 30), Sampling(fps=10), frames(), segment=(2, 5, 1))
+
+        assert found == [(1, 3), (2, 6), (3, 9), (4, 12)]
+        assert read == list(range(16))
+        assert counts.decoded == 9, "frames 6 to 14; those before are counted by who comes before"
+
+    def test_a_frame_across_a_border_belongs_to_both_sides(self):
+        """A frame may be the last samples of a segment and the first of the next."""
+        index = steady(4, 2)
+
+        left, _ = select(index, Sampling(fps=8), segment=(0, 6, 0))
+        right, _ = select(index, Sampling(fps=8), segment=(6, 16, 0))
+
+        assert left == [(0, 0), (1, 0), (2, 0), (3, 0), (4, 1), (5, 1)]
+        assert right[:3] == [(6, 1), (7, 1), (8, 2)]
+
+    def test_a_segment_within_one_frame(self):
+        found, counts = select(index_at([0, 5], last=1), Sampling(fps=2), segment=(3, 5, 0))
+
+        assert found == [(3, 0), (4, 0)]
+        assert counts.decoded == 0, "the segment before accounts for it"
+
+    def test_a_hole_is_bridged_for_a_moment_only(self):
+        """A frame stands in for damage at most `HOLD_SECONDS`: 9 is shown at 0.3 s."""
+        index = steady(90, 30)
+        hole = range(10, 60)
+
+        found, counts = select(index, Sampling(fps=10), frames_of(index, hole))
+
+        held = [sample for sample, picture in found if picture == 9]
+        assert held == [k for k in range(3, 20) if k / 10 < 0.3 + HOLD_SECONDS]
+        assert [sample for sample, _ in found] == [*range(13), *range(20, 30)]
+        assert found[13] == (20, 60)
+        assert counts.decoded == 40
+
+    def test_a_short_hole_shows_the_frame_before(self):
+        index = steady(30, 30)
+
+        assert pictures(index, Sampling(fps=10), frames_of(index, range(5, 14))) == [
+            0, 3, 4, 4, 4, 15, 18, 21, 24, 27,
+        ]  # fmt: skip
+
+    def test_the_last_decodable_frame_is_not_stretched(self):
+        index = steady(90, 30)
+
+        found, _ = select(index, Sampling(fps=10), frames_of(index, range(10, 90)))
+
+        assert found == [(0, 0), (1, 3), (2, 6), (3, 9)]
+
+    def test_a_frame_that_is_meant_to_stay_is_held(self):
+        """A slide show is no damage."""
+        assert pictures(index_at([0, 5, 9], last=3), Sampling(fps=1)) == [0] * 5 + [1] * 4 + [2] * 3
+
+    def test_nothing_stands_in_for_a_missing_beginning(self):
+        index = steady(30, 30)
+
+        found, _ = select(index, Sampling(fps=10), frames_of(index, range(12)))
+
+        assert found == [(4, 12), (5, 15), (6, 18), (7, 21), (8, 24), (9, 27)]
+
+    def test_missing_frames_do_not_shift_the_numbers_of_others(self):
+        index = steady(20, 30)
+
+        found, counts = select(index, Sampling(every=5), frames_of(index, (3, 5, 7)))
+
+        assert found == [(0, 0), (2, 10), (3, 15)]
+        assert counts.decoded == 17
+
+    def test_the_last_of_frames_at_the_same_time_is_shown(self):
+        index = index_at([0, 0, 0.1, 0.1, 0.2], last=0.1)
+
+        found, counts = select(index, Sampling(fps=10))
+
+        assert found == [(0, 1), (1, 3), (2, 4)]
+        assert (counts.decoded, counts.duplicated, counts.backwards) == (5, 2, False)
+
+    def test_all_frames_means_those_at_the_same_time_too(self):
+        found, _ = select(index_at([0, 0, 0.1, 0.1, 0.2], last=0.1), ALL)
+
+        assert found == [(n, n) for n in range(5)]
+
+    def test_a_repeated_frame_is_counted_and_not_given(self):
+        index = steady(4, 30)
+        frames = [Drawn(n, int(index.pts[k])) for n, k in enumerate([0, 1, 1, 2, 3])]
+
+        found, counts = select(index, ALL, frames)
+
+        assert found == [(0, 0), (1, 1), (2, 3), (3, 4)]
+        assert (counts.decoded, counts.duplicated) == (5, 1)
+
+    def test_tells_when_times_go_back(self):
+        index = steady(4, 30)
+        frames = [Drawn(n, int(index.pts[k])) for n, k in enumerate([0, 2, 1, 3])]
+
+        assert select(index, ALL, frames)[1].backwards
+        assert not select(index, ALL)[1].backwards
+
+    def test_by_order_takes_times_from_the_container_alone(self):
+        index = steady(4, 30)
+        frames = [Drawn(n, int(index.pts[k])) for n, k in enumerate([0, 2, 1, 3])]
+
+        assert select(index, ALL, frames, by_order=True)[0] == [(n, n) for n in range(4)]
+
+    def test_frames_without_times_come_in_order(self):
+        index = steady(4, 30, timed=False)
+
+        assert pictures(index, ALL, [Drawn(n, None) for n in range(4)]) == [0, 1, 2, 3]
+
+    def test_times_of_a_stream_without_clock_are_not_believed(self):
+        index = steady(3, 30, timed=False)
+
+        assert pictures(index, ALL, [Drawn(n, 77) for n in range(3)]) == [0, 1, 2]
+
+    def test_more_frames_than_the_container_holds_follow_the_last(self):
+        index = steady(3, 30)
+        frames = [*frames_of(index), Drawn(3, None), Drawn(4, None)]
+
+        found, counts = select(index, ALL, frames, segment=(0, 5, 0))
+
+        assert found == [(n, n) for n in range(5)]
+        assert counts.decoded == 5
+
+    def test_damaged_pictures_count_where_they_belong(self):
+        index = steady(30, 30)
+        frames = frames_of(index, damaged=(2, 10, 11, 25))
+
+        counts = [
+            select(index, ALL, frames, segment=segment)[1].damaged
+            for segment in [(0, 11, 0), (11, 20, 5), (20, 30, 10)]
+        ]
+
+        assert counts == [2, 1, 1]
+
+    def test_packets_that_failed_count_in_one_segment_each(self):
+        index = steady(30, 30)
+        plans = [SamplePlan(index, ALL, *ends) for ends in [(0, 10), (10, 30)]]
+        places = [int(index.pts[n]) for n in (3, 9, 10, 29)]
+        before_the_first = int(index.pts[0]) - 3000
+
+        assert [[plan.accounts_for(t) for t in places] for plan in plans] == [
+            [True, True, False, False],
+            [False, False, True, True],
+        ]
+        assert [plan.accounts_for(before_the_first) for plan in plans] == [True, False]
+        assert [plan.accounts_for(None) for plan in plans] == [False, True]
+
+
+GAPS = st.lists(
+    st.one_of(st.integers(1, 120), st.integers(1, 120), st.integers(500, 2500)),
+    min_size=0,
+    max_size=40,
+)
+"""Milliseconds from frame to frame: mostly a usual rate, at times a long still."""
+RATES = st.one_of(
+    st.sampled_from([1, 2.5, 5, 8, 10, 24, 24000 / 1001, 25, 29.97, 30, 60]),
+    st.floats(0.4, 70),
+)
+SAMPLINGS = st.one_of(
+    RATES.map(lambda fps: Sampling(fps=fps)), st.integers(1, 9).map(lambda n: Sampling(every=n))
+)
+
+
+def index_of_gaps(gaps, late=0):
+    times = [Fraction(t, 1000) for t in itertools.accumulate(gaps, initial=0)]
+    return index_at(times, last=Fraction(40, 1000), late=late)
+
+
+@settings(deadline=None)
+@given(gaps=GAPS, late=st.integers(-5000, 90_000), fps=RATES)
+def test_sample_k_is_the_last_frame_not_after_its_time(gaps, late, fps):
+    index = index_of_gaps(gaps, late)
+    at = index.seconds.tolist()
+    half_a_tick = 0.0005 + 1e-9
+
+    shown = pictures(index, Sampling(fps=fps))
+
+    assert shown == [
+        max(n for n, time in enumerate(at) if time <= k / fps + half_a_tick)
+        for k in range(len(shown))
+    ]
+    assert len(shown) == max(1, math.ceil((index.duration_seconds - half_a_tick) * fps))
+
+
+@settings(deadline=None)
+@given(
+    gaps=GAPS,
+    sampling=SAMPLINGS,
+    cuts=st.lists(st.floats(0, 1), max_size=5),
+    context=st.integers(0, 12),
+    lost=st.sets(st.integers(0, 40), max_size=12),
+    damaged=st.sets(st.integers(0, 40), max_size=6),
+)
+def test_segments_are_the_whole(gaps, sampling, cuts, context, lost, damaged):
+    """However a video is cut, the parts give its samples and its counts, no more and no less."""
+    index = index_of_gaps(gaps, late=90)
+    total = SamplePlan(index, sampling).num_samples
+    frames = frames_of(index, lost, damaged)
+    assume(frames)
+    whole, all_counts = select(index, sampling, frames)
+    borders = sorted({0, total, *(round(cut * total) for cut in cuts)})
+    joined, counts = [], np.zeros(3, int)
+
+    for start, stop in itertools.pairwise(borders):
+        part, counted = select(index, sampling, frames, segment=(start, stop, context))
+        first = max(0, start - context)
+        assert part == [(k, picture) for k, picture in whole if first <= k < stop]
+        joined += [(k, picture) for k, picture in part if k >= start]
+        counts += [counted.decoded, counted.damaged, counted.duplicated]
+
+    assert joined == whole
+    assert counts.tolist() == [all_counts.decoded, all_counts.damaged, all_counts.duplicated]
+
+
+@settings(deadline=None)
+@given(gaps=GAPS, sampling=SAMPLINGS, start=st.floats(0, 1), length=st.integers(1, 20))
+def test_wanted_frames_are_those_of_the_plan(gaps, sampling, start, length):
+    index = index_of_gaps(gaps)
+    total = SamplePlan(index, sampling).num_samples
+    first = min(total - 1, int(start * total))
+    plan = SamplePlan(index, sampling, first, min(total, first + length))
+
+    wanted = {n for n in range(len(index.pts)) if plan.wants(n)}
+
+    assert wanted == set(plan.frame_indices().tolist())

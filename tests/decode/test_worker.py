@@ -1,0 +1,318 @@
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.decode.arena import Arena
+from pipeline.decode.worker import HEADER, receive, send
+from tests.decode.decoding import numbers, read_with
+from tests.videos import write_video
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def ends():
+    """Both ends of a channel."""
+    left, right = socket.socketpair()
+    with left, right:
+        left.settimeout(10)
+        right.settimeout(10)
+        yield left, right
+
+
+class TestMessages:
+    def test_come_out_as_they_went_in(self, ends):
+        left, right = ends
+        message = {"do": "index", "location": "/tmp/caf\udce9 🎬\n", "numbers": [1, 2.5, None]}
+
+        send(left, message)
+        send(left, {})
+
+        assert receive(right) == (message, None)
+        assert receive(right) == ({}, None)
+
+    def test_an_open_file_comes_along(self, ends, tmp_path):
+        left, right = ends
+        with (tmp_path / "a").open("w+b") as file:
+            file.write(b"hello")
+            file.flush()
+            send(left, {"a": 1}, file.fileno())
+
+        message, descriptor = receive(right)
+
+        assert message == {"a": 1}
+        assert os.pread(descriptor, 9, 0) == b"hello"
+        os.close(descriptor)
+
+    def test_long_ones_arrive_whole(self, ends):
+        left, right = ends
+        message = {"pts": list(range(300_000))}
+        sender = threading.Thread(target=send, args=(left, message))
+        sender.start()
+
+        assert receive(right) == (message, None)
+        sender.join()
+
+    def test_one_that_breaks_off_fails(self, ends):
+        left, right = ends
+        left.sendall(HEADER.pack(100) + b"{")
+        left.close()
+
+        with pytest.raises(EOFError, match="the other side closed the channel"):
+            receive(right)
+
+    def test_a_closed_channel_fails(self, ends):
+        left, right = ends
+        left.close()
+
+        with pytest.raises(EOFError, match="the other side closed the channel"):
+            receive(right)
+
+
+@contextlib.contextmanager
+def worker(memory_bytes=4 << 30):
+    """A decode process, and our end of its channel."""
+    ours, theirs = socket.socketpair()
+    with ours:
+        with theirs:
+            process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "pipeline.decode.worker",
+                    str(theirs.fileno()),
+                    str(memory_bytes),
+                ],
+                pass_fds=[theirs.fileno()],
+                cwd=ROOT,
+            )
+        ours.settimeout(60)
+        with process:
+            assert receive(ours) == ({"ready": process.pid}, None)
+            yield process, ours
+            process.kill()
+
+
+def ask(channel, job, descriptor=None):
+    """The answer to a job, and how often progress was told before."""
+    send(channel, job, descriptor)
+    told = 0
+    while True:
+        answer, _ = receive(channel)
+        if "progress" not in answer:
+            return answer, told
+        told += 1
+
+
+def index_job(path, **more):
+    return {"do": "index", "location": str(path), "kind": "file", "max_pixels": 10**6, **more}
+
+
+class TestProcess:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def channel(cls):
+        with worker() as (_, channel):
+            yield channel
+
+    def decode_job(self, path, index, **more):
+        return {
+            "do": "decode",
+            "reader": "pyav",
+            "location": str(path),
+            "index": index,
+            "sampling": {"fps": None, "every": 2},
+            "start": 0,
+            "stop": 5,
+            "context": 0,
+            "size": [8, 16],
+            "offset": 0,
+            "capacity": 8,
+            "by_order": False,
+            **more,
+        }
+
+    def test_indexes_and_decodes(self, channel, tmp_path):
+        path = write_video(tmp_path / "a.mp4", 10, size=(128, 64))
+        index = ask(channel, index_job(path))[0]["index"]
+        arena = Arena(1 << 16)
+        elsewhere = 5000  # need not be the start of a page
+
+        answer, _ = ask(channel, self.decode_job(path, index, offset=elsewhere), arena.descriptor)
+
+        assert answer == {
+            "sample_index": [0, 1, 2, 3, 4],
+            "frame_index": [0, 2, 4, 6, 8],
+            "pts_seconds": pytest.approx([0, 2 / 30, 4 / 30, 6 / 30, 8 / 30]),
+            "decoded": 10,
+            "duplicated": 0,
+            "damaged": 0,
+            "backwards": False,
+            "problem": "",
+            "full": False,
+            "complaint": "",
+        }
+        everything = arena.pictures(0, (1, 1, (1 << 16) // 3, 3)).reshape(-1)
+        used = 5 * 8 * 16 * 3
+        assert (everything[elsewhere : elsewhere + used] > 0).mean() > 0.9
+        assert not everything[:elsewhere].any()
+        assert not everything[elsewhere + used :].any()
+        arena.close()
+
+    def test_keeps_the_index_for_the_next_job_on_the_same_file(self, channel, tmp_path):
+        path = write_video(tmp_path / "a.mp4", 10, size=(128, 64))
+        index = ask(channel, index_job(path))[0]["index"]
+        arena = Arena(1 << 16)
+
+        first, _ = ask(channel, self.decode_job(path, index), arena.descriptor)
+        again, _ = ask(channel, self.decode_job(path, None), arena.descriptor)
+
+        assert first == again
+        arena.close()
+
+    def test_says_when_there_are_more_samples_than_room(self, channel, tmp_path):
+        path = write_video(tmp_path / "a.mp4", 10, size=(128, 64))
+        index = ask(channel, index_job(path))[0]["index"]
+        arena = Arena(3 * 8 * 16 * 3)
+
+        answer, _ = ask(channel, self.decode_job(path, index, capacity=3), arena.descriptor)
+
+        assert answer["full"]
+        assert answer["sample_index"] == [0, 1, 2]
+        arena.close()
+
+    def test_tells_that_it_is_alive(self, channel, tmp_path):
+        """Silence is how its parent knows of a hang."""
+        path = write_video(tmp_path / "a.mp4", 10, size=(128, 64))
+        index = ask(channel, index_job(path))[0]["index"]
+        arena = Arena(1 << 16)
+
+        _, told = ask(channel, self.decode_job(path, index), arena.descriptor)
+
+        assert 1 <= told < 10, "at the first frame, and then now and then"
+        arena.close()
+
+    def test_a_file_that_cannot_be_used_gets_a_status(self, channel, tmp_path):
+        answer, _ = ask(channel, index_job(tmp_path / "gone.mp4"))
+
+        assert answer == {
+            "status": "unreadable",
+            "message": "cannot be read: No such file or directory",
+            "complaint": "",
+        }
+
+    def test_a_file_that_went_away_in_between_gets_a_status(self, channel, tmp_path):
+        path = write_video(tmp_path / "a.mp4", 10, size=(128, 64))
+        index = ask(channel, index_job(path))[0]["index"]
+        path.unlink()
+        arena = Arena(1 << 16)
+
+        answer, _ = ask(channel, self.decode_job(path, index), arena.descriptor)
+
+        assert answer["status"] == "unreadable"
+        arena.close()
+
+    def test_an_exception_nobody_thought_of_ends_the_job_alone(self, channel, tmp_path):
+        answer, _ = ask(channel, {"do": "index", "location": str(tmp_path)})
+
+        assert answer["refused"] == "KeyError: 'kind'"
+        assert ask(channel, index_job(tmp_path))[0]["status"] == "unreadable"
+
+    def test_complaints_of_one_job_are_not_told_after_the_next(self, channel, tmp_path):
+        path = write_video(tmp_path / "a.mp4", 10, size=(128, 64))
+        index = ask(channel, index_job(path))[0]["index"]
+        whole = path.read_bytes()
+        path.write_bytes(b"no video any more")
+        arena = Arena(1 << 16)
+        job = self.decode_job(path, index, reader="decord")
+
+        complaining, _ = ask(channel, job, arena.descriptor)
+        path.write_bytes(whole)
+        quiet, _ = ask(channel, job, arena.descriptor)
+
+        assert "Invalid data found" in complaining["complaint"]
+        assert quiet["complaint"] == ""
+        assert quiet["decoded"] == 10
+        arena.close()
+
+    def test_open_files_do_not_pile_up(self, tmp_path):
+        with worker() as (process, channel):
+            path = write_video(tmp_path / "a.mp4", 4, size=(128, 64))
+            index = ask(channel, index_job(path))[0]["index"]
+            arena = Arena(1 << 16)
+            job = self.decode_job(path, index)
+            ask(channel, job, arena.descriptor)
+            before = len(os.listdir(f"/proc/{process.pid}/fd"))
+            for _ in range(5):
+                ask(channel, job, arena.descriptor)
+
+            assert len(os.listdir(f"/proc/{process.pid}/fd")) == before
+            arena.close()
+
+
+class TestLife:
+    def test_ends_when_the_channel_closes(self):
+        with worker() as (process, channel):
+            channel.close()
+
+            assert process.wait(20) == 0
+
+    def test_leaves_ctrl_c_to_the_parent(self, tmp_path):
+        with worker() as (process, channel):
+            process.send_signal(signal.SIGINT)
+
+            assert ask(channel, index_job(tmp_path))[0]["status"] == "unreadable"
+
+    def test_memory_is_limited(self):
+        with worker(memory_bytes=1 << 30) as (process, _):
+            limits = Path(f"/proc/{process.pid}/limits").read_text()
+
+        [line] = [line for line in limits.splitlines() if line.startswith("Max data size")]
+        assert line.split()[3:5] == [str(1 << 30)] * 2
+
+    def test_never_loads_torch(self):
+        """Decord crashes where it is loaded beside it, and each process would start slowly."""
+        code = "import pipeline.decode.worker, sys; print('torch' in sys.modules)"
+        said = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+
+        assert said.stdout == "False\n"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"with spaces.mp4",
+        b'quote\'s "double".mp4',
+        b"new\nline.mp4",
+        b"-leading dash.mp4",
+        "🎬 ünïcode.mp4".encode(),
+        b"caf\xe9 latin.mp4",
+        b"percent %d %05d %s.mp4",
+        b"semi;colon|pipe&and.mp4",
+        b"colon:in name.mp4",
+        b"http:%2f%2fno.mp4",
+        b"back\\slash.mp4",
+        b"[brackets]{braces}*.mp4",
+    ],
+)
+@pytest.mark.parametrize("reader", ["decord", "opencv", "pyav"])
+def test_any_file_name(name, reader, tmp_path, process):
+    path = tmp_path / os.fsdecode(name)
+    write_video(tmp_path / "plain.mp4", 5, size=(128, 64)).rename(path)
+
+    answer, pictures = read_with(process, reader, path)
+
+    assert numbers(pictures) == [0, 1, 2, 3, 4]
+    assert np.isclose(answer["pts_seconds"][-1], 4 / 30)

@@ -1,0 +1,439 @@
+"""Engines against what the makers of a backbone do: Pillow, timm's transform, torch in float32."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+
+import av
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from timm.data import create_transform, resolve_model_data_config
+from torch import nn
+
+from pipeline.config import EncodeOptions, Geometry
+from pipeline.decode.pictures import delivered_size, shrink
+from pipeline.encode.backbone import Backbone, load_backbone
+from pipeline.encode.engines import (
+    CPU_BATCH,
+    Placement,
+    TorchEngine,
+    choose_device,
+    describe,
+    make_engine,
+    scaled_size,
+)
+from pipeline.encode.openvino_engine import OpenVINOEngine
+from pipeline.errors import EngineError, OptionError
+from tests.videos import draw_number
+
+FLOAT32 = Placement("cpu", "float32")
+ENGINES = ["torch", "openvino"]
+REAL_CLIPS = [
+    *("cosmos_10s.mp4", "flipping_a_pancake.mkv", "k400_armwrestling.mp4", "mma_skel.mp4"),
+    *("mma_test.avi", "v_GGSY1Qvo990.mp4", "v_ZNVhz7ctTq0.mp4"),
+    *("0_1_4.avi", "22_4_3.avi", "39_7_3.avi"),
+]
+
+
+def make(kind, backbone, cache, precision="float32", batch_size=4):
+    placement = Placement("cpu", precision)
+    if kind == "torch":
+        return TorchEngine(backbone, placement, batch_size)
+    return OpenVINOEngine(backbone, placement, batch_size, cache)
+
+
+def draw_frames(count, height, width):
+    """Draw numbered pictures with fine detail on them, (T, H, W, 3)."""
+    chance = np.random.default_rng(count * height + width)
+    noise = chance.integers(0, 60, (count, height, width, 3))
+    drawn = np.stack([draw_number(number * 37, width, height) for number in range(count)])
+    return np.clip(drawn.astype(int) + noise - 30, 0, 255).astype(np.uint8)
+
+
+def reference_pictures(backbone, frames):
+    """Give what timm's own transform makes of whole frames, normalized, (T, 3, H, W)."""
+    config = resolve_model_data_config(backbone.module.network)
+    transform = create_transform(**config, is_training=False)
+    return torch.stack([transform(Image.fromarray(frame)) for frame in frames])
+
+
+@torch.inference_mode()
+def reference_features(backbone, frames):
+    return backbone.module.float()(reference_pictures(backbone, frames)).numpy()
+
+
+def deliver(backbone, frames):
+    """Give the frames as they leave the decode process."""
+    size = delivered_size(*frames.shape[1:3], backbone.geometry)
+    return np.stack([shrink(frame, size) for frame in frames])
+
+
+def encode(engine, frames):
+    return engine.run(engine.fit(deliver(engine.backbone, frames)))
+
+
+def cosines(a, b):
+    return (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+
+
+@pytest.fixture(scope="module")
+def resnet():
+    """160 × 160, bilinear, a centre crop of 0.95."""
+    return load_backbone("random:test_resnet")
+
+
+@pytest.fixture(scope="module")
+def efficientnet():
+    """160 × 160, bicubic, a centre crop of 0.95."""
+    return load_backbone("random:test_efficientnet")
+
+
+@pytest.fixture(scope="module")
+def mobilenet(shared):
+    return load_backbone(f"local-dir:{shared / 'weights' / 'mobilenetv2_100_imagenet'}")
+
+
+@pytest.fixture(scope="module")
+def real_frames(shared):
+    """Two frames of each of ten clips, each clip an array (2, H, W, 3)."""
+    clips = {}
+    for name in REAL_CLIPS:
+        path = next(shared.glob(f"data/*/{name}"))
+        with av.open(str(path)) as container:
+            frames = []
+            for number, frame in enumerate(container.decode(video=0)):
+                if number % 8 == 0:
+                    frames.append(frame.to_ndarray(format="rgb24"))
+                if len(frames) == 2:
+                    break
+        clips[name] = np.stack(frames)
+    return clips
+
+
+@pytest.fixture(scope="module")
+def real_features(mobilenet, real_frames):
+    return {name: reference_features(mobilenet, frames) for name, frames in real_frames.items()}
+
+
+class TestParityWithTimm:
+    @pytest.mark.parametrize("kind", ENGINES)
+    def test_real_frames_in_float32(
+        self, mobilenet, real_frames, real_features, engine_cache, kind
+    ):
+        engine = make(kind, mobilenet, engine_cache)
+        worst = {
+            name: cosines(encode(engine, frames), real_features[name]).min()
+            for name, frames in real_frames.items()
+        }
+
+        assert len(worst) == len(REAL_CLIPS)
+        assert min(worst.values()) >= 0.999, worst
+
+    def test_real_frames_in_bfloat16(self, mobilenet, real_frames, real_features, engine_cache):
+        engine = make("openvino", mobilenet, engine_cache, "bfloat16")
+        found = [
+            cosines(encode(engine, frames), real_features[name])
+            for name, frames in real_frames.items()
+        ]
+
+        assert np.mean(found) >= 0.99
+
+    @pytest.mark.parametrize("kind", ENGINES)
+    def test_drawn_frames_in_bfloat16(self, resnet, engine_cache, kind):
+        frames = draw_frames(4, 200, 300)
+        engine = make(kind, resnet, engine_cache, "bfloat16")
+
+        assert cosines(encode(engine, frames), reference_features(resnet, frames)).mean() >= 0.99
+
+    def test_features_tell_real_frames_apart(self, real_features):
+        """Else the cosines above would say nothing."""
+        first = np.stack([features[0] for features in real_features.values()])
+        between = [cosines(first[:1], other[None])[0] for other in first[1:]]
+
+        assert max(between) < 0.9
+
+    @pytest.mark.parametrize("size", [(240, 320), (400, 170), (168, 168), (168, 500), (90, 70)])
+    @pytest.mark.parametrize("name", ["resnet", "efficientnet"])
+    def test_pictures_are_those_of_pillow(self, request, name, size):
+        """
+        Landscape, portrait, no scaling, only a crop, enlarging: to one level of 255.
+
+        Pillow computes with finer weights, which shows where a pixel in thousands is sharp.
+        """
+        backbone = request.getfixturevalue(name)
+        frames = draw_frames(2, *size)
+        fitted = TorchEngine(backbone, FLOAT32, 4).fit(frames)
+        mean, std = (torch.tensor(v).view(3, 1, 1) for v in (backbone.mean, backbone.std))
+        expected = (reference_pictures(backbone, frames) * std + mean) * 255
+
+        assert fitted.dtype == torch.uint8
+        assert fitted.shape == (2, 160, 160, 3)
+        difference = fitted.permute(0, 3, 1, 2).float() - expected
+        assert (difference.abs() < 1.01).float().mean() > 0.999
+        assert difference.mean().abs() < 0.01
+
+    @pytest.mark.parametrize("kind", ENGINES)
+    def test_drawn_frames_as_large_as_the_decoder_leaves_them(self, resnet, engine_cache, kind):
+        """Random features are alike in the mean, so what they differ in is compared."""
+        frames = draw_frames(6, 700, 1000)
+        expected = reference_features(resnet, frames)
+        found = encode(make(kind, resnet, engine_cache), frames)
+
+        assert deliver(resnet, frames).shape == (6, 350, 500, 3)
+        assert cosines(found, expected).min() > 0.999
+        centred = cosines(found - expected.mean(0), expected - expected.mean(0))
+        assert centred.min() > 0.99
+
+    def test_squashed_pictures_are_those_of_pillow(self, resnet):
+        backbone = dataclasses.replace(resnet, geometry=Geometry(64, 96, "squash", 0.8))
+        frames = draw_frames(2, 200, 200)
+        transform = create_transform(
+            (3, 64, 96), crop_pct=0.8, crop_mode="squash", interpolation="bilinear", normalize=False
+        )
+        expected = torch.stack([transform(Image.fromarray(frame)) for frame in frames])
+        fitted = TorchEngine(backbone, FLOAT32, 4).fit(frames)
+
+        difference = fitted.permute(0, 3, 1, 2).int() - expected.int()
+        assert difference.abs().max() <= 1
+
+    @pytest.mark.parametrize(
+        ("size", "geometry", "expected"),
+        [
+            ((480, 640), Geometry(224, 224, "short", 0.875), (256, 341)),
+            ((640, 480), Geometry(224, 224, "short", 0.875), (341, 256)),
+            ((256, 256), Geometry(224, 224, "short", 1.0), (224, 224)),
+            ((480, 640), Geometry(72, 96, "squash", 1.0), (72, 96)),
+            ((480, 640), Geometry(72, 96, "squash", 0.9), (80, 106)),
+        ],
+    )
+    def test_scaled_size(self, size, geometry, expected):
+        assert scaled_size(*size, geometry) == expected
+
+
+@pytest.fixture(scope="module")
+def given():
+    return torch.from_numpy(draw_frames(7, 160, 160))
+
+
+@pytest.fixture(scope="module")
+def alone(resnet, given, engine_cache):
+    """Rows of each picture encoded for itself."""
+    engines = {kind: make(kind, resnet, engine_cache, batch_size=1) for kind in ENGINES}
+    return {
+        kind: np.concatenate([engine.run(one[None]) for one in given])
+        for kind, engine in engines.items()
+    }
+
+
+class TestBatches:
+    @pytest.mark.parametrize("kind", ENGINES)
+    @pytest.mark.parametrize("batch_size", [1, 2, 3, 7, 8])
+    def test_rows_do_not_depend_on_the_batch(
+        self, resnet, engine_cache, given, alone, kind, batch_size
+    ):
+        engine = make(kind, resnet, engine_cache, batch_size=batch_size)
+        found = engine.run(given)
+
+        assert found.dtype == np.float32
+        assert found.shape == (7, 96)
+        assert np.abs(found[0] - found[1]).max() > 1e-3
+        np.testing.assert_allclose(found, alone[kind], atol=2e-6)
+        np.testing.assert_allclose(engine.run(given[2:5]), alone[kind][2:5], atol=2e-6)
+
+    def test_engines_agree(self, alone):
+        np.testing.assert_allclose(alone["torch"], alone["openvino"], atol=1e-5)
+
+    @pytest.mark.parametrize("kind", ENGINES)
+    def test_rows_stay_when_the_engine_goes_on(self, resnet, engine_cache, given, kind):
+        """OpenVINO hands out memory that it writes to again."""
+        engine = make(kind, resnet, engine_cache, batch_size=2)
+        first = engine.run(given[:2])
+        kept = first.copy()
+        engine.run(given[4:6])
+
+        np.testing.assert_array_equal(first, kept)
+
+    @pytest.mark.parametrize("kind", ENGINES)
+    def test_no_pictures_give_no_rows(self, resnet, engine_cache, given, kind):
+        found = make(kind, resnet, engine_cache).run(given[:0])
+
+        assert found.shape == (0, 96)
+        assert found.dtype == np.float32
+
+    @pytest.mark.parametrize("kind", ENGINES)
+    def test_pictures_need_not_lie_in_one_piece(self, resnet, engine_cache, given, alone, kind):
+        apart = torch.cat([given, given], dim=3)[..., :3]
+        assert not apart.is_contiguous()
+
+        found = make(kind, resnet, engine_cache).run(apart)
+
+        np.testing.assert_allclose(found, alone[kind], atol=2e-6)
+
+
+class Small(nn.Module):
+    """A device that holds only so many pictures: gives the mean colour of each."""
+
+    def __init__(self, most):
+        super().__init__()
+        self.most = most
+        self.seen = []
+
+    def forward(self, pictures):
+        self.seen.append(len(pictures))
+        if len(pictures) > self.most:
+            raise torch.OutOfMemoryError("no memory")
+        return pictures.mean((2, 3))
+
+
+def small_engine(most, batch_size):
+    backbone = Backbone(
+        name="small",
+        module=Small(most),
+        weights_hash="",
+        geometry=Geometry(8, 8),
+        interpolation="bilinear",
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
+        feature_size=3,
+    )
+    return TorchEngine(backbone, FLOAT32, batch_size)
+
+
+class TestOutOfMemory:
+    def test_halves_the_batch_and_loses_no_row(self, caplog):
+        engine = small_engine(most=3, batch_size=9)
+        levels = torch.arange(11, dtype=torch.uint8)
+        found = engine.run(levels.view(-1, 1, 1, 1).expand(-1, 8, 8, 3))
+
+        np.testing.assert_allclose(found, np.arange(11)[:, None].repeat(3, 1) / 255, rtol=1e-6)
+        assert engine.backbone.module.seen == [9, 5, 3, 3, 3, 2]
+        assert "batches of 5" in caplog.text
+        assert "batches of 3" in caplog.text
+
+    def test_stays_at_what_fits(self):
+        engine = small_engine(most=2, batch_size=4)
+        pictures = torch.zeros(4, 8, 8, 3, dtype=torch.uint8)
+        engine.run(pictures)
+        engine.backbone.module.seen.clear()
+        engine.run(pictures)
+
+        assert engine.batch_size == 2
+        assert engine.backbone.module.seen == [2, 2]
+
+    def test_a_single_picture_that_does_not_fit_fails(self):
+        engine = small_engine(most=0, batch_size=4)
+
+        with pytest.raises(EngineError, match="out of memory on the device with a single picture"):
+            engine.run(torch.zeros(4, 8, 8, 3, dtype=torch.uint8))
+
+
+class TestChoice:
+    @pytest.mark.parametrize(
+        ("asked", "there", "expected"),
+        [
+            ("cpu", True, "cpu"),
+            ("cpu", False, "cpu"),
+            ("auto", True, "cuda"),
+            ("auto", False, "cpu"),
+        ],
+    )
+    def test_device(self, monkeypatch, asked, there, expected):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+
+        assert choose_device(EncodeOptions(device=asked)) == expected
+
+    def test_a_device_that_is_not_there_fails(self, monkeypatch):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+        with pytest.raises(OptionError, match="no CUDA device here; use --device cpu or auto"):
+            choose_device(EncodeOptions(device="cuda"))
+
+    def test_openvino_on_the_cpu(self, resnet, engine_cache):
+        engine = make_engine(resnet, FLOAT32, EncodeOptions(), engine_cache)
+
+        assert describe(engine) == {
+            "engine": "openvino",
+            "device": "cpu",
+            "precision": "float32",
+            "batch_size": CPU_BATCH,
+        }
+
+    def test_batch_size_as_asked(self, resnet, engine_cache):
+        options = EncodeOptions(batch_size=6)
+
+        assert make_engine(resnet, FLOAT32, options, engine_cache).batch_size == 6
+
+    def test_torch_where_openvino_is_not_installed(self, monkeypatch, caplog, resnet, engine_cache):
+        monkeypatch.delitem(sys.modules, "pipeline.encode.openvino_engine")
+        monkeypatch.setitem(sys.modules, "openvino", None)
+        engine = make_engine(resnet, FLOAT32, EncodeOptions(), engine_cache)
+
+        assert describe(engine)["engine"] == "torch"
+        assert "encoding with torch on the CPU, much slower: import of openvino" in caplog.text
+
+    def test_torch_where_openvino_does_not_know_an_operator(self, caplog, tmp_path):
+        """This network resizes its positions, with an operator that OpenVINO lacks."""
+        backbone = load_backbone("random:test_vit")
+        engine = make_engine(backbone, FLOAT32, EncodeOptions(), tmp_path)
+        frames = draw_frames(2, 170, 170)
+
+        assert engine.name == "torch"
+        assert "OpenVINO cannot convert random:test_vit" in caplog.text
+        assert cosines(encode(engine, frames), reference_features(backbone, frames)).min() > 0.999
+
+    def test_torch_where_openvino_does_not_know_the_arithmetic(self, caplog, resnet, engine_cache):
+        options = EncodeOptions()
+        engine = make_engine(resnet, Placement("cpu", "float16"), options, engine_cache)
+        frames = draw_frames(2, 170, 170)
+
+        assert (engine.name, engine.precision) == ("torch", "float16")
+        assert "does not compute in float16" in caplog.text
+        assert cosines(encode(engine, frames), reference_features(resnet, frames)).min() > 0.999
+
+
+@pytest.fixture(scope="module")
+def cuda():
+    if torch.cuda.is_available():
+        return Placement("cuda", "float32")
+    if os.environ.get("FAIL_WITHOUT_CUDA"):
+        pytest.fail("FAIL_WITHOUT_CUDA is set, and torch sees no CUDA device")
+    pytest.skip("torch sees no CUDA device")
+
+
+@pytest.mark.cuda
+class TestCUDA:
+    @pytest.mark.parametrize("size", [(240, 320), (400, 170), (168, 168), (90, 70)])
+    def test_pictures_are_those_of_the_cpu(self, cuda, size):
+        frames = draw_frames(3, *size)
+        for name in ("random:test_resnet", "random:test_efficientnet"):
+            expected = TorchEngine(load_backbone(name), FLOAT32, 4).fit(frames)
+            found = TorchEngine(load_backbone(name), cuda, 4).fit(frames)
+
+            assert found.is_cuda
+            assert found.dtype == torch.uint8
+            difference = (found.cpu().int() - expected.int()).abs()
+            assert (difference > 1).float().mean() < 0.005  # sharp edges, bicubic: up to 9 levels
+
+    @pytest.mark.parametrize(
+        ("precision", "least"), [("float32", 0.9999), ("float16", 0.999), ("bfloat16", 0.99)]
+    )
+    def test_features_are_those_of_the_cpu(self, cuda, precision, least):
+        frames = draw_frames(7, 300, 200)
+        expected = encode(TorchEngine(load_backbone("random:test_resnet"), FLOAT32, 4), frames)
+        placement = Placement("cuda", precision)
+        engine = TorchEngine(load_backbone("random:test_resnet"), placement, 4)
+        found = encode(engine, frames)
+
+        assert cosines(found, expected).min() >= least
+
+    def test_real_frames(self, cuda, shared, real_frames, real_features):
+        name = f"local-dir:{shared / 'weights' / 'mobilenetv2_100_imagenet'}"
+        engine = make_engine(load_backbone(name), cuda, EncodeOptions(), shared)
+
+        assert (engine.name, engine.device) == ("torch", "cuda")
+        for clip, frames in real_frames.items():
+            assert cosines(encode(engine, frames), real_features[clip]).min() >= 0.999

@@ -1,0 +1,210 @@
+"""Conversion to OpenVINO: the same features as torch, kept in a cache, and nothing reported."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pipeline.config import Geometry
+from pipeline.encode import openvino_engine
+from pipeline.encode.backbone import Backbone, hash_weights, load_backbone
+from pipeline.encode.engines import Placement, TorchEngine
+from pipeline.encode.openvino_engine import OpenVINOEngine
+from pipeline.encode.pairs import PairNetwork, pairs_backbone
+from pipeline.errors import EngineError
+
+FLOAT32 = Placement("cpu", "float32")
+PICTURES = torch.from_numpy(np.random.default_rng(3).integers(0, 256, (3, 32, 32, 3), np.uint8))
+
+
+def toy(name, features):
+    """Make a backbone that is converted in no time."""
+    torch.manual_seed(features)
+    module = nn.Sequential(
+        nn.Conv2d(3, features, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    ).eval()
+    return Backbone(
+        name=name,
+        module=module,
+        weights_hash=hash_weights(module),
+        geometry=Geometry(32, 32),
+        interpolation="bilinear",
+        mean=(0.5, 0.25, 0.125),
+        std=(0.5, 0.25, 1.0),
+        feature_size=features,
+    )
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    return toy("toy", 8)
+
+
+@pytest.fixture(scope="module")
+def expected(backbone):
+    return TorchEngine(backbone, FLOAT32, 4).run(PICTURES)
+
+
+@pytest.fixture
+def conversions(monkeypatch):
+    """Names of the networks that are converted from here on."""
+    names = []
+    convert = openvino_engine._convert
+
+    def counted(backbone):
+        names.append(backbone.name)
+        return convert(backbone)
+
+    monkeypatch.setattr(openvino_engine, "_convert", counted)
+    return names
+
+
+def run(backbone, cache):
+    return OpenVINOEngine(backbone, FLOAT32, 2, cache).run(PICTURES)
+
+
+class TestParityWithTorch:
+    @pytest.mark.parametrize(
+        ("name", "tap", "grid"),
+        [
+            ("random:test_resnet", "layer3", 2),
+            ("random:test_resnet", "bn1", None),  # what follows works in place
+            ("random:vit_tiny_patch16_224", "blocks.1", 2),
+        ],
+    )
+    def test_names_taps_and_grids(self, tmp_path, name, tap, grid):
+        backbone = load_backbone(name, tap=tap, grid=grid)
+        height, width = backbone.geometry.height, backbone.geometry.width
+        pictures = torch.randint(0, 256, (3, height, width, 3), dtype=torch.uint8)
+        expected = TorchEngine(backbone, FLOAT32, 3).run(pictures)
+        found = OpenVINOEngine(backbone, FLOAT32, 2, tmp_path).run(pictures)
+
+        assert found.shape == (3, backbone.feature_size)
+        np.testing.assert_allclose(found, expected, atol=1e-5, rtol=1e-4)
+
+    def test_pictures_with_their_context(self, engine_cache):
+        backbone = pairs_backbone(PairNetwork())
+        pictures = torch.randint(0, 256, (3, 72, 96, 6), dtype=torch.uint8)
+        expected = TorchEngine(backbone, FLOAT32, 3).run(pictures)
+        found = OpenVINOEngine(backbone, FLOAT32, 2, engine_cache).run(pictures)
+
+        assert found.shape == (3, 97)
+        np.testing.assert_allclose(found, expected, atol=1e-5, rtol=1e-4)
+
+
+class TestCache:
+    def test_a_network_is_converted_once(self, tmp_path, backbone, expected, conversions):
+        first = run(backbone, tmp_path / "cache")
+        second = run(backbone, tmp_path / "cache")
+
+        assert conversions == ["toy"]
+        np.testing.assert_array_equal(first, second)
+        np.testing.assert_allclose(first, expected, atol=1e-5)
+
+    def test_holds_whole_entries_and_nothing_else(self, tmp_path, backbone):
+        run(backbone, tmp_path)
+
+        assert sorted(path.suffix for path in tmp_path.iterdir()) == [".bin", ".xml"]
+        assert len({path.stem for path in tmp_path.iterdir()}) == 1
+
+    def test_precisions_share_an_entry(self, tmp_path, backbone, conversions):
+        for precision in ("float32", "bfloat16"):
+            OpenVINOEngine(backbone, Placement("cpu", precision), 1, tmp_path)
+
+        assert len(conversions) == 1
+
+    def test_another_network_has_an_entry_of_its_own(self, tmp_path, backbone, conversions):
+        run(backbone, tmp_path)
+        found = run(toy("other", 5), tmp_path)
+
+        assert conversions == ["toy", "other"]
+        assert found.shape == (3, 5)
+
+    @pytest.mark.parametrize("lost", [".bin", ".xml"])
+    def test_half_an_entry_is_not_trusted(self, tmp_path, backbone, expected, conversions, lost):
+        run(backbone, tmp_path)
+        next(tmp_path.glob(f"*{lost}")).unlink()
+
+        np.testing.assert_allclose(run(backbone, tmp_path), expected, atol=1e-5)
+        assert len(conversions) == 2
+
+    @pytest.mark.parametrize("damaged", [".bin", ".xml"])
+    def test_a_cut_off_entry_is_not_trusted(
+        self, tmp_path, backbone, expected, conversions, caplog, damaged
+    ):
+        run(backbone, tmp_path)
+        path = next(tmp_path.glob(f"*{damaged}"))
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+        np.testing.assert_allclose(run(backbone, tmp_path), expected, atol=1e-5)
+        assert len(conversions) == 2
+        assert "is damaged, converting again" in caplog.text
+
+    def test_a_crash_between_the_two_files_leaves_nothing_to_trust(
+        self, tmp_path, monkeypatch, backbone, expected, conversions
+    ):
+        replace = os.replace
+
+        def crash(source, target):
+            if str(target).endswith(".xml"):
+                raise OSError("no space left")
+            replace(source, target)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "replace", crash)
+            with pytest.raises(OSError, match="no space left"):
+                run(backbone, tmp_path)
+        assert [path.suffix for path in tmp_path.iterdir()] == [".bin"]
+
+        np.testing.assert_allclose(run(backbone, tmp_path), expected, atol=1e-5)
+        assert len(conversions) == 2
+
+
+def test_unknown_arithmetic_fails(tmp_path, backbone, conversions):
+    with pytest.raises(EngineError, match="OpenVINO on the CPU does not compute in float16"):
+        OpenVINOEngine(backbone, Placement("cpu", "float16"), 2, tmp_path)
+
+    assert conversions == []
+
+
+def test_unknown_operator_fails(tmp_path):
+    vit = load_backbone("random:test_vit")
+
+    with pytest.raises(EngineError, match=r"cannot convert random:test_vit: (?s:.*)upsample_bic"):
+        OpenVINOEngine(vit, FLOAT32, 2, tmp_path)
+
+
+WATCHED = """
+import os, sys
+def watch(event, args):
+    if event in ("socket.connect", "socket.getaddrinfo", "socket.sendto"):
+        os.write(2, f"WATCHED {event} {args!r}".encode())
+        raise OSError("no network here")
+sys.addaudithook(watch)
+"""
+CONVERSION = """
+from pathlib import Path
+from pipeline.encode.engines import Placement
+from pipeline.encode.openvino_engine import OpenVINOEngine
+from pipeline.encode.pairs import PairNetwork, pairs_backbone
+backbone = pairs_backbone(PairNetwork())
+OpenVINOEngine(backbone, Placement("cpu", "float32"), 1, Path(sys.argv[1]))
+print("converted")
+"""
+
+
+def test_nothing_is_reported(tmp_path):
+    """OpenVINO would tell its maker of imports and conversions. Children are watched as well."""
+    home = {**os.environ, "HOME": str(tmp_path)}
+    command = [sys.executable, "-c", WATCHED + CONVERSION, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, env=home, check=False)
+
+    assert done.stdout.endswith("converted\n"), done.stderr
+    assert "WATCHED" not in done.stderr
+    assert not (tmp_path / "intel").exists()

@@ -1,0 +1,62 @@
+"""A served job: found by `trigger`, run on its schedule, by the installed package."""
+
+from __future__ import annotations
+
+import time
+
+import pandas as pd
+import pytest
+
+from flows.server import request
+from pipeline.errors import OptionError
+from pipeline.results import read_run
+from tests.videos import write_video
+
+
+@pytest.fixture
+def served(start, home, tiny_recognizer, tmp_path):
+    """A job that is served, on a schedule of every few seconds: its server, videos, and results."""
+    videos, out = tmp_path / "videos", tmp_path / "out"
+    videos.mkdir()
+    write_video(videos / "a.mp4", 24, fps=24)
+    process = start(
+        *("serve", videos, "-o", out, "--recognizer", tiny_recognizer, "--name", "nightly"),
+        *("--cron", "* * * * * */20"),
+    )
+    line = process.stdout.readline()
+    assert line.startswith("serving nightly"), process.communicate()
+    return line.split()[-1] + "/api", videos, out
+
+
+def test_cron_runs_are_scheduled_and_run_and_trigger_starts_one_more(served, clipline):
+    url, videos, out = served
+    end = time.monotonic() + 90
+    while not read_run(out) and time.monotonic() < end:
+        time.sleep(0.5)
+
+    assert len(pd.read_parquet(out / "clips")) == 1
+    runs = request(url + "/flow_runs/filter", {})
+    assert "auto-scheduled" in {tag for run in runs for tag in run["tags"]}
+
+    write_video(videos / "b.mp4", 24, fps=24, first=50)
+    ended = clipline("trigger", "--wait")
+
+    assert ended.code == 0, ended.err
+    triggered = request(f"{url}/flow_runs/{ended.out.strip()}")
+    assert triggered["state_name"] == "Completed"
+    assert len(pd.read_parquet(out / "clips")) == 2
+
+
+def test_trigger_names_what_is_served(served, clipline):
+    ended = clipline("trigger", "weekly")
+
+    assert ended.code == 2
+    assert "no job 'weekly' is served (served: nightly)" in ended.err
+
+
+def test_a_schedule_that_never_comes_is_refused(api):
+    from flows.deployments import check_cron
+
+    check_cron("0 2 * * *")
+    with pytest.raises(OptionError, match="0 2 \\* \\* \\*"):
+        check_cron("at night")

@@ -1,0 +1,88 @@
+"""The README says what is true: its tables are made from the code."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import yaml
+
+from flows import cli
+from pipeline.records import STATUSES
+from pipeline.results import SCHEMAS
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def between(name: str) -> str:
+    """Text between the marks of a generated part."""
+    found = re.search(f"<!-- {name}: begin -->\n(.*)<!-- {name}: end -->", README, re.DOTALL)
+    return found[1].strip()
+
+
+def test_columns_are_those_of_the_schemas():
+    rows = [
+        f"| `{name}` | {', '.join(f'`{c}`' for c in SCHEMAS[name].names)} |" for name in SCHEMAS
+    ]
+
+    assert between("columns") == "\n".join(["| table | columns |", "| --- | --- |", *rows])
+
+
+def test_statuses_are_those_of_the_code():
+    rows = [f"| `{status}` | {meaning} |" for status, meaning in STATUSES.items()]
+
+    assert between("statuses") == "\n".join(["| status | what it means |", "| --- | --- |", *rows])
+
+
+def test_the_file_map_is_the_tree():
+    named = set(re.findall(r"[├└]── ([a-z_]+(?:\.py|/))", README))
+    there = {
+        path.name + ("/" if path.is_dir() else "")
+        for folder in ("pipeline", "flows")
+        for path in (ROOT / folder).iterdir()
+        if not path.name.startswith(("__", "py.")) and (path.is_dir() or path.suffix == ".py")
+    }
+
+    assert named == there
+
+
+def test_every_command_is_named():
+    import typer.main
+
+    commands = typer.main.get_command(cli.app).commands
+    assert [name for name in commands if f"clipline {name}" not in README] == []
+
+
+def test_relative_links_lead_somewhere():
+    links = re.findall(r"\]\(([^)#:]+)\)", README)
+
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+class TestDocker:
+    """The compose file keeps its promises; no engine is needed to read it."""
+
+    compose = yaml.safe_load((ROOT / "docker/compose.yaml").read_text())
+    dockerfile = (ROOT / "docker/Dockerfile").read_text()
+
+    def test_services_are_read_only_and_drop_all_rights(self):
+        for name in ("server", "worker"):
+            service = self.compose["services"][name]
+            assert service["read_only"] is True
+            assert service["cap_drop"] == ["ALL"]
+            assert service["security_opt"] == ["no-new-privileges:true"]
+
+    def test_the_image_does_not_run_as_root(self):
+        assert self.dockerfile.rstrip().split("FROM")[-1].index("\nUSER clipline") > 0
+
+    def test_the_server_is_reached_from_this_machine_only(self):
+        assert self.compose["services"]["server"]["ports"] == ["127.0.0.1:4200:4200"]
+
+    def test_the_worker_runs_a_command_that_exists(self):
+        command = self.compose["services"]["worker"]["command"]
+        import typer.main
+
+        found = typer.main.get_command(cli.app).commands[command[0]]
+        known = {option for parameter in found.params for option in parameter.opts}
+        assert {word for word in command if word.startswith("-")} <= known
