@@ -25,7 +25,7 @@ from pipeline.bundled.drawing import (
 )
 
 STATIC = 0
-SLOWEST = {"pan": 0.003, "tilt": 0.004, "zoom": 0.006, "roll": 0.006}
+SLOWEST = {"pan": 0.005, "tilt": 0.006, "zoom": 0.007, "roll": 0.007}
 FASTEST = {"pan": 0.13, "tilt": 0.13, "zoom": 0.09, "roll": 0.09}
 """Movement a frame at 8 frames a second: share of the picture, of its scale, or radians."""
 STILL = 0.4

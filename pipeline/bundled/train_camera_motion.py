@@ -38,8 +38,16 @@ SCENES = 48
 BATCHES_A_POOL = 150
 """Batches drawn from one set of scenes before another is drawn."""
 OPTIONS = TemporalOptions(cell="gru", layers=1, size=64, pooling="mean")
+USES = 3
+"""Times that a drawn batch is trained on, each time turned otherwise: drawing is what takes time."""
+APART = 20
+"""Drawings between two uses of the same."""
 MIRRORED = np.array([0, 2, 1, 3, 4, 5, 6, 8, 7])
 """Labels as seen in a mirror."""
+UPSIDE_DOWN = np.array([0, 1, 2, 4, 3, 5, 6, 8, 7])
+"""Labels as seen in water."""
+BACKWARDS = np.array([0, 2, 1, 4, 3, 6, 5, 8, 7])
+"""Labels of a film that runs backwards."""
 TEST_SEED = 1_000_000
 
 Batch = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -48,36 +56,55 @@ Batch = tuple[Tensor, Tensor, Tensor, Tensor]
 class Drawn(Dataset[Batch]):
     """Batches of drawn sequences: number i is the same whoever draws it."""
 
-    def __init__(self, seed: int, batches: int) -> None:
-        self.seed, self.batches = seed, batches
-        self._pool: tuple[int, list[Grey]] = (-1, [])
+    def __init__(self, seed: int, batches: int, uses: int = 1) -> None:
+        self.seed, self.batches, self.uses = seed, batches, uses
+        self._scenes: tuple[int, list[Grey]] = (-1, [])
+        self._drawn: dict[int, Batch] = {}
 
     def __len__(self) -> int:
         return self.batches
 
     def __getitem__(self, number: int) -> Batch:
         cv2.setNumThreads(1)
+        newest, use = divmod(number, self.uses)
+        drawing = max(0, newest - use * APART)
+        if drawing not in self._drawn:
+            self._drawn[drawing] = self._draw(drawing)
+        for old in [d for d in self._drawn if d <= newest - (self.uses - 1) * APART]:
+            if old != drawing:
+                del self._drawn[old]
+        return turned(self._drawn[drawing], np.random.default_rng([self.seed, 2, number]))
+
+    def _draw(self, number: int) -> Batch:
         pool = number // BATCHES_A_POOL
-        if self._pool[0] != pool:
+        if self._scenes[0] != pool:
             rng = np.random.default_rng([self.seed, 0, pool])
-            self._pool = (pool, [draw_scene(rng) for _ in range(SCENES)])
+            self._scenes = (pool, [draw_scene(rng) for _ in range(SCENES)])
         rng = np.random.default_rng([self.seed, 1, number])
         drawn = [
-            draw_sequence(rng, self._pool[1], FRAMES, (HEIGHT, WIDTH)) for _ in range(SEQUENCES)
+            draw_sequence(rng, self._scenes[1], FRAMES, (HEIGHT, WIDTH)) for _ in range(SEQUENCES)
         ]
-        pictures = np.stack([sequence.pictures for sequence in drawn])
-        labels = np.stack([sequence.labels for sequence in drawn])
-        if rng.random() < 0.5:
-            pictures = pictures[:, :, :, ::-1].copy()
-            labels = np.where(labels == IGNORED, IGNORED, MIRRORED[np.maximum(labels, 0)])
-        shots = np.stack([sequence.shot for sequence in drawn])
-        clear = np.array([not sequence.dissolve for sequence in drawn])
         return (
-            torch.from_numpy(pictures),
-            torch.from_numpy(labels),
-            torch.from_numpy(shots),
-            torch.from_numpy(clear),
+            torch.from_numpy(np.stack([sequence.pictures for sequence in drawn])),
+            torch.from_numpy(np.stack([sequence.labels for sequence in drawn])),
+            torch.from_numpy(np.stack([sequence.shot for sequence in drawn])),
+            torch.from_numpy(np.array([not sequence.dissolve for sequence in drawn])),
         )
+
+
+def turned(batch: Batch, rng: np.random.Generator) -> Batch:
+    """Show a batch in a mirror, upside down, or backwards, or not, with the labels that it then has."""
+    pictures, labels, shots, clear = batch
+    for axis, names in ((3, MIRRORED), (2, UPSIDE_DOWN), (1, BACKWARDS)):
+        if rng.random() < 0.5:
+            continue
+        pictures = pictures.flip(axis)
+        known = torch.from_numpy(names)[labels.clamp(min=0)]
+        labels = torch.where(labels == IGNORED, IGNORED, known)
+        if axis == 1:  # the movement to a frame becomes the movement to the one before it
+            labels = torch.cat([torch.full_like(labels[:, :1], IGNORED), labels.flip(1)[:, :-1]], 1)
+            shots = (shots.amax(1, keepdim=True) - shots).flip(1)
+    return pictures, labels, shots, clear
 
 
 class CameraMotion(nn.Module):
@@ -148,7 +175,7 @@ def train(steps: int, seed: int, workers: int) -> CameraMotion:
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=3e-3, total_steps=steps, pct_start=0.1
     )
-    loader = DataLoader(Drawn(seed, steps), batch_size=None, num_workers=workers)
+    loader = DataLoader(Drawn(seed, steps, USES), batch_size=None, num_workers=workers)
     begin = time.monotonic()
     for step, batch in enumerate(loader):
         model.train()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,7 +13,14 @@ import torch
 
 from pipeline.bundled import check_camera_motion as check
 from pipeline.bundled.drawing import LABELS
-from pipeline.bundled.train_camera_motion import CameraMotion, Drawn, as_recognizer, losses, test
+from pipeline.bundled.train_camera_motion import (
+    CameraMotion,
+    Drawn,
+    as_recognizer,
+    losses,
+    test,
+    turned,
+)
 from pipeline.config import RunOptions
 from pipeline.encode.pairs import load_pairs
 from pipeline.process import open_pipeline, run
@@ -67,6 +75,62 @@ def test_drawn_batches_are_the_same_whoever_draws_them():
 
     assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
     assert not torch.equal(a[0], Drawn(8, 400)[3][0])
+
+
+def test_a_drawing_is_used_again_as_if_drawn_afresh():
+    used, fresh = Drawn(7, 400, uses=3), Drawn(7, 400, uses=3)
+    seen = [used[number] for number in range(62)]
+
+    assert all(torch.equal(x, y) for x, y in zip(seen[61], fresh[61], strict=True))
+    assert torch.equal(seen[61][2].amax(1), seen[0][2].amax(1))  # drawing 0, for the second time
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_turned_batch_has_the_labels_of_its_movement(seed):
+    """Phase correlation of a drawn pan or tilt says where the picture went, however it is turned."""
+    rng = np.random.default_rng(3)
+    texture = np.kron(rng.integers(0, 255, (40, 50), np.uint8), np.ones((6, 6), np.uint8))
+    ways = {1: (4, 0), 2: (-4, 0), 3: (0, -4), 4: (0, 4)}
+    pictures, labels = [], []
+    for label, (right, down) in ways.items():
+        corners = [(80 + down * t, 100 + right * t) for t in range(6)]
+        pictures.append(np.stack([texture[y : y + 72, x : x + 96] for y, x in corners]))
+        labels.append([-100] + [label] * 5)
+    batch = (
+        torch.from_numpy(np.stack(pictures)[..., None].repeat(3, -1)),
+        torch.tensor(labels),
+        torch.zeros(4, 6, dtype=torch.long),
+        torch.ones(4, dtype=torch.bool),
+    )
+
+    shown, said, shots, _ = turned(batch, np.random.default_rng(seed))
+
+    assert (shots == 0).all()
+    for row, names in zip(shown.numpy(), said.numpy(), strict=True):
+        assert names[0] == -100
+        before, after = row[2, ..., 0].astype(np.float32), row[3, ..., 0].astype(np.float32)
+        (x, y), _ = cv2.phaseCorrelate(before, after)
+        assert ways[names[3]] == (-round(x), -round(y))
+
+
+def test_a_batch_shown_backwards_keeps_its_cuts():
+    batch = (
+        torch.zeros(1, 5, 4, 4, 3, dtype=torch.uint8),
+        torch.tensor([[-100, 1, 1, -100, 5]]),
+        torch.tensor([[0, 0, 0, 1, 1]]),
+        torch.ones(1, dtype=torch.bool),
+    )
+    seen = {
+        (tuple(labels[0].tolist()), tuple(shots[0].tolist()))
+        for _, labels, shots, _ in (turned(batch, np.random.default_rng(s)) for s in range(40))
+    }
+
+    assert seen == {
+        ((-100, 1, 1, -100, 5), (0, 0, 0, 1, 1)),
+        ((-100, 2, 2, -100, 5), (0, 0, 0, 1, 1)),
+        ((-100, 6, -100, 2, 2), (0, 0, 1, 1, 1)),
+        ((-100, 6, -100, 1, 1), (0, 0, 1, 1, 1)),
+    }
 
 
 def test_training_learns():
