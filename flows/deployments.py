@@ -7,8 +7,8 @@ from uuid import UUID
 
 from prefect.client.orchestration import get_client
 from prefect.deployments import run_deployment
-from prefect.deployments.runner import EntrypointType
 from prefect.exceptions import ObjectNotFound
+from prefect.types.entrypoint import EntrypointType
 
 from flows.process_folder import process_folder
 from pipeline.config import RunOptions

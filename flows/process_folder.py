@@ -64,7 +64,7 @@ def run_shards(pipeline: Pipeline, sources: list[str], options: dict[str, Any]) 
             }
             return runner.submit(process_shard, parameters)
 
-        return drive(pipeline, pipeline.plan(videos), submit)
+        return drive(pipeline, pipeline.planner.plan(videos), submit)
 
 
 def finish(

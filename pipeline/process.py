@@ -10,35 +10,32 @@ The data's way, composed: plan → decode → encode → recognize → write.
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
 import logging
 import os
 import queue
 import threading
 import time
-from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
 from pipeline.config import ClipWindows, RunOptions, Sampling, fingerprint
 from pipeline.decode.arena import Arena, ArenaPool, aligned
-from pipeline.decode.attempts import Room, capacity_of, decode_segment, index_video
+from pipeline.decode.attempts import Room, capacity_of, decode_segment
 from pipeline.decode.pictures import delivered_size
-from pipeline.decode.pool import FIRST, DecodePool
-from pipeline.decode.sampling import SamplePlan
+from pipeline.decode.pool import DecodePool
 from pipeline.encode.backbone import Backbone, load_backbone, require_same
 from pipeline.encode.engines import Engine, Placement, choose_device, describe, make_engine
 from pipeline.encode.features import FeatureStore, encode_frames
 from pipeline.encode.pairs import load_pairs
-from pipeline.errors import RecognizerError, VideoError
+from pipeline.errors import RecognizerError
 from pipeline.files import printable
+from pipeline.plan import Planner
 from pipeline.records import (
     TRANSIENT,
     DecodeReport,
@@ -47,10 +44,10 @@ from pipeline.records import (
     Segment,
     Shard,
     Video,
-    VideoIndex,
     merge_reports,
 )
-from pipeline.results import RowOptions, VideoRows, done_videos, drop_rows, sweep, write_rows
+from pipeline.results import RowOptions, VideoRows, write_rows
+from pipeline.tally import Tally
 from pipeline.temporal.recognition import Recognition, recognize
 from pipeline.temporal.recognizer import BACKBONE_WEIGHTS, Recognizer, load_recognizer
 
@@ -58,47 +55,6 @@ logger = logging.getLogger(__name__)
 
 ROWS_VERSION = 1
 """Raised when the same options give other rows than before."""
-LOOK_AHEAD = 128
-"""Videos whose containers are read before they are planned."""
-
-
-@dataclass
-class Tally:
-    """What a run has done so far. Read by whoever shows progress."""
-
-    videos_total: int = 0
-    videos_done: int = 0
-    videos_skipped: int = 0
-    """Found finished."""
-    videos_failed: int = 0
-    """Without any frame."""
-    videos_partial: int = 0
-    clips: int = 0
-    frames_decoded: int = 0
-    frames_encoded: int = 0
-    frames_reused: int = 0
-    """Whose features were found in the store."""
-    shards: int = 0
-    started: float = field(default_factory=time.monotonic)
-    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    """Time spent in each stage, added up over the shards in flight."""
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
-
-    def add(self, **counts: int) -> None:
-        """Add to counters."""
-        with self._lock:
-            for name, count in counts.items():
-                setattr(self, name, getattr(self, name) + count)
-
-    @contextlib.contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
-        """Add the time of a stage."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            with self._lock:
-                self.seconds[stage] += time.perf_counter() - start
 
 
 @dataclass(frozen=True)
@@ -146,7 +102,9 @@ class Pipeline:
         self.pool = DecodePool(options.decode)
         self.arenas = ArenaPool(keep=options.shards.window)
         self._engine_lock = threading.Lock()
-        self._waiting: dict[str, int] = {}
+        self.planner = Planner(
+            out, options, sampling, backbone, self.store, self.pool, self.row_options, self.tally
+        )
 
     def __enter__(self) -> Pipeline:
         return self
@@ -169,116 +127,6 @@ class Pipeline:
             frames=self.options.frames and self.recognizer is not None,
             embeddings=self.options.embeddings,
         )
-
-    def plan(self, videos: Sequence[Video]) -> Iterator[Shard]:
-        """
-        Cut what is not finished into shards, reading containers a little ahead.
-
-        Videos whose features are stored come first: they cost neither decoding nor encoding.
-        """
-        sweep(self.out, self.row_options)
-        todo = self._unfinished(videos)
-        self.tally.add(videos_total=len(videos), videos_skipped=len(videos) - len(todo))
-        stored = [video for video in todo if self.store.has(video.video_id)]
-        for start in range(0, len(stored), self.options.shards.max_videos):
-            yield Shard(stored=tuple(stored[start : start + self.options.shards.max_videos]))
-        fresh = [video for video in todo if not self.store.has(video.video_id)]
-        yield from self._pack(self._indexed(fresh))
-
-    def _unfinished(self, videos: Sequence[Video]) -> list[Video]:
-        """Drop rows that no longer hold, and give the videos that have no rows."""
-        wanted = {printable(place): v.video_id for v in videos for place in _locations(v)}
-        done = done_videos(self.out, self.config_id)
-        places: dict[str, set[str]] = defaultdict(set)
-        again = set()
-        for row in done:
-            places[row.video_id].add(row.path)
-            changed = row.path in wanted and wanted[row.path] != row.video_id
-            if row.status in self.options.retry:
-                again.add(row.video_id)
-                self.store.forget(row.video_id)
-            elif changed or (row.path not in wanted and not os.path.exists(row.path)):
-                again.add(row.video_id)
-        finished = {
-            video.video_id
-            for video in videos
-            if {printable(place) for place in _locations(video)} <= places[video.video_id]
-            and video.video_id not in again
-        }
-        ours = {video.video_id for video in videos} | set(wanted.values())
-        stale = {
-            row.video_id
-            for row in done
-            if row.video_id not in finished and (row.video_id in ours or row.path in wanted)
-        }
-        if stale:
-            drop_rows(self.out, self.config_id, stale)
-        return [video for video in videos if video.video_id not in finished]
-
-    def _indexed(
-        self, videos: Sequence[Video]
-    ) -> Iterator[tuple[Video, VideoIndex | DecodeReport]]:
-        ahead: deque[tuple[Video, Future[VideoIndex]]] = deque()
-        for video in videos:
-            ahead.append((video, self.pool.submit(partial(index_video, video=video), FIRST)))
-            if len(ahead) >= LOOK_AHEAD:
-                yield self._index_result(*ahead.popleft())
-        while ahead:
-            yield self._index_result(*ahead.popleft())
-
-    def _index_result(
-        self, video: Video, future: Future[VideoIndex]
-    ) -> tuple[Video, VideoIndex | DecodeReport]:
-        try:
-            return video, future.result()
-        except VideoError as error:
-            return video, DecodeReport(error.status, str(error))
-
-    def _pack(self, indexed: Iterator[tuple[Video, VideoIndex | DecodeReport]]) -> Iterator[Shard]:
-        limits = self.options.shards
-        segments: list[Segment] = []
-        frames = size = 0
-        for video, index in indexed:
-            for segment, num_bytes in self._segments(video, index):
-                count = segment.stop - segment.start
-                full = (
-                    frames + count > limits.max_frames
-                    or size + num_bytes > limits.max_bytes
-                    or len(segments) >= limits.max_videos
-                )
-                if segments and (full or not segment.whole):
-                    yield Shard(tuple(segments))
-                    segments, frames, size = [], 0, 0
-                if segment.whole:
-                    segments.append(segment)
-                    frames, size = frames + count, size + num_bytes
-                else:
-                    yield Shard((segment,))
-        if segments:
-            yield Shard(tuple(segments))
-
-    def _segments(
-        self, video: Video, index: VideoIndex | DecodeReport
-    ) -> Iterator[tuple[Segment, int]]:
-        """Cut one video so that no segment holds more than a shard may; give its size in bytes."""
-        if isinstance(index, DecodeReport):
-            yield Segment(video, None, 0, 0, 0, report=index), 0
-            return
-        total = SamplePlan(index, self.sampling).num_samples
-        height, width = delivered_size(index.height, index.width, self.engine.backbone.geometry)
-        frame_bytes = height * width * 3
-        limits = self.options.shards
-        most = max(1, min(limits.max_frames, limits.max_bytes // frame_bytes))
-        pieces = -(-total // most)
-        edges = [number * total // pieces for number in range(pieces + 1)]
-        stored = set(self.store.segments(video.video_id))
-        missing = [edge for edge in pairwise(edges) if edge not in stored]
-        if pieces > 1:
-            self._waiting[video.video_id] = len(missing)
-        for start, stop in missing:
-            context = self.engine.backbone.context if start else 0
-            segment = Segment(video, index, start, stop, total, context)
-            yield segment, (stop - start) * frame_bytes
 
     def decode(self, shard: Shard) -> Decoded:
         """Decode the segments of a shard, each in a process of its own."""
@@ -389,18 +237,6 @@ class Pipeline:
             )
             return clips
 
-    def finished(self, shard: Shard) -> Shard | None:
-        """Note that a shard is done; give the long video that this completes, to be recognized."""
-        self.tally.add(shards=1)
-        if not shard.segments or shard.segments[0].whole:
-            return None
-        video = shard.segments[0].video
-        self._waiting[video.video_id] -= 1
-        if self._waiting[video.video_id]:
-            return None
-        del self._waiting[video.video_id]
-        return Shard(stored=(video,))
-
     def describe(self) -> dict[str, Any]:
         """Give what `run.json` says of the configuration."""
         backbone = self.engine.backbone
@@ -419,10 +255,6 @@ class Pipeline:
             "features_id": self.features_id,
             **describe(self.engine),
         }
-
-
-def _locations(video: Video) -> list[str]:
-    return [video.location, *(location for _, location in video.copies)]
 
 
 @dataclass(frozen=True)
@@ -494,7 +326,7 @@ def drive(pipeline: Pipeline, shards: Iterator[Shard], submit: Submit) -> list[E
             logger.error("a shard failed: %r", error)
             failures.append(error)
             continue
-        following = pipeline.finished(shard)
+        following = pipeline.planner.finished(shard)
         if following is not None:
             _launch(submit, following, done)
             flying += 1
@@ -516,7 +348,7 @@ def run(pipeline: Pipeline, videos: Sequence[Video]) -> list[Exception]:
     with ThreadPoolExecutor(pipeline.options.shards.window) as threads:
         return drive(
             pipeline,
-            pipeline.plan(videos),
+            pipeline.planner.plan(videos),
             lambda shard: threads.submit(process_shard, pipeline, shard),
         )
 

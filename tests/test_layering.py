@@ -18,16 +18,18 @@ RANKS = {
     "pipeline.records": 1,
     "pipeline.config": 1,
     "pipeline.files": 1,
+    "pipeline.tally": 1,
     "pipeline.decode": 2,
     "pipeline.encode": 2,
     "pipeline.temporal": 2,
     "pipeline.sources": 3,  # knows an image sequence when it sees one: decode.images
     "pipeline.results": 3,  # writes what temporal.recognition says
     "pipeline.report": 4,
-    "pipeline.process": 4,
     "pipeline.doctor": 4,
-    "pipeline.bundled": 5,
-    "flows": 6,
+    "pipeline.plan": 4,
+    "pipeline.process": 5,
+    "pipeline.bundled": 6,
+    "flows": 7,
 }
 """A file imports from its own folder and from lower ranks: stages of one rank ignore each other."""
 ONLY_IN = {

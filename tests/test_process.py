@@ -25,7 +25,6 @@ from pipeline.config import (
 from pipeline.errors import EngineError, OptionError, RecognizerError
 from pipeline.process import (
     Pipeline,
-    Tally,
     cache_folder,
     drive,
     open_pipeline,
@@ -725,7 +724,7 @@ class TestFailures:
     def test_memory_of_a_failed_shard_is_used_again(self, runs, videos):
         with runs.open(shards=ShardOptions(max_videos=1, window=1)) as pipeline:
             pipeline.engine = FailsOnce(pipeline.engine, number=1)
-            shards = pipeline.plan(find_videos([str(videos)]))
+            shards = pipeline.planner.plan(find_videos([str(videos)]))
             failing, good = list(shards)
             with pytest.raises(EngineError):
                 process_shard(pipeline, failing)
@@ -867,7 +866,7 @@ class TestPlan:
         (videos / "text.mp4").write_text("no video")
         found = find_videos([str(videos)])
         with runs.open(shards=limits) as pipeline:
-            shards = list(pipeline.plan(found))
+            shards = list(pipeline.planner.plan(found))
 
         samples = {}
         for shard in shards:
@@ -887,7 +886,7 @@ class TestPlan:
         short = write_video(tmp_path / "z.mp4", 15)
         long = write_video(tmp_path / "a.mp4", 110)
         with runs.open(shards=ShardOptions(max_frames=20)) as pipeline:
-            shards = list(pipeline.plan(find_videos([str(short), str(long)])))
+            shards = list(pipeline.planner.plan(find_videos([str(short), str(long)])))
 
         found = [[(s.start, s.stop) for s in shard.segments] for shard in shards]
         assert found == [[(0, 4)], [(0, 15)], [(15, 30)]]
@@ -895,7 +894,7 @@ class TestPlan:
     def test_videos_with_features_come_first(self, runs, videos):
         runs(videos / "b.mp4")
         with runs.open(clips=ClipWindows(0.5)) as pipeline:
-            first, second = pipeline.plan(find_videos([str(videos)]))
+            first, second = pipeline.planner.plan(find_videos([str(videos)]))
 
         assert [os.path.basename(video.path) for video in first.stored] == ["b.mp4"]
         assert [os.path.basename(s.video.path) for s in second.segments] == ["a.mp4"]
@@ -948,7 +947,7 @@ class TestDrive:
 
         limits = ShardOptions(max_videos=1, window=2)
         with runs.open(shards=limits) as pipeline, ThreadPoolExecutor(8) as threads:
-            shards = pipeline.plan(find_videos([str(videos)]))
+            shards = pipeline.planner.plan(find_videos([str(videos)]))
             failures = drive(pipeline, shards, lambda shard: threads.submit(take, pipeline, shard))
 
         assert failures == []
@@ -1011,23 +1010,6 @@ class TestSummary:
         assert configuration["feature_size"] == 97
         assert said["versions"]["torch"] == torch.__version__.split("+")[0]
         assert set(said["timings_seconds"]) == {"run", "decode", "encode", "recognize", "write"}
-
-
-class TestTally:
-    def test_counts_from_many_threads_add_up(self):
-        tally = Tally()
-        with ThreadPoolExecutor(8) as threads:
-            for _ in range(400):
-                threads.submit(tally.add, clips=2, shards=1)
-
-        assert (tally.clips, tally.shards) == (800, 400)
-
-    def test_time_is_added_even_where_a_stage_fails(self):
-        tally = Tally()
-        with pytest.raises(ZeroDivisionError), tally.timed("decode"):
-            raise ZeroDivisionError
-
-        assert tally.seconds["decode"] > 0
 
 
 def test_a_pipeline_without_recognizer_needs_a_sampling(tiny_recognizer):

@@ -3,9 +3,9 @@ Check `camera-motion` on real footage, through the real pipeline.
 
     python -m pipeline.bundled.check_camera_motion FOLDER [--static FOLDER]
 
-From the videos in FOLDER it makes windows that move over their frames, standing still or playing, at
-several speeds, and clips joined at random; writes them as H.264; runs the pipeline; and counts. Videos
-in the folder `--static` were taken by a camera that stands still.
+From the videos in FOLDER it makes windows that move over their frames, standing still or playing,
+at several speeds, and clips joined at random; writes them as H.264; runs the pipeline; and counts.
+Videos in the folder `--static` were taken by a camera that stands still.
 """
 
 from __future__ import annotations

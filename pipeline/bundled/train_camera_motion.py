@@ -39,7 +39,7 @@ BATCHES_A_POOL = 150
 """Batches drawn from one set of scenes before another is drawn."""
 OPTIONS = TemporalOptions(cell="gru", layers=1, size=64, pooling="mean")
 USES = 3
-"""Times that a drawn batch is trained on, each time turned otherwise: drawing is what takes time."""
+"""Times that a drawn batch is trained on, each time turned otherwise: drawing takes time."""
 APART = 20
 """Drawings between two uses of the same."""
 MIRRORED = np.array([0, 2, 1, 3, 4, 5, 6, 8, 7])
@@ -93,7 +93,7 @@ class Drawn(Dataset[Batch]):
 
 
 def turned(batch: Batch, rng: np.random.Generator) -> Batch:
-    """Show a batch in a mirror, upside down, or backwards, or not, with the labels that it then has."""
+    """Show a batch in a mirror, upside down, backwards, or not, with the labels it then has."""
     pictures, labels, shots, clear = batch
     for axis, names in ((3, MIRRORED), (2, UPSIDE_DOWN), (1, BACKWARDS)):
         if rng.random() < 0.5:

@@ -87,7 +87,7 @@ def test_a_drawing_is_used_again_as_if_drawn_afresh():
 
 @pytest.mark.parametrize("seed", range(8))
 def test_a_turned_batch_has_the_labels_of_its_movement(seed):
-    """Phase correlation of a drawn pan or tilt says where the picture went, however it is turned."""
+    """Phase correlation of a drawn pan or tilt says where it went, however it is turned."""
     rng = np.random.default_rng(3)
     texture = np.kron(rng.integers(0, 255, (40, 50), np.uint8), np.ones((6, 6), np.uint8))
     ways = {1: (4, 0), 2: (-4, 0), 3: (0, -4), 4: (0, 4)}

@@ -74,6 +74,7 @@ def clipline(home):
             capture_output=True,
             text=True,
             timeout=timeout,
+            check=False,
         )
         return Ended(ended.returncode, ended.stdout, ended.stderr)
 

@@ -32,7 +32,8 @@ def run_flow(api, folder, tiny_recognizer, tmp_path, monkeypatch):
         monkeypatch.setattr(task, "retry_delay_seconds", 0.01)
     monkeypatch.setattr(tasks.workshop, "stopping", tasks.threading.Event())
 
-    def run(shards=ShardOptions(max_videos=2, window=2)):
+    def run(max_videos=2, window=2):
+        shards = ShardOptions(max_videos=max_videos, window=window)
         options = RunOptions(recognizer=str(tiny_recognizer), shards=shards)
         return process_folder(
             [str(folder)], str(tmp_path / "out"), options.to_json(), return_state=True
@@ -110,7 +111,7 @@ def test_a_stage_that_always_fails_is_reported_and_the_rest_goes_on(
     attempts = 1 + 3  # of the first shard, where one is in flight at a time
     calls = fail(monkeypatch, stage, EngineError("lost the machine"), times=attempts)
 
-    state = run_flow(shards=ShardOptions(max_videos=2, window=1))
+    state = run_flow(window=1)
 
     assert state.is_failed()
     assert "lost the machine" in state.message

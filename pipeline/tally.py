@@ -1,0 +1,49 @@
+"""What a run has done so far, counted by its stages and read by whoever shows progress."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Tally:
+    """Counters that many threads add to."""
+
+    videos_total: int = 0
+    videos_done: int = 0
+    videos_skipped: int = 0
+    """Found finished."""
+    videos_failed: int = 0
+    """Without any frame."""
+    videos_partial: int = 0
+    clips: int = 0
+    frames_decoded: int = 0
+    frames_encoded: int = 0
+    frames_reused: int = 0
+    """Whose features were found in the store."""
+    shards: int = 0
+    started: float = field(default_factory=time.monotonic)
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    """Time spent in each stage, added up over the shards in flight."""
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def add(self, **counts: int) -> None:
+        """Add to counters."""
+        with self._lock:
+            for name, count in counts.items():
+                setattr(self, name, getattr(self, name) + count)
+
+    @contextlib.contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the time of a stage."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.seconds[stage] += time.perf_counter() - start
