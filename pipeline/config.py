@@ -80,7 +80,9 @@ class Sampling:
         _as_numbers(self, int, "every")
 
     def __str__(self) -> str:
-        return f"{self.fps:g} frames/s" if self.fps else f"every {self.every}. frame"
+        if self.fps:
+            return f"{self.fps:g} frames/s"
+        return "every frame" if self.every == 1 else f"one frame in {self.every}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,7 +118,8 @@ class TestFingerprint:
 class TestSampling:
     def test_it_says_itself(self):
         assert str(Sampling(fps=7.5)) == "7.5 frames/s"
-        assert "3" in str(Sampling(every=3))
+        assert str(Sampling(every=3)) == "one frame in 3"
+        assert str(Sampling(every=1)) == "every frame"
 
     def test_neither_or_both_fails(self):
         with pytest.raises(OptionError, match=r"set one of fps and every, got self.fps=None"):

@@ -79,6 +79,10 @@ class Recognizer:
             raise RecognizerError(
                 f"{len(self.labels)} labels, but the model gives {self.model.num_labels}"
             )
+        if self.cut is not None and not 0 <= self.cut.feature < self.backbone.feature_size:
+            raise RecognizerError(
+                f"cut.feature must be one of {self.backbone.feature_size}, got {self.cut.feature}"
+            )
         if not self.temperature > 0:
             raise RecognizerError(f"temperature must be above 0, got {self.temperature}")
 

@@ -310,6 +310,11 @@ class TestChecks:
         with pytest.raises(RecognizerError, match="2 labels, but the model gives 3"):
             make(labels=("a", "b"))
 
+    @pytest.mark.parametrize("feature", [-1, 8])
+    def test_cuts_that_are_told_by_no_feature_fail(self, feature):
+        with pytest.raises(RecognizerError, match=f"cut.feature must be one of .*, got {feature}"):
+            make(cut=CutSpec(feature=feature))
+
     @pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan")])
     def test_temperatures_that_divide_by_nothing_fail(self, temperature):
         with pytest.raises(RecognizerError, match="temperature must be above 0, got"):
