@@ -62,15 +62,16 @@ def home(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def clipline(home):
-    """Run a command to its end."""
+def clipline(home, api):
+    """Run a command to its end, with the server of all tests unless it shall start its own."""
 
-    def run(*arguments, cwd=None, timeout=120) -> Ended:
+    def run(*arguments, cwd=None, timeout=120, own_server=False) -> Ended:
         command = [sys.executable, "-m", "flows.cli", *map(str, arguments)]
+        server = {} if own_server else {"PREFECT_API_URL": api.url}
         ended = subprocess.run(
             command,
             cwd=cwd or Path(__file__).parents[2],
-            env={**environment(home), "PYTHONPATH": str(Path(__file__).parents[2])},
+            env={**environment(home), "PYTHONPATH": str(Path(__file__).parents[2]), **server},
             capture_output=True,
             text=True,
             timeout=timeout,

@@ -40,7 +40,8 @@ class TestRun:
     def test_a_folder_becomes_rows_that_pandas_reads(
         self, clipline, folder, tiny_recognizer, tmp_path
     ):
-        ended = clipline("run", folder, "-o", tmp_path / "out", "--recognizer", tiny_recognizer)
+        command = ("run", folder, "-o", tmp_path / "out", "--recognizer", tiny_recognizer)
+        ended = clipline(*command, own_server=True)
 
         assert ended.code == 0, ended.err
         assert "2 videos: 2 ok" in ended.out
@@ -116,7 +117,8 @@ class TestRun:
     def test_nothing_of_the_user_is_touched(
         self, clipline, folder, tiny_recognizer, tmp_path, home
     ):
-        clipline("run", folder, "-o", tmp_path, "--recognizer", tiny_recognizer)
+        command = ("run", folder, "-o", tmp_path, "--recognizer", tiny_recognizer)
+        clipline(*command, own_server=True)
 
         assert not (home / ".prefect").exists()
         assert sorted(p.name for p in home.iterdir()) == [".cache", ".local"]
