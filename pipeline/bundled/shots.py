@@ -31,6 +31,13 @@ FASTEST = {"pan": 0.13, "tilt": 0.13, "zoom": 0.09, "roll": 0.09}
 STILL = 0.4
 """Below this share of the slowest movement a camera stands still; between, nobody could tell."""
 
+GLANCE = 0.05
+"""Movement by which `shows` looks at a scene."""
+LEAST_CHANGE = 2.0
+"""Grey levels, root mean square, by which a movement must differ from all others to be seen."""
+LEAST_SHARE = 0.1
+"""The same, as a share of the contrast of the picture."""
+
 
 @dataclass(frozen=True)
 class Sequence:
@@ -46,7 +53,14 @@ class Sequence:
     """Shots fade into each other, which is neither a cut nor none."""
 
 
-def draw_sequence(rng: Rng, scenes: list[Grey], frames: int, size: tuple[int, int]) -> Sequence:
+def draw_sequence(
+    rng: Rng,
+    scenes: list[Grey],
+    frames: int,
+    size: tuple[int, int],
+    *,
+    only_shown: bool = False,
+) -> Sequence:
     """
     Draw frames as a pipeline would sample them at 8 frames a second.
 
@@ -55,6 +69,7 @@ def draw_sequence(rng: Rng, scenes: list[Grey], frames: int, size: tuple[int, in
         scenes: to choose from.
         frames: T.
         size: height and width.
+        only_shown: leave unclear, IGNORED, what the scene does not show: see `shows`.
     """
     lengths = _shot_lengths(rng, frames)
     aspect = float(np.exp(rng.uniform(math.log(0.5), math.log(2.0))) if rng.random() < 0.5 else 1.5)
@@ -67,8 +82,13 @@ def draw_sequence(rng: Rng, scenes: list[Grey], frames: int, size: tuple[int, in
         pose = _first_pose(rng)
         if last is not None and rng.random() < 0.25:  # a jump cut: the same place, seen otherwise
             scene, pose = last[0], _jump(rng, last[1])
-        drawn, truth, pose = _draw_shot(rng, scenes, scene, pose, aspect, length)
-        last = (scene, pose)
+        drawn, truth, poses = _draw_shot(rng, scenes, scene, pose, aspect, length)
+        if only_shown:
+            truth = [
+                label if label == IGNORED or shows(scene, pose, label, aspect) else IGNORED
+                for label, pose in zip(truth, poses, strict=True)
+            ]
+        last = (scene, poses[-1])
         pictures += drawn
         labels += truth
         shots += [number] * length
@@ -107,7 +127,7 @@ def _jump(rng: Rng, pose: Pose) -> Pose:
 
 def _draw_shot(
     rng: Rng, scenes: list[Grey], scene: Grey, pose: Pose, aspect: float, length: int
-) -> tuple[list[Picture], list[int], Pose]:
+) -> tuple[list[Picture], list[int], list[Pose]]:
     table = colours(rng).reshape(1, 256, 3)
     movers = []
     if rng.random() < 0.5:
@@ -127,7 +147,30 @@ def _draw_shot(
         for mover in movers:
             mover.draw(picture, time)
         pictures.append(spoil.apply(picture, time))
-    return pictures, truth, poses[-1]
+    return pictures, truth, poses
+
+
+def shows(scene: Grey, pose: Pose, label: int, aspect: float) -> bool:
+    """
+    Tell whether a scene shows a movement: a blank wall shows none, an edge none along itself.
+
+    It does where no other movement, nor standing still, leads to nearly the same picture.
+    """
+    if label == STATIC:
+        return True
+    seen = _glance(scene, pose.moved(label, GLANCE, aspect), aspect)
+    others = [_glance(scene, pose, aspect)] + [
+        _glance(scene, pose.moved(other, share * GLANCE, aspect), aspect)
+        for other in range(1, len(LABELS))
+        if other != label
+        for share in (0.5, 1.0, 2.0)
+    ]
+    least = min(float(np.sqrt(np.square(seen - other).mean())) for other in others)
+    return least >= max(LEAST_CHANGE, LEAST_SHARE * float(seen.std()))
+
+
+def _glance(scene: Grey, pose: Pose, aspect: float) -> NDArray[np.float32]:
+    return view(scene, pose, aspect, (36, 48)).astype(np.float32)
 
 
 def _between(a: Pose, b: Pose) -> Pose:

@@ -63,8 +63,8 @@ def test_it_says_where_it_comes_from():
 
 
 def test_drawn_footage_it_was_never_trained_on(model):
-    """A sixth of what its card reports; a looser bound, since chance weighs more."""
-    measured = test(model, batches=10, workers=0)
+    """A tenth of what its card reports; a looser bound, since chance weighs more."""
+    measured = test(model, batches=6, workers=0, only_shown=True)
 
     assert measured["clip_accuracy"] >= 0.955
     assert measured["cut_f1"] >= 0.93

@@ -19,7 +19,7 @@ from pipeline.bundled.drawing import (
     draw_scene,
     view,
 )
-from pipeline.bundled.shots import SLOWEST, STATIC, draw_sequence
+from pipeline.bundled.shots import SLOWEST, STATIC, draw_sequence, shows
 from pipeline.bundled.train_camera_motion import MIRRORED
 
 SIZE = (72, 96)
@@ -182,3 +182,34 @@ def test_colours_keep_brightness():
 
     assert table.shape == (256, 3)
     assert (np.diff(table.mean(1)) >= -1).all()
+
+
+class TestShows:
+    """What a scene does not show is not asked of a recognizer."""
+
+    pose = Pose(384, 384, math.log(200), 0.0)
+
+    def shown(self, scene):
+        return {name for label, name in enumerate(LABELS) if shows(scene, self.pose, label, 1.5)}
+
+    def test_a_blank_wall_shows_nothing_but_rest(self):
+        assert self.shown(np.full((768, 768), 90, np.uint8)) == {"static"}
+
+    def test_an_edge_shows_no_movement_along_itself(self):
+        scene = np.zeros((768, 768), np.uint8)
+        scene[:, 384:] = 200
+
+        assert not self.shown(scene) & {"tilt_up", "tilt_down"}
+
+    def test_texture_shows_every_movement(self):
+        rng = np.random.default_rng(0)
+        scene = np.kron(rng.integers(0, 255, (48, 48), np.uint8), np.ones((16, 16), np.uint8))
+
+        assert self.shown(scene) == set(LABELS)
+
+    def test_what_is_not_shown_is_unclear(self):
+        blank = [np.full((768, 768), 90, np.uint8)]
+        rng = np.random.default_rng
+        asked = [draw_sequence(rng(s), blank, 16, (72, 96), only_shown=True) for s in range(6)]
+
+        assert {int(v) for sequence in asked for v in sequence.labels} == {IGNORED, STATIC}
