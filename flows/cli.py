@@ -10,11 +10,13 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows import benchmark, diagnosing, judging, learning
 from flows.options import (
     AsJson,
     BackboneName,
@@ -33,6 +35,7 @@ from flows.options import (
     ImageFps,
     MaxPixels,
     MaxVideoSeconds,
+    Novelty,
     Out,
     PrecisionName,
     Quiet,
@@ -41,6 +44,7 @@ from flows.options import (
     SampleFps,
     StrideSeconds,
     Tap,
+    Timings,
     Videos,
     VideoTimeout,
     Wait,
@@ -93,6 +97,7 @@ def run(
     image_fps: ImageFps = None,
     frames: Frames = False,
     embeddings: Embeddings = False,
+    novelty: Novelty = None,
     features: Features = None,
     device: DeviceName = "auto",
     precision: PrecisionName = "auto",
@@ -107,6 +112,7 @@ def run(
     full_hash: FullHash = False,
     fresh: Fresh = False,
     wait: Wait = False,
+    timings: Timings = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -114,7 +120,8 @@ def run(
 
     The same command again does only what is missing.
     """
-    _run_and_leave(videos, out, gather_options(locals()), fresh=fresh, as_json=as_json, quiet=quiet)
+    shown = Shown(as_json, quiet, timings)
+    _run_and_leave(videos, out, gather_options(locals()), shown, fresh=fresh)
 
 
 @app.command("features")
@@ -144,6 +151,7 @@ def features_command(
     full_hash: FullHash = False,
     fresh: Fresh = False,
     wait: Wait = False,
+    timings: Timings = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -151,11 +159,21 @@ def features_command(
     values = {**locals(), "recognizer": None}
     if sample_fps is None and every is None:
         values["sample_fps"] = 8.0
-    _run_and_leave(videos, out, gather_options(values), fresh=fresh, as_json=as_json, quiet=quiet)
+    shown = Shown(as_json, quiet, timings)
+    _run_and_leave(videos, out, gather_options(values), shown, fresh=fresh)
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What a run prints at its end."""
+
+    as_json: bool
+    quiet: bool
+    timings: bool = False
 
 
 def _run_and_leave(
-    videos: list[str], out: Path, options: RunOptions, *, fresh: bool, as_json: bool, quiet: bool
+    videos: list[str], out: Path, options: RunOptions, shown: Shown, *, fresh: bool
 ) -> None:
     from flows import console
     from flows.launch import Stopped, leave, run_once
@@ -167,13 +185,13 @@ def _run_and_leave(
             videos,
             out,
             options,
-            lambda pipeline: console.watch(pipeline, quiet=quiet or as_json),
+            lambda pipeline: console.watch(pipeline, quiet=shown.quiet or shown.as_json),
         )
     except Stopped as stopped:
         console.print_error("stopped; what is finished stays. The same command goes on from there.")
         leave(stopped.exit_code)
         return
-    code = _conclude(out, outcome.failures, as_json=as_json, quiet=quiet)
+    code = _conclude(out, outcome.failures, shown)
     sys.stdout.flush()
     leave(code)
 
@@ -193,25 +211,28 @@ def _delete_results(out: Path) -> None:
             (out / name).unlink(missing_ok=True)
 
 
-def _conclude(out: Path, failures: int, *, as_json: bool, quiet: bool) -> int:
+def _conclude(out: Path, failures: int, shown: Shown) -> int:
     """Print how a run ended, and give its exit code."""
     from flows import console
+    from flows.timings import print_timings
     from pipeline.results import load, read_run
 
     summary = read_run(out)
     videos = load(out, "videos")
     statuses = videos.status.value_counts().to_dict()
     bad = int((videos.status != "ok").sum())
-    if as_json:
+    if shown.as_json:
         said = {**summary, "statuses": {str(k): int(v) for k, v in statuses.items()}}
         sys.stdout.write(json.dumps(said, indent=2) + "\n")
-    elif not quiet:
+    elif not shown.quiet:
         _print_summary(out, summary, statuses)
+        if shown.timings:
+            print_timings(summary)
     if failures:
         console.print_error(f"{failures} shards failed: {summary['failures'][0]}")
         console.print_error("Nothing else is lost. The same command tries them again.")
         return BROKEN
-    if bad and not quiet and not as_json:
+    if bad and not shown.quiet and not shown.as_json:
         console.print_error(
             f"{bad} of {len(videos)} videos could not be fully decoded: "
             f"clipline inspect {out} --failures"
@@ -439,7 +460,7 @@ def retry(
         decode = replace(decode, video_timeout_seconds=video_timeout)
     wanted = tuple(chosen or sorted(set(STATUSES) - {"ok"}))
     options = replace(options, retry=wanted, decode=decode)
-    _run_and_leave(last["sources"], out, options, fresh=False, as_json=as_json, quiet=quiet)
+    _run_and_leave(last["sources"], out, options, Shown(as_json, quiet), fresh=False)
 
 
 @app.command()
@@ -463,6 +484,7 @@ def serve(
     image_fps: ImageFps = None,
     frames: Frames = False,
     embeddings: Embeddings = False,
+    novelty: Novelty = None,
     features: Features = None,
     device: DeviceName = "auto",
     precision: PrecisionName = "auto",
@@ -512,6 +534,14 @@ def trigger(
         print_error(f"{state.name}: {state.message}" if state.message else state.name)
         if state.is_final() and not state.is_completed():
             raise typer.Exit(BROKEN)
+
+
+app.command()(learning.train)
+app.command()(benchmark.bench)
+app.command()(judging.evaluate)
+app.command()(diagnosing.diagnose)
+app.command()(diagnosing.cells)
+app.add_typer(diagnosing.novelty, name="novelty")
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ import contextlib
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from rich.console import Console
@@ -64,6 +64,20 @@ def _bar(tally: Any, stop: threading.Event) -> None:
             progress.update(
                 bar, total=tally.videos_total or None, completed=done, rate=_rate(tally)
             )
+
+
+@contextlib.contextmanager
+def count(what: str, total: int) -> Iterator[Callable[[int, str], None]]:
+    """Show how many of a known number are done; the block tells how many, and what of the last."""
+    if not errors.is_terminal:
+        yield lambda done, said: print_error(f"{what} {done} of {total}: {said}")
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(
+        *columns, TimeElapsedColumn(), TextColumn("{task.fields[said]}"), console=errors
+    ) as progress:
+        bar = progress.add_task(what, total=total, said="")
+        yield lambda done, said: progress.update(bar, completed=done, said=said)
 
 
 def _rate(tally: Any) -> str:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from flows.server import (
     EmbeddedServer,
@@ -30,12 +30,14 @@ from flows.server import (
 )
 from pipeline.config import RunOptions
 from pipeline.errors import MachineError, OptionError
+from pipeline.tally import Tally
 
 if TYPE_CHECKING:
-    from pipeline.process import Pipeline
     from pipeline.records import Video
+    from pipeline.stages import Pipeline
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 DRAIN_SECONDS = 5.0
 """How long the end of a run waits for its history to be stored."""
@@ -94,16 +96,21 @@ def run_once(
         InputError: something that was given cannot be used.
         Stopped: a signal came.
     """
-    from pipeline.sources import find_videos
-
+    start = Tally()
+    start.startup["interpreter"] = process_age_seconds()
     # first what is cheap: mistakes are told before anything heavy is imported
-    videos = find_videos(sources, image_fps=options.image_fps, full_hash=options.full_hash)
+    with start.starting("sources"):
+        from pipeline.sources import find_videos
+
+        videos = find_videos(sources, image_fps=options.image_fps, full_hash=options.full_hash)
     with embedded_api(state_folder()) as server:
-        # Only now: Prefect reads the environment when it is imported.
-        from flows.tasks import run_key, workshop
+        with start.starting("imports"):
+            # Only now: Prefect reads the environment when it is imported.
+            from flows.tasks import run_key, workshop
 
         key = run_key(str(out), options.to_json())
-        with workshop.opened(key, out, options) as pipeline:
+        with workshop.opened(key, out, options, videos) as pipeline:
+            pipeline.tally.startup = {**start.startup, **pipeline.tally.startup}
             workshop.found[key] = videos
 
             def stop() -> None:
@@ -111,9 +118,18 @@ def run_once(
                 pipeline.pool.kill()
 
             with stop_on_signals(stop), watch(pipeline):
-                if _ready(server):
+                with pipeline.tally.starting("waiting for the API"):
+                    ready = _ready(server)
+                if ready:
                     return _run_flow(server, sources, out, options)
                 return _run_plain(pipeline, sources, videos)
+
+
+def process_age_seconds() -> float:
+    """Tell how long this process has been running, its imports included."""
+    stat = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    ticks_after_boot = int(stat[19])
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks_after_boot / os.sysconf("SC_CLK_TCK")
 
 
 def _ready(server: EmbeddedServer | None) -> bool:
@@ -136,13 +152,10 @@ def _tidy(server: EmbeddedServer) -> None:
 def _run_flow(
     server: EmbeddedServer | None, sources: list[str], out: Path, options: RunOptions
 ) -> Outcome:
-    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
-
     from flows.process_folder import process_folder
     from pipeline.results import read_run
 
-    # nobody listens for heartbeats here, and ending their thread costs a second
-    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+    with _without_heartbeats():
         ended = process_folder(sources, str(out), options.to_json(), return_state=True)
     error = None if ended.is_completed() else ended.result(raise_on_failure=False)
     summary = read_run(out)
@@ -154,24 +167,57 @@ def _run_flow(
 
 
 def _run_plain(pipeline: Pipeline, sources: list[str], videos: list[Video]) -> Outcome:
-    from pipeline.process import run, summarize
-    from pipeline.report import write_report
-    from pipeline.results import write_run
+    from pipeline.process import run
+    from pipeline.summary import finish
 
     failures = run(pipeline, videos)
-    write_run(pipeline.out, summarize(pipeline, sources, failures, None))
-    write_report(pipeline.out)
+    finish(pipeline, sources, failures)
     return Outcome(len(failures), None)
+
+
+def call_served(load: Callable[[], Callable[[bool], T]]) -> T:
+    """
+    Call something that runs flows, with a server.
+
+    Args:
+        load: imports what is needed while the server starts, and gives what is called then: it is
+            told whether there is a server.
+
+    Raises:
+        Stopped: a signal came.
+    """
+    with embedded_api(state_folder()) as server:
+        from flows.tasks import workshop
+
+        work = load()
+        with stop_on_signals(workshop.stop):
+            served = _ready(server)
+            with _without_heartbeats():
+                result = work(served)
+        if server is not None and served:
+            _drain_events()
+        return result
+
+
+def _without_heartbeats() -> contextlib.AbstractContextManager[Any]:
+    """Nobody listens for heartbeats here, and ending their thread costs a second."""
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+    return temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
+
+
+def _drain_events() -> None:
+    from prefect.events.worker import EventsWorker
+
+    drained = threading.Thread(target=EventsWorker.drain_all, daemon=True)
+    drained.start()
+    drained.join(DRAIN_SECONDS)
 
 
 def _drain(server: EmbeddedServer, flow_run_id: str, shards: int) -> None:
     """Wait a little until the history of the run is stored."""
-    from prefect.events.worker import EventsWorker
-
     end = time.monotonic() + DRAIN_SECONDS
-    drained = threading.Thread(target=EventsWorker.drain_all, daemon=True)
-    drained.start()
-    drained.join(DRAIN_SECONDS)
+    _drain_events()
     final = {"type": {"any_": ["COMPLETED", "FAILED", "CRASHED", "CANCELLED"]}}
     body = {"flow_runs": {"id": {"any_": [flow_run_id]}}, "task_runs": {"state": final}}
     while time.monotonic() < end:

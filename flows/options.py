@@ -49,6 +49,10 @@ Frames = Annotated[bool, typer.Option("--frames", help="Also write one row a sam
 Embeddings = Annotated[
     bool, typer.Option("--embeddings", help="Also write the pooled state of each clip.")
 ]
+Novelty = Annotated[
+    Path | None,
+    typer.Option(help="Folder of a novelty model: also tell how unusual clips and frames are."),
+]
 Features = Annotated[
     Path | None, typer.Option(help="Folder of the feature store; by default OUT/features.")
 ]
@@ -83,6 +87,7 @@ Fresh = Annotated[
 Wait = Annotated[
     bool, typer.Option("--wait", help="Wait for another run on the same results folder.")
 ]
+Timings = Annotated[bool, typer.Option("--timings", help="Also print where the time went.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 
@@ -114,6 +119,7 @@ def gather_options(values: dict[str, Any]) -> RunOptions:
         clips=clips,
         frames=get("frames", False),
         embeddings=get("embeddings", False),
+        novelty=str(get("novelty")) if get("novelty") else None,
         image_fps=get("image_fps"),
         full_hash=get("full_hash", False),
         wait=get("wait", False),

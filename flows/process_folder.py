@@ -5,6 +5,7 @@ Runs started by a deployment import this module by its path, and Prefect reads t
 types: annotations must not be postponed here.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,11 @@ from prefect.utilities.annotations import quote
 
 from flows.tasks import process_shard, run_key, workshop
 from pipeline.config import RunOptions
-from pipeline.process import Pipeline, drive, summarize
-from pipeline.records import Shard
-from pipeline.report import write_report
-from pipeline.results import write_run
+from pipeline.process import drive
+from pipeline.records import Shard, Video
 from pipeline.sources import find_videos
+from pipeline.stages import Pipeline
+from pipeline.summary import finish
 
 
 @flow(name="process-folder", flow_run_name="{out}", persist_result=False)
@@ -35,8 +36,12 @@ def process_folder(sources: list[str], out: str, options: dict[str, Any]) -> Sta
         options: `RunOptions` as plain values; unknown names are refused.
     """
     chosen = RunOptions.from_json(options)
-    with workshop.opened(run_key(out, options), Path(out), chosen) as pipeline:
-        failures = run_shards(pipeline, sources, options)
+    key = run_key(out, options)
+    videos = workshop.found.pop(key, None)
+    if videos is None:
+        videos = find_videos(sources, image_fps=chosen.image_fps, full_hash=chosen.full_hash)
+    with workshop.opened(key, Path(out), chosen, videos) as pipeline:
+        failures = run_shards(pipeline, videos, options)
         context = FlowRunContext.get()
         run_id = str(context.flow_run.id) if context and context.flow_run else None
         summary = finish(pipeline, sources, failures, run_id)
@@ -46,14 +51,12 @@ def process_folder(sources: list[str], out: str, options: dict[str, Any]) -> Sta
     return Completed(message=f"{summary['counts']['clips']} clips", data=summary)
 
 
-def run_shards(pipeline: Pipeline, sources: list[str], options: dict[str, Any]) -> list[Exception]:
+def run_shards(
+    pipeline: Pipeline, videos: Sequence[Video], options: dict[str, Any]
+) -> list[Exception]:
     """Run the shards as tasks of the current flow run. Returns what went wrong for good."""
-    chosen = pipeline.options
     key = run_key(str(pipeline.out), options)
-    videos = workshop.found.pop(key, None)
-    if videos is None:
-        videos = find_videos(sources, image_fps=chosen.image_fps, full_hash=chosen.full_hash)
-    with ThreadPoolTaskRunner(max_workers=chosen.shards.window) as runner:  # type: ignore[var-annotated]
+    with ThreadPoolTaskRunner(max_workers=pipeline.window) as runner:  # type: ignore[var-annotated]
 
         def submit(shard: Shard) -> Any:
             parameters = {
@@ -65,13 +68,3 @@ def run_shards(pipeline: Pipeline, sources: list[str], options: dict[str, Any]) 
             return runner.submit(process_shard, parameters)
 
         return drive(pipeline, pipeline.planner.plan(videos), submit)
-
-
-def finish(
-    pipeline: Pipeline, sources: list[str], failures: list[Exception], run_id: str | None
-) -> dict[str, Any]:
-    """Write `run.json` and the page, and give what a command prints."""
-    summary = summarize(pipeline, sources, failures, run_id)
-    write_run(pipeline.out, summary)
-    write_report(pipeline.out)
-    return summary

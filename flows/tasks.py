@@ -24,9 +24,10 @@ from pipeline.config import RunOptions, fingerprint
 from pipeline.decode.pool import PoolStopped
 from pipeline.errors import InputError, VideoError
 from pipeline.files import exclusive
-from pipeline.process import Decoded, Pipeline, open_pipeline
+from pipeline.opening import open_pipeline
 from pipeline.records import FrameFeatures, Shard, Video
 from pipeline.results import VideoRows
+from pipeline.stages import Decoded, Pipeline
 
 logger = logging.getLogger(__name__)
 
@@ -46,18 +47,26 @@ class Workshop:
         return "workshop"
 
     @contextlib.contextmanager
-    def opened(self, key: str, out: Path, options: RunOptions) -> Iterator[Pipeline]:
+    def opened(
+        self, key: str, out: Path, options: RunOptions, videos: Sequence[Video] = ()
+    ) -> Iterator[Pipeline]:
         """Open a pipeline and hold its results folder; one that is open already is shared."""
         if key in self._pipelines:
             yield self._pipelines[key]
             return
         with exclusive(out / ".lock", f"results folder {out}", wait=options.wait):
-            with open_pipeline(out, options) as pipeline:
+            with open_pipeline(out, options, videos=videos) as pipeline:
                 self._pipelines[key] = pipeline
                 try:
                     yield pipeline
                 finally:
                     del self._pipelines[key]
+
+    def stop(self) -> None:
+        """End what is decoded, and let no stage be tried again."""
+        self.stopping.set()
+        for pipeline in list(self._pipelines.values()):
+            pipeline.pool.kill()
 
     def get(self, key: str, out: str, options: dict[str, Any]) -> Pipeline:
         """Find a pipeline, or open it: in a worker of another machine nobody has yet."""

@@ -46,6 +46,13 @@ def _positive(**values: float | None) -> None:
             raise OptionError(f"{name} must be a number above 0, got {value}")
 
 
+def _in_range(low: float, high: float, **values: float) -> None:
+    for name, value in values.items():
+        if not low <= value <= high:
+            wanted = f"in [{low:g}, {high:g}]" if math.isfinite(high) else f"{low:g} or more"
+            raise OptionError(f"{name} must be {wanted}, got {value}")
+
+
 def _one_of(choices: Any, **values: str) -> None:
     names = get_args(choices)
     for name, value in values.items():
@@ -190,16 +197,18 @@ class ShardOptions:
     max_bytes: int = 384 << 20
     """Bytes of decoded pictures a shard."""
     max_videos: int = 256
-    window: int = 3
-    """Shards in flight: while one holds the encoder, the others decode."""
+    window: int = 0
+    """Shards in flight: while one holds the encoder, the others decode. 0 chooses by decode
+    processes and memory."""
 
     def __post_init__(self) -> None:
         _positive(
             max_frames=self.max_frames,
             max_bytes=self.max_bytes,
             max_videos=self.max_videos,
-            window=self.window,
         )
+        if self.window < 0:
+            raise OptionError(f"window must be 0 (automatic) or more, got {self.window}")
 
 
 CellName = Literal[
@@ -233,6 +242,10 @@ class TemporalOptions:
     """How a clip is read from its frames."""
     differences: bool = False
     """Whether a frame's features are joined by their change since the frame before."""
+    rectified: bool = False
+    """Whether that change is split into what rises and what falls, each scaled to its own size."""
+    signed_root: bool = False
+    """Whether signed square roots of features are taken, which evens out a few large ones."""
     dropout: float = 0.0
     layer_norm: bool = True
     residual: bool = True
@@ -244,10 +257,76 @@ class TemporalOptions:
         _positive(layers=self.layers, size=self.size, heads=self.heads)
         if not 0 <= self.dropout < 1:
             raise OptionError(f"dropout must be in [0, 1), got {self.dropout}")
+        if self.rectified and not self.differences:
+            raise OptionError("rectified is about differences: turn those on as well")
         if "transformer" in self.cell and self.size % self.heads:
             raise OptionError(f"size {self.size} is not a multiple of heads {self.heads}")
         if self.bidirectional and self.cell in ("mean", "transformer"):
             raise OptionError(f"a {self.cell} model has no directions")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingOptions:
+    """How a temporal model is trained. None of it is needed to run the model."""
+
+    epochs: int = 60
+    batch_size: int = 16
+    """Clips a step."""
+    learning_rate: float = 1e-3
+    """The highest: reached after the warm-up, then lowered along half a cosine to 0."""
+    warm_up: float = 0.1
+    """Share of all steps in which the learning rate grows from 0."""
+    weight_decay: float = 1e-2
+    """Decoupled L2 of weight matrices (AdamW)."""
+    l1: float = 0.0
+    """Weight of the sum of absolute weights in the loss."""
+    label_smoothing: float = 0.1
+    balanced: bool = True
+    """Whether rare labels weigh as much as frequent ones."""
+    frame_weight: float = 0.0
+    """Weight in the loss of the labels of single frames, beside that of the clip."""
+    clip_norm: float = 1.0
+    """Gradients with a greater norm are scaled down to it."""
+    unroll: int = 512
+    """Steps through which gradients flow back; longer clips are learned piece by piece."""
+    shortest_crop: float = 1.0
+    """Clips are cut to a random part of at least this share; 1 leaves them whole."""
+    drop_frames: float = 0.0
+    """Probability that a frame does not count in a step of training."""
+    mirror_grid: int = 0
+    """Cells along one side of the grid whose columns are reversed in half of the clips a step, as
+    if the pictures were mirrored; 0 mirrors none. Only for labels that a mirror does not change."""
+    validation: float = 0.2
+    """Share of groups that is held back to stop early and to calibrate; 0 holds none back."""
+    patience: int = 20
+    """Epochs without a lower validation loss after which training ends."""
+    seed: int = 0
+    device: Device = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of the steps: `auto` is bfloat16 on CUDA, else float32."""
+
+    def __post_init__(self) -> None:
+        _positive(
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            clip_norm=self.clip_norm,
+            unroll=self.unroll,
+            patience=self.patience,
+            shortest_crop=self.shortest_crop,
+        )
+        _one_of(Device, device=self.device)
+        _one_of(Literal["auto", "float32", "bfloat16"], precision=self.precision)
+        _in_range(0, math.inf, weight_decay=self.weight_decay, l1=self.l1, seed=self.seed)
+        _in_range(0, math.inf, frame_weight=self.frame_weight, mirror_grid=self.mirror_grid)
+        _in_range(0, 1, warm_up=self.warm_up, shortest_crop=self.shortest_crop)
+        _in_range(
+            0,
+            1 - 1e-9,
+            label_smoothing=self.label_smoothing,
+            drop_frames=self.drop_frames,
+            validation=self.validation,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,6 +350,8 @@ class RunOptions:
     """Write one row a sampled frame."""
     embeddings: bool = False
     """Write the pooled state of each clip."""
+    novelty: str | None = None
+    """Folder of a novelty model; None tells no novelty."""
     features: str | None = None
     """Folder of the feature store; by default that of the results."""
     image_fps: float | None = None
@@ -288,6 +369,8 @@ class RunOptions:
             raise OptionError("without a recognizer, a backbone must be named (--backbone)")
         if self.recognizer is None and self.sampling is None:
             raise OptionError("without a recognizer, the sampling must be given (--sample-fps)")
+        if self.recognizer is None and self.novelty is not None:
+            raise OptionError("novelty is told of clips, which need a recognizer (--recognizer)")
         _positive(image_fps=self.image_fps)
 
     def to_json(self) -> dict[str, Any]:

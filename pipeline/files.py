@@ -42,7 +42,12 @@ def write_table(table: pa.Table, path: Path) -> None:
 
 def write_text(text: str, path: Path) -> None:
     """Write a text file, whole or not at all."""
-    _replace(path, lambda fresh: _write_bytes(text.encode("utf-8", "backslashreplace"), fresh))
+    write_bytes(text.encode("utf-8", "backslashreplace"), path)
+
+
+def write_bytes(data: bytes, path: Path) -> None:
+    """Write a file, whole or not at all."""
+    _replace(path, lambda fresh: _write_bytes(data, fresh))
 
 
 def _write_bytes(data: bytes, path: Path) -> None:

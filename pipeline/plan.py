@@ -11,6 +11,8 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
+
 from pipeline.config import RunOptions, Sampling
 from pipeline.decode.attempts import index_video
 from pipeline.decode.pictures import delivered_size
@@ -20,12 +22,20 @@ from pipeline.encode.backbone import Backbone
 from pipeline.encode.features import FeatureStore
 from pipeline.errors import VideoError
 from pipeline.files import printable
-from pipeline.records import DecodeReport, Segment, Shard, Video, VideoIndex
-from pipeline.results import RowOptions, done_videos, drop_rows, sweep
+from pipeline.records import DecodeReport, Integers, Segment, Shard, Video, VideoIndex
+from pipeline.results import Done, RowOptions, done_videos, drop_rows, sweep
 from pipeline.tally import Tally
 
 LOOK_AHEAD = 128
 """Videos whose containers are read before they are planned."""
+FEW_VIDEOS = 4
+"""For each decode process: with more, processes find work without any video being cut."""
+PIECES_A_PROCESS = 2
+LEAST_PIECE_PIXELS = 5e8
+"""A second or two of decoding; what is smaller is not cut for the sake of speed."""
+
+Indexed = tuple[Video, VideoIndex | DecodeReport, int]
+"""A video, what its container says, and the pieces in which it had best be decoded."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +66,7 @@ class Planner:
         for start in range(0, len(stored), self.options.shards.max_videos):
             yield Shard(stored=tuple(stored[start : start + self.options.shards.max_videos]))
         fresh = [video for video in todo if not self.store.has(video.video_id)]
-        yield from self._pack(self._indexed(fresh))
+        yield from self._pack(self._spread(fresh))
 
     def _unfinished(self, videos: Sequence[Video]) -> list[Video]:
         """Drop rows that no longer hold, and give the videos that have no rows."""
@@ -82,7 +92,8 @@ class Planner:
         stale = {
             row.video_id
             for row in done
-            if row.video_id not in finished and (row.video_id in ours or row.path in wanted)
+            if row.video_id not in finished
+            and (row.video_id in ours or row.path in wanted or _opened(row))
         }
         if stale:
             drop_rows(self.out, self.rows.config_id, stale)
@@ -99,6 +110,19 @@ class Planner:
         while ahead:
             yield self._index_result(*ahead.popleft())
 
+    def _spread(self, videos: Sequence[Video]) -> Iterator[Indexed]:
+        """Give every video with the number of pieces in which it keeps all processes at work."""
+        indexed = self._indexed(videos)
+        processes = self.options.decode.num_workers
+        if len(videos) > FEW_VIDEOS * processes:
+            yield from ((video, index, 1) for video, index in indexed)
+            return
+        known = list(indexed)
+        total = sum(_pixels(index) for _, index in known)
+        piece = max(LEAST_PIECE_PIXELS, total / (PIECES_A_PROCESS * processes))
+        for video, index in known:
+            yield video, index, max(1, round(_pixels(index) / piece))
+
     def _index_result(
         self, video: Video, future: Future[VideoIndex]
     ) -> tuple[Video, VideoIndex | DecodeReport]:
@@ -107,12 +131,12 @@ class Planner:
         except VideoError as error:
             return video, DecodeReport(error.status, str(error))
 
-    def _pack(self, indexed: Iterator[tuple[Video, VideoIndex | DecodeReport]]) -> Iterator[Shard]:
+    def _pack(self, indexed: Iterator[Indexed]) -> Iterator[Shard]:
         limits = self.options.shards
         segments: list[Segment] = []
         frames = size = 0
-        for video, index in indexed:
-            for segment, num_bytes in self._segments(video, index):
+        for video, index, pieces in indexed:
+            for segment, num_bytes in self._segments(video, index, pieces):
                 count = segment.stop - segment.start
                 full = (
                     frames + count > limits.max_frames
@@ -131,22 +155,25 @@ class Planner:
             yield Shard(tuple(segments))
 
     def _segments(
-        self, video: Video, index: VideoIndex | DecodeReport
+        self, video: Video, index: VideoIndex | DecodeReport, pieces: int
     ) -> Iterator[tuple[Segment, int]]:
         """Cut one video so that no segment holds more than a shard may; give its size in bytes."""
         if isinstance(index, DecodeReport):
             yield Segment(video, None, 0, 0, 0, report=index), 0
             return
-        total = SamplePlan(index, self.sampling).num_samples
+        plan = SamplePlan(index, self.sampling)
+        total = plan.num_samples
         height, width = delivered_size(index.height, index.width, self.backbone.geometry)
         frame_bytes = height * width * 3
         limits = self.options.shards
         most = max(1, min(limits.max_frames, limits.max_bytes // frame_bytes))
-        pieces = -(-total // most)
-        edges = [number * total // pieces for number in range(pieces + 1)]
-        stored = set(self.store.segments(video.video_id))
-        missing = [edge for edge in pairwise(edges) if edge not in stored]
-        if pieces > 1:
+        size = min(most, max(1, -(-total // pieces)))
+        missing = [
+            part
+            for gap in gaps(self.store.segments(video.video_id), total)
+            for part in pairwise(cut(gap, size, most, key_samples(plan, self.backbone.context)))
+        ]
+        if missing != [(0, total)]:
             self._waiting[video.video_id] = len(missing)
         for start, stop in missing:
             context = self.backbone.context if start else 0
@@ -164,6 +191,73 @@ class Planner:
             return None
         del self._waiting[video.video_id]
         return Shard(stored=(video,))
+
+
+def _pixels(index: VideoIndex | DecodeReport) -> int:
+    """Tell how many pixels must be decoded of a video that can be started in the middle."""
+    if isinstance(index, DecodeReport) or not index.seekable:
+        return 0
+    return len(index.pts) * index.width * index.height
+
+
+def gaps(stored: Sequence[tuple[int, int]], total: int) -> list[tuple[int, int]]:
+    """
+    Give the ranges of samples that lie between segments which follow each other.
+
+    Args:
+        stored: segments, by their starts; of those that overlap the first counts.
+        total: samples of the video.
+    """
+    found, end = [], 0
+    for start, stop in stored:
+        if start > end:
+            found.append((end, start))
+        if start >= end:
+            end = stop
+    return [*found, (end, total)] if end < total or not stored else found
+
+
+def key_samples(plan: SamplePlan, context: int) -> Integers:
+    """
+    Give the samples before which a video is best cut.
+
+    A piece is decoded from the key frame before its first sample, or before the context of that:
+    where both lie behind one key frame, nothing is decoded twice.
+    """
+    keys = np.searchsorted(plan.index.pts, plan.index.keys)
+    return np.unique(np.searchsorted(plan.frame_indices(), keys)) + context
+
+
+def cut(gap: tuple[int, int], size: int, most: int, keys: Integers) -> list[int]:
+    """
+    Cut a range of samples into pieces of about one size.
+
+    Args:
+        gap: the range.
+        size: samples wanted a piece.
+        most: samples that a piece may have.
+        keys: where it is best cut, ascending.
+
+    Returns:
+        The edges, those of the range included.
+    """
+    start, stop = gap
+    edges = [start]
+    while stop - start > size:
+        aim = start + -(-(stop - start) // -(-(stop - start) // size))
+        near = keys[(keys > start + (aim - start) // 2) & (keys <= min(start + most, stop - 1))]
+        start = int(near[np.abs(near - aim).argmin()]) if len(near) else aim
+        edges.append(start)
+    return [*edges, stop]
+
+
+def _opened(row: Done) -> bool:
+    """Whether a row tells of a folder that could not be listed, and now it can."""
+    return (
+        row.status == "unreadable"
+        and os.path.isdir(row.path)
+        and os.access(row.path, os.R_OK, effective_ids=True)
+    )
 
 
 def _locations(video: Video) -> list[str]:

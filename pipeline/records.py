@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
@@ -103,6 +103,8 @@ class VideoIndex:
     """Whether clocks that restart on the way were joined in `pts`."""
     problem: str = ""
     """What went wrong while the container was read, if anything."""
+    keys: Integers = field(default_factory=lambda: np.zeros(0, np.int64))
+    """Presentation ticks of the key frames, ascending: where decoding may begin."""
 
     @cached_property
     def tick_seconds(self) -> float:
@@ -166,13 +168,13 @@ class VideoIndex:
     def to_json(self) -> dict[str, Any]:
         """Plain values; `from_json` reads them back."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return {**values, "pts": self.pts.tolist()}
+        return {**values, "pts": self.pts.tolist(), "keys": self.keys.tolist()}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> VideoIndex:
         """Read what `to_json` wrote."""
-        pts = np.asarray(values["pts"], dtype=np.int64)
-        return cls(**{**values, "pts": pts, "time_base": tuple(values["time_base"])})
+        ticks = {name: np.asarray(values[name], dtype=np.int64) for name in ("pts", "keys")}
+        return cls(**{**values, **ticks, "time_base": tuple(values["time_base"])})
 
 
 @dataclass(frozen=True, slots=True)

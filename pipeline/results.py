@@ -31,6 +31,7 @@ from pipeline.temporal.recognition import Recognition
 
 _WHO = [("video", pa.string()), ("video_id", pa.string())]
 _WHAT = [("label", pa.string()), ("score", pa.float32())]
+_NOVELTY = ("novelty", pa.float32())
 _MADE_BY = [("recognizer", pa.string()), ("config_id", pa.string())]
 
 SCHEMAS: dict[str, pa.Schema] = {
@@ -44,6 +45,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("num_frames", pa.int32()),
             *_WHAT,
             ("scores", pa.list_(pa.float32())),
+            _NOVELTY,
             ("embedding", pa.list_(pa.float32())),
             *_MADE_BY,
         ]
@@ -67,6 +69,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("pts_seconds", pa.float64()),
             ("shot_index", pa.int32()),
             *_WHAT,
+            _NOVELTY,
             *_MADE_BY,
         ]
     ),
@@ -194,6 +197,7 @@ def _clips(rows: Sequence[VideoRows], options: RowOptions) -> Columns:
         "label": [options.labels[label] for label in best],
         "score": [clip.probabilities[b] for (*_, clip), b in zip(found, best, strict=True)],
         "scores": [clip.probabilities for *_, clip in found],
+        "novelty": [clip.novelty for *_, clip in found],
         "embedding": [clip.embedding if options.embeddings else None for *_, clip in found],
     }
 
@@ -232,6 +236,8 @@ def _frames(rows: Sequence[VideoRows], options: RowOptions) -> Columns:
         columns["shot_index"] += np.concatenate(found.shots).tolist()
         columns["label"] += [options.labels[n] if n >= 0 else None for n in labels.tolist()]
         columns["score"] += np.concatenate(found.scores).tolist()
+        novelty = np.concatenate(found.novelty) if found.novelty else np.full(len(labels), np.nan)
+        columns["novelty"] += [value if np.isfinite(value) else None for value in novelty.tolist()]
     return columns
 
 

@@ -7,6 +7,7 @@ a renamed or moved file is the same video, a changed one is another.
 
 from __future__ import annotations
 
+import errno
 import glob
 import hashlib
 import os
@@ -204,31 +205,45 @@ def _file(path: Path) -> Found:
     return Found(printable(path), os.path.abspath(path), "file")
 
 
+def in_folder(folder: Path) -> list[Found]:
+    """List the videos and image sequences of a folder, in natural order, without opening them."""
+    return list(_in_folder(folder))
+
+
 def _in_folder(folder: Path) -> Iterator[Found]:
     """Walk a folder in natural order. Links are followed, each real folder is entered once."""
-    yield from _walk(folder, set())
+    if not os.access(folder, os.R_OK | os.X_OK, effective_ids=True):
+        raise SourceError(f"{printable(folder)} cannot be read: {os.strerror(errno.EACCES)}")
+    seen: set[tuple[int, int]] = set()
+    entered: list[Iterator[Found | Path]] = [iter([folder])]  # folders may be nested by thousands
+    while entered:
+        entry = next(entered[-1], None)
+        if entry is None:
+            entered.pop()
+        elif isinstance(entry, Found):
+            yield entry
+        else:
+            entered.append(iter(_entries(entry, seen)))
 
 
-def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Found]:
-    status = folder.stat()
-    if (status.st_dev, status.st_ino) in seen:
-        return
-    seen.add((status.st_dev, status.st_ino))
+def _entries(folder: Path, seen: set[tuple[int, int]]) -> list[Found | Path]:
+    """List the videos of a folder, and the folders in it, in natural order."""
     try:
-        entries = [path for path in folder.iterdir() if not path.name.startswith(".")]
-    except PermissionError as error:
-        raise SourceError(f"{printable(folder)} cannot be read: {error.strerror}") from error
-    entries.sort(key=lambda path: natural_key(path.name))
-    files = [path for path in entries if not os.path.isdir(path)]
-    videos = {path for path in files if _may_be_video(path)}
+        status = folder.stat()
+        paths = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    except OSError:
+        return [_file(folder)]  # it gets a row that says so: nobody knows what is lost with it
+    if (status.st_dev, status.st_ino) in seen:
+        return []
+    seen.add((status.st_dev, status.st_ino))
+    paths.sort(key=lambda path: natural_key(path.name))
+    folders = {path for path in paths if os.path.isdir(path)}
+    videos = {path for path in paths if path not in folders and _may_be_video(path)}
     if _is_image_sequence(videos):
-        yield Found(printable(folder), os.path.abspath(folder), "images")
-        videos = set()
-    for path in entries:
-        if os.path.isdir(path):
-            yield from _walk(path, seen)
-        elif path in videos:
-            yield _file(path)
+        sequence = Found(printable(folder), os.path.abspath(folder), "images")
+        return [sequence, *(path for path in paths if path in folders)]
+    found = (path if path in folders else _file(path) for path in paths if path in folders | videos)
+    return list(found)
 
 
 def _is_image_sequence(files: set[Path]) -> bool:

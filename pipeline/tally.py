@@ -5,9 +5,28 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+
+
+class Turns:
+    """A lock that knows how long it was held: threads take turns with what it guards."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._taken = 0.0
+        self.busy_seconds = 0.0
+        self.last_end: float | None = None
+        """By `time.monotonic`; None where it was never held."""
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        self._taken = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        self.last_end = time.monotonic()
+        self.busy_seconds += self.last_end - self._taken
+        self._lock.release()
 
 
 @dataclass
@@ -27,10 +46,22 @@ class Tally:
     frames_reused: int = 0
     """Whose features were found in the store."""
     shards: int = 0
+    bytes_pictures: int = 0
+    """Decoded pictures, handed to the engine in shared memory."""
+    bytes_features: int = 0
+    """Features, written to the store."""
     started: float = field(default_factory=time.monotonic)
-    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    seconds: dict[str, float] = field(default_factory=dict)
     """Time spent in each stage, added up over the shards in flight."""
+    startup: dict[str, float] = field(default_factory=dict)
+    """Time spent before the first shard; what goes on at the same time counts in each."""
+    engine: Turns = field(default_factory=Turns)
+    """The turns of shards with the engine."""
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def begin(self) -> None:
+        """Note that the shards begin now."""
+        self.started = time.monotonic()
 
     def add(self, **counts: int) -> None:
         """Add to counters."""
@@ -41,9 +72,27 @@ class Tally:
     @contextlib.contextmanager
     def timed(self, stage: str) -> Iterator[None]:
         """Add the time of a stage."""
+        with self._timed(self.seconds, stage):
+            yield
+
+    @contextlib.contextmanager
+    def starting(self, part: str) -> Iterator[None]:
+        """Add the time of a part of the start."""
+        with self._timed(self.startup, part):
+            yield
+
+    @contextlib.contextmanager
+    def _timed(self, seconds: dict[str, float], name: str) -> Iterator[None]:
         start = time.perf_counter()
         try:
             yield
         finally:
             with self._lock:
-                self.seconds[stage] += time.perf_counter() - start
+                seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
+
+    @property
+    def engine_idle_seconds(self) -> float:
+        """Time the engine had nothing to do, from the beginning to the last frame it encoded."""
+        if self.engine.last_end is None:
+            return 0.0
+        return max(0.0, self.engine.last_end - self.started - self.engine.busy_seconds)

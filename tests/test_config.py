@@ -95,14 +95,17 @@ class TestFingerprint:
             "causal": True,
             "heads": 8,
             "pooling": "last",
-            "differences": True,
+            "differences": False,
+            "rectified": True,
+            "signed_root": True,
             "dropout": 0.5,
             "layer_norm": False,
             "residual": False,
         }
-        changed = TemporalOptions(**{field: others[field]})
+        before = TemporalOptions(differences=True)
+        changed = dataclasses.replace(before, **{field: others[field]})
 
-        assert fingerprint(changed) != fingerprint(TemporalOptions())
+        assert fingerprint(changed) != fingerprint(before)
 
     @given(fps=st.integers(1, 1000))
     def test_whole_numbers_are_the_same_however_they_are_written(self, fps):
@@ -214,10 +217,14 @@ class TestClipWindows:
 
 
 class TestShardOptions:
-    @pytest.mark.parametrize("name", ["max_frames", "max_bytes", "max_videos", "window"])
+    @pytest.mark.parametrize("name", ["max_frames", "max_bytes", "max_videos"])
     def test_a_limit_of_nothing_fails(self, name):
         with pytest.raises(OptionError, match=f"{name} must be a number above 0, got 0"):
             ShardOptions(**{name: 0})
+
+    def test_a_negative_window_fails(self):
+        with pytest.raises(OptionError, match=r"window must be 0 \(automatic\) or more, got -1"):
+            ShardOptions(window=-1)
 
 
 class TestTemporalOptions:

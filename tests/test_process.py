@@ -23,17 +23,12 @@ from pipeline.config import (
     ShardOptions,
 )
 from pipeline.errors import EngineError, OptionError, RecognizerError
-from pipeline.process import (
-    Pipeline,
-    cache_folder,
-    drive,
-    open_pipeline,
-    process_shard,
-    run,
-    summarize,
-)
-from pipeline.results import SCHEMAS, load, read_run, write_run
+from pipeline.opening import cache_folder, open_pipeline
+from pipeline.process import drive, process_shard, run
+from pipeline.results import SCHEMAS, load, read_run
 from pipeline.sources import find_videos
+from pipeline.stages import Parts, Pipeline
+from pipeline.summary import finish
 from pipeline.temporal.recognizer import load_recognizer, save_recognizer
 from tests.videos import write_images, write_video
 
@@ -72,7 +67,7 @@ class Runs:
         videos = find_videos([str(source) for source in sources], image_fps=fps)
         self.failures = run(pipeline, videos)
         sources = [str(source) for source in sources]
-        write_run(pipeline.out, summarize(pipeline, sources, self.failures, None))
+        finish(pipeline, sources, self.failures)
         return pipeline.tally
 
     def rows(self, table="clips", out=None):
@@ -1009,7 +1004,10 @@ class TestSummary:
         assert configuration["clips"] == {"seconds": 1, "stride_seconds": None}
         assert configuration["feature_size"] == 97
         assert said["versions"]["torch"] == torch.__version__.split("+")[0]
-        assert set(said["timings_seconds"]) == {"run", "decode", "encode", "recognize", "write"}
+        timings = said["timings_seconds"]
+        assert set(timings["stages"]) == {"decode", "encode", "recognize", "write"}
+        assert set(timings["startup"]) == {"networks", "engine", "store", "decode processes"}
+        assert timings["run"] >= timings["engine_busy"] + timings["engine_idle"] > 0
 
 
 def test_a_pipeline_without_recognizer_needs_a_sampling(tiny_recognizer):
@@ -1020,7 +1018,8 @@ def test_a_pipeline_without_recognizer_needs_a_sampling(tiny_recognizer):
 def test_pipelines_are_made_of_parts(runs, tmp_path, videos):
     """Whoever has an engine and a recognizer needs no folder of either."""
     with runs.open() as opened:
-        with Pipeline(tmp_path / "parts", opened.options, opened.recognizer, opened.engine) as made:
+        parts = Parts(opened.recognizer, opened.engine)
+        with Pipeline(tmp_path / "parts", opened.options, parts) as made:
             assert made.config_id == opened.config_id
             assert run(made, find_videos([str(videos)])) == []
             assert made.tally.clips == 4

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,7 @@ class TestSchemas:
             "num_frames",
             *what,
             "scores",
+            "novelty",
             "embedding",
             *made_by,
         ]
@@ -106,6 +108,7 @@ class TestSchemas:
             "pts_seconds",
             "shot_index",
             *what,
+            "novelty",
             *made_by,
         ]
 
@@ -156,6 +159,18 @@ class TestWriteRows:
         write_rows(tmp_path, [good("a.mp4")], OPTIONS)
 
         assert pd.read_parquet(tmp_path / "clips").embedding.isna().all()
+
+    def test_novelty_is_null_where_it_is_not_known(self, tmp_path):
+        row = good("a.mp4")
+        row.recognition.novelty.append(np.array([np.nan] + [1.5] * 7, np.float32))
+        row.recognition.clips[1] = replace(row.recognition.clips[1], novelty=2.5)
+        write_rows(tmp_path, [row, good("b.mp4")], FULL)
+
+        clips, frames = (pd.read_parquet(tmp_path / table) for table in ("clips", "frames"))
+        assert clips.novelty.isna().tolist() == [True, False, True, True]
+        assert clips.novelty[1] == 2.5
+        assert frames.novelty.isna().tolist() == [True] + [False] * 7 + [True] * 8
+        assert set(frames.novelty.dropna()) == {1.5}
 
     def test_segments_and_frames_hold_what_was_recognized(self, tmp_path):
         write_rows(tmp_path, [good("a.mp4")], FULL)

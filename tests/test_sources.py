@@ -196,6 +196,21 @@ class TestFolders:
         assert names(found) == ["a.mp4", "b.mp4", "self"]
         assert found[2].failure[0] == "unreadable"
 
+    def test_folders_may_be_nested_by_thousands(self, tmp_path):
+        depth = 1500
+        with contextlib.chdir(tmp_path):
+            for _ in range(depth):
+                os.mkdir("d")
+                os.chdir("d")
+            put(Path("a.mp4"))
+        try:
+            (video,) = find(tmp_path)
+        finally:  # too deep for pytest to tidy
+            subprocess.run(["rm", "-rf", tmp_path / "d"], check=True)
+
+        assert video.path == f"{tmp_path}/{'d/' * depth}a.mp4"
+        assert video.failure is None
+
     def test_a_broken_link_is_a_missing_video(self, tmp_path):
         (tmp_path / "a.mp4").symlink_to("gone.mp4")
 
@@ -263,12 +278,22 @@ class TestPermissions:
 
         assert video.failure == ("unreadable", f"Permission denied: {plain_user}/sub/a.mp4")
 
-    def test_a_folder_that_may_not_be_listed_fails(self, plain_user):
+    def test_a_folder_that_may_not_be_listed_is_an_unreadable_video(self, plain_user):
         put(plain_user / "a.mp4")
         put(plain_user / "sub" / "b.mp4")
+        put(plain_user / "z.mp4")
         (plain_user / "sub").chmod(0)
 
-        with pytest.raises(SourceError, match=f"{plain_user}/sub cannot be read: Permission den"):
+        a, sub, z = find(plain_user)
+
+        assert (a.failure, z.failure) == (None, None)
+        assert sub.failure == ("unreadable", f"Permission denied: {plain_user}/sub")
+
+    def test_a_source_that_may_not_be_listed_fails(self, plain_user):
+        put(plain_user / "a.mp4")
+        plain_user.chmod(0)
+
+        with pytest.raises(SourceError, match=f"{plain_user} cannot be read: Permission denied"):
             find(plain_user)
 
     def test_two_unreadable_files_are_two_videos(self, plain_user):

@@ -84,8 +84,14 @@ def moving_window(frames: list[Picture], label: int, speed: float) -> list[Pictu
     height, width = frames[0].shape[:2]
     way = speed * SECONDS
     kind = LABELS[label].split("_")[0]
-    room = {"pan": (1 + way, 1.0), "tilt": (1.0, 1 + way), "zoom": (math.exp(way),) * 2}
-    across, down = room.get(kind, (1.25, 1.25) if kind == "roll" else (1.0, 1.0))
+    cos, sin = math.cos(way / 2), math.sin(way / 2)
+    room = {
+        "pan": (1 + way, 1.0),
+        "tilt": (1.0, 1 + way),
+        "zoom": (math.exp(way), math.exp(way)),
+        "roll": (cos + sin / ASPECT, cos + sin * ASPECT),
+    }
+    across, down = room.get(kind, (1.0, 1.0))
     tall = 0.96 * min(height / down, width / (ASPECT * across))
     if tall < 100:
         return None

@@ -205,7 +205,9 @@ def _follow(average: nn.Module, model: nn.Module, decay: float) -> None:
 
 
 @torch.inference_mode()
-def test(model: CameraMotion, batches: int, workers: int, *, only_shown: bool) -> dict[str, float]:
+def evaluate(
+    model: CameraMotion, batches: int, workers: int, *, only_shown: bool
+) -> dict[str, float]:
     """
     Measure on drawn footage from another seed: clips, frames, and cuts.
 
@@ -280,8 +282,8 @@ def main() -> None:
     options = parser.parse_args()
     model = train(options.steps, options.seed, options.workers)
     measured = {
-        "shown": test(model, 60, options.workers, only_shown=True),
-        "all": test(model, 60, options.workers, only_shown=False),
+        "shown": evaluate(model, 60, options.workers, only_shown=True),
+        "all": evaluate(model, 60, options.workers, only_shown=False),
     }
     print(json.dumps(measured, indent=2))
     notes = {

@@ -126,6 +126,7 @@ NOTHING: Message = {
     "decoded": 0,
     "duplicated": 0,
     "damaged": 0,
+    "late": 0,
     "problem": "",
     "full": False,
 }
@@ -215,8 +216,9 @@ class _Attempts:
         if answer["problem"] or answer["damaged"] or answer["full"]:
             return False
         if reader == "pyav" and not packets_are_pictures(self.index):
-            # it reports every failure: packets without a picture are simply that
-            return bool(answer["decoded"]) or not self.expected
+            # it reports every failure: packets without a picture are simply that, but at the start
+            late = answer["late"] and not self.segment.start
+            return bool(answer["decoded"] and not late) or not self.expected
         return bool(answer["decoded"] == self.expected and not answer["complaint"])
 
     def _flaw(self, answer: Message) -> str:
@@ -232,10 +234,7 @@ class _Attempts:
         index, decoded = self.index, answer["decoded"]
         clean = self._clean(reader, answer)
         expected = decoded if clean else max(self.expected, decoded)
-        error = ("" if clean else self._flaw(answer)) or index.problem
-        if index.truncated:
-            claim = index.frames_from_header
-            error = error or f"the header claims {claim} frames, the file holds {index.packets}"
+        error = ("" if clean else self._flaw(answer)) or _short(index)
         missing = expected - decoded
         return DecodeReport(
             status="ok" if not error and not missing else "partial",
@@ -261,6 +260,15 @@ class _Attempts:
             frames_missing=self.expected,
             **facts(self.index),
         )
+
+
+def _short(index: VideoIndex) -> str:
+    """Say what a container lacks, however well the rest of it was decoded."""
+    if index.truncated and not index.problem:
+        return (
+            f"the header claims {index.frames_from_header} frames, the file holds {index.packets}"
+        )
+    return index.problem
 
 
 def plain_words(complaint: str) -> str:

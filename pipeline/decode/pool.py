@@ -57,6 +57,8 @@ class DecodeProcess:
         self.known: str | None = None
         """Location of the video whose index this process still has."""
         self.on_progress: Callable[[], None] = lambda: None
+        self.start_seconds = 0.0
+        """How long the last start took."""
 
     @property
     def pid(self) -> int | None:
@@ -76,7 +78,9 @@ class DecodeProcess:
         if self._stopped:
             raise PoolStopped
         try:
-            channel = self._running()
+            self.start()
+            channel = self._channel
+            assert channel is not None
             channel.settimeout(self.options.frame_timeout_seconds)
             worker.send(channel, job, descriptor)
             answer = self._wait(channel)
@@ -97,13 +101,16 @@ class DecodeProcess:
             raise VideoError(answer["status"], answer["message"])
         return answer
 
-    def _running(self) -> socket.socket:
-        if self._channel is None:
-            self._start()
-        assert self._channel is not None
-        return self._channel
+    def start(self) -> None:
+        """
+        Start the process, unless it runs.
 
-    def _start(self) -> None:
+        Raises:
+            JobTimeout: it did not answer in time.
+        """
+        if self._channel is not None:
+            return
+        began = time.monotonic()
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
@@ -127,6 +134,7 @@ class DecodeProcess:
             worker.receive(ours)
         except TimeoutError as error:
             raise JobTimeout(f"decode process did not start in {START_SECONDS:.0f} s") from error
+        self.start_seconds = time.monotonic() - began
 
     def _wait(self, channel: socket.socket) -> worker.Message:
         options = self.options
@@ -191,10 +199,17 @@ def _environment() -> dict[str, str]:
 
 
 class DecodePool:
-    """Runs jobs on decode processes, one a worker; index jobs go before decode jobs."""
+    """
+    Runs jobs on decode processes, one a worker; index jobs go before decode jobs.
 
-    def __init__(self, options: DecodeOptions) -> None:
+    Args:
+        options: how many processes, and their limits.
+        eager: start the processes now, not with their first jobs.
+    """
+
+    def __init__(self, options: DecodeOptions, *, eager: bool = False) -> None:
         self.options = options
+        self._eager = eager
         self._jobs: queue.PriorityQueue[Any] = queue.PriorityQueue()
         self._numbers = itertools.count()
         self._closed = False
@@ -222,6 +237,9 @@ class DecodePool:
         return future
 
     def _serve(self, process: DecodeProcess) -> None:
+        if self._eager:
+            with contextlib.suppress(DecoderLost, OSError, EOFError):  # the first job tries again
+                process.start()
         while True:
             _, _, run, future = self._jobs.get()
             if run is None:
@@ -237,6 +255,11 @@ class DecodePool:
                 future.set_exception(error)
             del run, future
         process.kill()
+
+    @property
+    def start_seconds(self) -> float:
+        """How long the slowest start of a process took."""
+        return max(process.start_seconds for process in self._processes)
 
     def pids(self) -> list[int]:
         """Process numbers of the decode processes that run now."""

@@ -8,7 +8,7 @@ of stream, the order and the times of frames, and are held to its count.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +17,7 @@ import av.error
 import av.logging
 import numpy as np
 
+from pipeline.decode.packets import Packets, breaks_off, ticks_a_frame
 from pipeline.errors import VideoError
 from pipeline.records import Integers, VideoIndex
 
@@ -111,43 +112,6 @@ def _area(stream: Any) -> int:
     return context.width * context.height if context is not None else 0
 
 
-class Packets:
-    """
-    The packets of a stream, with times that never jump back.
-
-    Broadcast recordings and joined files restart their clocks; as players do, such a jump is
-    bridged so that the packet follows the one before it. Both the index and the readers see these
-    times.
-    """
-
-    def __init__(self, container: Any, stream: Any) -> None:
-        self.bridged = False
-        self._container, self._stream = container, stream
-
-    def __iter__(self) -> Iterator[Any]:
-        offset = 0
-        last: int | None = None  # decode time of the packet before, as given on
-        step = _ticks_a_frame(self._stream)
-        # wide enough for any reordering of pictures, narrower than any restart that matters
-        slack = max(20 * step, round(1 / self._stream.time_base))
-        for packet in self._container.demux(self._stream):
-            clock = packet.dts if packet.dts is not None else packet.pts
-            if clock is not None:
-                if last is not None and clock + offset < last - slack:
-                    offset = last + step - clock
-                    self.bridged = True
-                last = clock + offset
-            if offset:
-                packet.pts = None if packet.pts is None else packet.pts + offset
-                packet.dts = None if packet.dts is None else packet.dts + offset
-            yield packet
-
-
-def _ticks_a_frame(stream: Any) -> int:
-    rate = stream.average_rate or stream.guessed_rate or stream.base_rate
-    return max(1, round(1 / (rate * stream.time_base))) if rate else 1
-
-
 def read_index(
     location: str, max_pixels: int, progress: Progress = lambda count: None
 ) -> VideoIndex:
@@ -171,8 +135,6 @@ def read_index(
         packets = Packets(container, stream)
         try:
             for packet in packets:
-                if packet.size == 0:
-                    break
                 scan.add(packet)
                 if scan.packets % 4096 == 0:
                     progress(scan.packets)
@@ -180,7 +142,10 @@ def read_index(
             if isinstance(error, MemoryError):
                 raise
             scan.problem = f"the container broke off: {_said(error)}"
-        return replace(scan.index(container, stream, streams), bridged=packets.bridged)
+        index = scan.index(container, stream, streams)
+        # a header that counts frames says more than the end of the file does
+        problem = scan.problem or ("" if index.truncated else breaks_off(location, packets))
+        return replace(index, bridged=packets.bridged, problem=problem)
 
 
 def _check_size(stream: Any, max_pixels: int) -> None:
@@ -199,6 +164,7 @@ class _Scan:
         self.stream = stream
         self.packets = self.discarded = 0
         self.times: list[int | None] = []
+        self.keys: list[int] = []
         self.ends: dict[int, int] = {}
         self.picture: Any = None
         self.pending: str = ""
@@ -211,6 +177,8 @@ class _Scan:
         else:
             self.times.append(packet.pts if packet.pts is not None else packet.dts)
             self.last_duration = packet.duration or 0
+            if packet.is_keyframe and packet.pts is not None:
+                self.keys.append(packet.pts)
         if self.picture is None and self.packets <= FIRST_PICTURE_PACKETS:
             self._decode(packet)
 
@@ -261,7 +229,7 @@ class _Scan:
             packets_discarded=self.discarded,
             frames_from_header=stream.frames or None,
             timed=timed,
-            problem=self.problem,
+            keys=np.sort(np.asarray(self.keys, dtype=np.int64)),
         )
 
     def _flush(self) -> None:
@@ -275,7 +243,7 @@ class _Scan:
         if len(known) == len(self.times):
             return np.sort(np.asarray(known, dtype=np.int64)), True
         # Without times in the container, the stream's own rate is the only clock there is.
-        return np.arange(len(self.times), dtype=np.int64) * _ticks_a_frame(self.stream), False
+        return np.arange(len(self.times), dtype=np.int64) * ticks_a_frame(self.stream), False
 
     def _last_duration(self, container: Any, times: Integers) -> int:
         if len(times) > 1:

@@ -24,13 +24,18 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 
-from pipeline.decode.probe import Packets, choose_stream, open_container
+from pipeline.decode.packets import Packets
+from pipeline.decode.probe import choose_stream, open_container
 from pipeline.records import Pictures, VideoIndex
 
 PACKET_IS_PICTURE = frozenset(
     {"h264", "hevc", "av1", "libdav1d", "libaom-av1", "vp9", "mjpeg", "prores", "dnxhd", "gif"}
 )
 """Codecs in which every packet gives one picture, so that frames can be counted by packets."""
+DRAWS_FROM_GREY = frozenset(
+    {"mpeg4", "msmpeg4v1", "msmpeg4v2", "msmpeg4v3", "wmv1", "wmv2", "h263", "h263i", "flv1"}
+)
+"""Codecs whose decoders do not wait for a key frame: until it comes, pictures are made up."""
 ALIKE = frozenset({"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "gray"})
 """Pixel formats that all readers convert to the same RGB."""
 SEEK_BACK_SECONDS = (0.0, 3.0, 15.0)
@@ -184,8 +189,12 @@ class PyAVReader:
         import av.error
 
         try:
+            waits = self._request.index.codec in DRAWS_FROM_GREY
             for packet in packets:
-                if packet.size:
+                waits = waits and not packet.is_keyframe
+                if waits:
+                    self._refuse(packet.pts, "no key frame to begin with")
+                else:
                     yield from self._attempt(packet.decode, packet.pts)
         except (av.error.FFmpegError, OSError) as error:
             self._note(error, None)
@@ -205,9 +214,12 @@ class PyAVReader:
     def _note(self, error: Exception, ticks: int | None) -> None:
         if isinstance(error, MemoryError):
             raise error  # not for a packet that is damaged
-        self.refused.append(ticks)
         said = getattr(error, "strerror", None) or str(error)
-        self.problem = self.problem or said[0].lower() + said[1:]
+        self._refuse(ticks, said[0].lower() + said[1:])
+
+    def _refuse(self, ticks: int | None, why: str) -> None:
+        self.refused.append(ticks)
+        self.problem = self.problem or why
 
     def _rgb(self, frame: Any) -> Pictures:
         converted = self._converter.reformat(frame, format="rgb24")

@@ -164,6 +164,8 @@ class Counts:
     decoded: int = 0
     duplicated: int = 0
     damaged: int = 0
+    late: int = 0
+    """Frames before the first one that could be decoded."""
     backwards: bool = False
     """Times went back: only the order of frames can be trusted."""
 
@@ -193,6 +195,8 @@ class Selector:
             if not (repeated and self._steady):
                 frame_index = self._frame_index(ticks, frame_index)
             if frame_index >= frames_here.start and (last or frame_index < frames_here.stop):
+                if not self.counts.decoded:
+                    self.counts.late = frame_index - frames_here.start
                 self.counts.decoded += 1
                 self.counts.duplicated += repeated
                 self.counts.damaged += frame.damaged

@@ -159,6 +159,7 @@ def _decode_file(
         "decoded": counts.decoded,
         "duplicated": counts.duplicated,
         "damaged": counts.damaged + sum(map(plan.accounts_for, reader.refused)),
+        "late": counts.late,
         "backwards": counts.backwards,
         "problem": reader.problem,
         "full": full,

@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.config import EncodeOptions, Geometry
+from pipeline.config import EncodeOptions, Geometry, fingerprint
 from pipeline.encode.backbone import Backbone
+from pipeline.encode.batch_size import SIZES, find_batch_size
+from pipeline.encode.staging import Staging
 from pipeline.errors import EngineError, OptionError
 from pipeline.records import Pictures
 
@@ -28,8 +30,7 @@ logger = logging.getLogger(__name__)
 Arithmetic = Literal["float32", "bfloat16", "float16"]
 
 CPU_BATCH = 4
-"""A few pictures fill the cores and still fit the cache: larger batches were measured slower."""
-CUDA_BATCH = 256
+"""A few pictures on each core still fit its cache: larger batches were measured slower."""
 
 
 class Engine(Protocol):
@@ -70,6 +71,17 @@ def choose_device(options: EncodeOptions) -> Literal["cpu", "cuda"]:
     return options.device
 
 
+def reduced_precision(device: Literal["cpu", "cuda"]) -> Arithmetic | None:
+    """Tell the precision below float32 that a device computes faster; None where there is none."""
+    if device == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+    try:
+        from pipeline.encode.openvino_engine import computes_bfloat16
+    except ImportError:
+        return None
+    return "bfloat16" if computes_bfloat16() else None
+
+
 def make_engine(
     backbone: Backbone, placement: Placement, options: EncodeOptions, cache: Path
 ) -> Engine:
@@ -83,7 +95,7 @@ def make_engine(
         cache: folder in which converted networks are kept.
     """
     if placement.device == "cuda":
-        return TorchEngine(backbone, placement, options.batch_size or CUDA_BATCH)
+        return _cuda_engine(backbone, placement, options, cache)
     batch_size = options.batch_size or CPU_BATCH
     try:
         from pipeline.encode.openvino_engine import OpenVINOEngine
@@ -92,6 +104,17 @@ def make_engine(
     except (ImportError, EngineError) as error:
         logger.warning("encoding with torch on the CPU, much slower: %s", error)
     return TorchEngine(backbone, placement, batch_size)
+
+
+def _cuda_engine(
+    backbone: Backbone, placement: Placement, options: EncodeOptions, cache: Path
+) -> TorchEngine:
+    engine = TorchEngine(backbone, placement, options.batch_size or max(SIZES))
+    if not options.batch_size:
+        card = torch.cuda.get_device_name()
+        key = fingerprint(backbone.identity, card, placement.precision, torch.__version__)
+        engine.batch_size = find_batch_size(engine.run_nothing, cache / f"batch-{key}.json")
+    return engine
 
 
 def scaled_size(height: int, width: int, geometry: Geometry) -> tuple[int, int]:
@@ -136,7 +159,8 @@ class TorchEngine:
         self.device: str = placement.device
         self.precision = placement.precision
         self.batch_size = batch_size
-        self._module = backbone.module.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._module: Any = backbone.module.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._staging = Staging(self.device) if self.device == "cuda" else None
         channels = 1 + backbone.context
         self._mean = self._constant(backbone.mean * channels)
         self._std = self._constant(backbone.std * channels)
@@ -146,19 +170,18 @@ class TorchEngine:
 
     def fit(self, frames: Pictures) -> Tensor:
         """Cut frames (T, h, w, 3) to pictures on the device, uint8 (T, H, W, 3)."""
-        pixels = torch.from_numpy(np.ascontiguousarray(frames))
-        if self.device == "cuda":
-            pixels = pixels.pin_memory().to(self.device, non_blocking=True)
-        scaled = pixels.permute(0, 3, 1, 2)
-        if self.device == "cuda":  # no integer kernel there: round as the one on the CPU does
-            scaled = fit_frames(scaled.float(), self.backbone).round().clamp(0, 255).to(torch.uint8)
-        else:
-            scaled = fit_frames(scaled, self.backbone)
+        if self._staging is None:
+            pixels = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)
+            return fit_frames(pixels, self.backbone).permute(0, 2, 3, 1)
+        sent = self._staging.send(frames).permute(0, 3, 1, 2)
+        # no integer kernel there: round as the one on the CPU does
+        scaled = fit_frames(sent.float(), self.backbone).round().clamp(0, 255).to(torch.uint8)
         return scaled.permute(0, 2, 3, 1)
 
     def run(self, pictures: Tensor) -> NDArray[np.float32]:
         """Encode pictures; halves the batch for good when the device runs out of memory."""
-        parts = [np.zeros((0, self.backbone.feature_size), np.float32)]
+        # features stay on the device until all are computed: reading them would wait for each
+        parts = [torch.zeros(0, self.backbone.feature_size, device=self.device)]
         start = 0
         while start < len(pictures):
             batch = pictures[start : start + self.batch_size]
@@ -168,7 +191,15 @@ class TorchEngine:
                 self._halve(error)
                 continue
             start += len(batch)
-        return np.concatenate(parts)
+        values: NDArray[np.float32] = torch.cat(parts).cpu().numpy()
+        return values
+
+    def run_nothing(self, count: int) -> None:
+        """Encode black pictures, to see how long that takes."""
+        height, width = self.backbone.geometry.height, self.backbone.geometry.width
+        channels = 3 * (1 + self.backbone.context)
+        black = torch.zeros(count, height, width, channels, dtype=torch.uint8, device=self.device)
+        self._run_batch(black).cpu()
 
     def _halve(self, error: Exception) -> None:
         if self.batch_size == 1:
@@ -179,14 +210,13 @@ class TorchEngine:
             torch.cuda.empty_cache()
 
     @torch.inference_mode()
-    def _run_batch(self, batch: Tensor) -> NDArray[np.float32]:
+    def _run_batch(self, batch: Tensor) -> Tensor:
         dtype = getattr(torch, self.precision)
         pictures = batch.permute(0, 3, 1, 2).float().sub(self._mean).div(self._std)
         pictures = pictures.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device, dtype=dtype, enabled=self.precision != "float32"):
-            features = self._module(pictures)
-        values: NDArray[np.float32] = features.float().cpu().numpy()
-        return values
+            features: Tensor = self._module(pictures)
+        return features.float()
 
 
 def describe(engine: Engine) -> dict[str, Any]:

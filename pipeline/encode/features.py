@@ -8,6 +8,7 @@ or a second run on renamed files, finds everything there.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections import defaultdict
@@ -26,16 +27,15 @@ from torch import Tensor
 from pipeline.config import fingerprint
 from pipeline.encode.engines import Engine
 from pipeline.files import write_table
-from pipeline.records import DecodeReport, FrameBatch, FrameFeatures, Pictures
+from pipeline.records import TRANSIENT, DecodeReport, FrameBatch, FrameFeatures, Pictures
 
 CHUNK_BYTES = 32 << 20
 """Decoded pictures cut to size at once."""
 METADATA_KEY = b"clipline"
+Lock = contextlib.AbstractContextManager[Any]
 
 
-def encode_frames(
-    engine: Engine, batches: Sequence[FrameBatch], lock: threading.Lock
-) -> list[FrameFeatures]:
+def encode_frames(engine: Engine, batches: Sequence[FrameBatch], lock: Lock) -> list[FrameFeatures]:
     """
     Encode the frames of a shard, in batches that run on from one video to the next.
 
@@ -49,7 +49,7 @@ def encode_frames(
     """
     rows: list[NDArray[np.float32]] = []
     pending: list[Tensor] = []
-    for pictures in _pictures(engine, batches):
+    for pictures in fit_batches(engine, batches):
         pending.append(pictures)
         pending = _run(engine, pending, rows, lock, last=False)
     _run(engine, pending, rows, lock, last=True)
@@ -62,7 +62,7 @@ def _run(
     engine: Engine,
     pending: list[Tensor],
     rows: list[NDArray[np.float32]],
-    lock: threading.Lock,
+    lock: Lock,
     *,
     last: bool,
 ) -> list[Tensor]:
@@ -77,7 +77,7 @@ def _run(
     return [pictures[whole:]] if whole < len(pictures) else []
 
 
-def _pictures(engine: Engine, batches: Sequence[FrameBatch]) -> Iterator[Tensor]:
+def fit_batches(engine: Engine, batches: Sequence[FrameBatch]) -> Iterator[Tensor]:
     """Give the pictures of all segments, (n, H, W, 3 · (1 + context)), chunk by chunk."""
     for batch in batches:
         previous: Tensor | None = None
@@ -156,7 +156,7 @@ class FeatureStore:
         self._lock = threading.Lock()
         self._entries: dict[str, list[_Entry]] = defaultdict(list)
         for path in sorted(folder.glob("part-*.parquet")):
-            self._learn(path, _read_entries(path))
+            self._learn(path, [e for e in _read_entries(path) if not _transient(e)])
 
     def _learn(self, path: Path, entries: list[dict[str, Any]]) -> None:
         with self._lock:
@@ -280,6 +280,11 @@ def _table(features: Sequence[FrameFeatures], size: int, entries: list[dict[str,
     ]
     schema = features_schema(size).with_metadata({METADATA_KEY: json.dumps(entries)})
     return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _transient(entry: dict[str, Any]) -> bool:
+    """Whether a segment was kept only for the run that could not decode it."""
+    return entry["report"]["status"] in TRANSIENT
 
 
 def _read_entries(path: Path) -> list[dict[str, Any]]:

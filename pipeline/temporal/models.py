@@ -67,6 +67,10 @@ class State:
             pooled=torch.cat([state.pooled for state in states]),
         )
 
+    def detach(self) -> State:
+        """Give the same state, through which no gradient flows back."""
+        return State(**{name: tensor.detach() for name, tensor in self.tensors().items()})
+
     def pick(self, number: int) -> State:
         """Give the state of one sequence alone."""
         one = slice(number, number + 1)
@@ -92,13 +96,16 @@ class _Inputs(nn.Module):
 
     mean: Tensor
     scale: Tensor
+    change_scale: Tensor
 
     def __init__(self, feature_size: int, options: TemporalOptions) -> None:
         super().__init__()
+        self.options = options
         self.register_buffer("mean", torch.zeros(feature_size))
         self.register_buffer("scale", torch.ones(feature_size))
-        self.differences = options.differences
-        width = feature_size * (2 if options.differences else 1)
+        if options.rectified:
+            self.register_buffer("change_scale", torch.ones(feature_size))
+        width = feature_size * (1 + options.differences + options.rectified)
         self.project = nn.Linear(width, options.size)
         self.norm = nn.LayerNorm(options.size) if options.layer_norm else nn.Identity()
         self.dropout = nn.Dropout(options.dropout)
@@ -112,13 +119,27 @@ class _Inputs(nn.Module):
             previous: features of the step before, (N, D).
             first: whether there was no step before, (N,): the change is 0 then.
         """
-        x = (x - self.mean) * self.scale
-        if self.differences:
-            before = (previous - self.mean) * self.scale
-            before = torch.where(first.unsqueeze(1), x[:, 0], before)
-            x = torch.cat([x, x - torch.cat([before.unsqueeze(1), x[:, :-1]], dim=1)], dim=2)
+        x = self.standardized(x)
+        if self.options.differences:
+            before = torch.where(first.unsqueeze(1), x[:, 0], self.standardized(previous))
+            change = x - torch.cat([before.unsqueeze(1), x[:, :-1]], dim=1)
+            x = torch.cat([x, *self._parts(change)], dim=2)
         prepared: Tensor = self.dropout(self.norm(self.project(x)))
         return prepared
+
+    def standardized(self, x: Tensor) -> Tensor:
+        """Bring features (..., D) to about mean 0 and deviation 1."""
+        return (self.evened(x) - self.mean) * self.scale
+
+    def evened(self, x: Tensor) -> Tensor:
+        """Take signed square roots of features (..., D), where that is wanted."""
+        return x.sign() * x.abs().sqrt() if self.options.signed_root else x
+
+    def _parts(self, change: Tensor) -> list[Tensor]:
+        if not self.options.rectified:
+            return [change]
+        change = change * self.change_scale
+        return [change.relu(), (-change).relu()]
 
 
 class _Pool(nn.Module):
@@ -282,10 +303,19 @@ class TemporalModel(nn.Module):
         """Whether the model only looks back with a state of bounded size."""
         return self.attention is None and not self.options.bidirectional
 
-    def standardize(self, mean: Tensor, std: Tensor) -> None:
-        """Set the mean and the standard deviation (D,) by which features are standardized."""
+    def standardize(self, mean: Tensor, std: Tensor, change: Tensor | None = None) -> None:
+        """
+        Set how features are standardized.
+
+        Args:
+            mean, std: of the features, of their signed roots where the model takes these, (D,).
+            change: root mean square of the change of standardized features from frame to frame,
+                (D,); for models that rectify it.
+        """
         self.inputs.mean.copy_(mean)
         self.inputs.scale.copy_(1 / std.clamp(min=1e-6))
+        if self.options.rectified and change is not None:
+            self.inputs.change_scale.copy_(1 / change.clamp(min=1e-6))
 
     def initial_state(self, n: int) -> State:
         """Give the state before the first step of n sequences."""

@@ -41,6 +41,8 @@ class Clip:
     """(K,)."""
     embedding: NDArray[np.float32]
     """(H,)."""
+    novelty: float | None = None
+    """Where a novelty model watched, and knew the frames."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,8 @@ class Recognition:
     labels: list[Integers] = field(default_factory=list)
     """Of frames, before smoothing; -1 where no clip holds the frame."""
     scores: list[NDArray[np.float32]] = field(default_factory=list)
+    novelty: list[NDArray[np.float32]] = field(default_factory=list)
+    """Of frames, NaN where it is not known; empty where no novelty model watched."""
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,7 @@ def gave(frames, **more):
         "damaged": 0,
         "problem": "",
         "complaint": "",
+        "late": 0,
         "backwards": False,
         "full": False,
         **more,

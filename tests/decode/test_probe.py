@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 
-from pipeline.decode.probe import Packets, choose_stream, open_container, read_index
+from pipeline.decode.probe import choose_stream, open_container, read_index
 from pipeline.errors import VideoError
 from tests.videos import (
     cut_copy,
@@ -316,38 +316,6 @@ class TestChooseStream:
         index = index_of(path)
 
         assert (index.width, index.video_streams, len(index.pts)) == (128, 1, 4)
-
-
-class TestPackets:
-    def times(self, clocks, rate=10, tick=Fraction(1, 10)):
-        stream = SimpleNamespace(time_base=tick, average_rate=rate)
-        packets = [SimpleNamespace(pts=c, dts=c) for c in clocks]
-        container = SimpleNamespace(demux=lambda _: iter(packets))
-        found = Packets(container, stream)
-        return [packet.dts for packet in found], [packet.pts for packet in packets], found.bridged
-
-    def test_steady_clocks_are_left_alone(self):
-        assert self.times([5, 6, 7, 9, 30]) == ([5, 6, 7, 9, 30], [5, 6, 7, 9, 30], False)
-
-    def test_a_restart_follows_the_packet_before(self):
-        clocks = [*range(100, 130), *range(30), *range(30)]
-
-        decoded, displayed, bridged = self.times(clocks)
-
-        assert decoded == displayed == list(range(100, 190))
-        assert bridged
-
-    def test_small_steps_back_are_the_order_of_storage(self):
-        clocks = [0, 4, 2, 1, 3, 8, 6, 5, 7]
-
-        assert self.times(clocks) == (clocks, clocks, False)
-
-    def test_packets_without_times_are_passed_on(self):
-        assert self.times([None, None, 3, None]) == (
-            [None, None, 3, None],
-            [None, None, 3, None],
-            False,
-        )
 
 
 @pytest.mark.parametrize(

@@ -157,6 +157,7 @@ class TestProcess:
             "decoded": 10,
             "duplicated": 0,
             "damaged": 0,
+            "late": 0,
             "backwards": False,
             "problem": "",
             "full": False,

@@ -39,7 +39,7 @@ def test_cron_runs_are_scheduled_and_run_and_trigger_starts_one_more(served, cli
     assert "auto-scheduled" in {tag for run in runs for tag in run["tags"]}
 
     write_video(videos / "b.mp4", 24, fps=24, first=50)
-    ended = clipline("trigger", "--wait")
+    ended = clipline("trigger", "--wait", own_server=True)
 
     assert ended.code == 0, ended.err
     triggered = request(f"{url}/flow_runs/{ended.out.strip()}")
@@ -48,7 +48,7 @@ def test_cron_runs_are_scheduled_and_run_and_trigger_starts_one_more(served, cli
 
 
 def test_trigger_names_what_is_served(served, clipline):
-    ended = clipline("trigger", "weekly")
+    ended = clipline("trigger", "weekly", own_server=True)
 
     assert ended.code == 2
     assert "no job 'weekly' is served (served: nightly)" in ended.err

@@ -7,8 +7,8 @@ import pytest
 
 from pipeline.config import RunOptions, ShardOptions
 from pipeline.errors import EngineError, RecognizerError, VideoError
-from pipeline.process import Pipeline
 from pipeline.results import load, read_run
+from pipeline.stages import Pipeline
 from tests.videos import write_video
 
 
@@ -139,11 +139,12 @@ def test_what_another_attempt_would_repeat_is_not_retried(run_flow, monkeypatch,
     assert len(calls) == 2  # one a shard
 
 
-def test_input_that_cannot_be_used_ends_the_run_before_any_work(api, tmp_path):
+def test_input_that_cannot_be_used_ends_the_run_before_any_work(api, folder, tmp_path):
     from flows.process_folder import process_folder
 
     options = RunOptions(recognizer=str(tmp_path / "nothing"))
-    state = process_folder(["."], str(tmp_path / "out"), options.to_json(), return_state=True)
+    sources, out = [str(folder)], str(tmp_path / "out")
+    state = process_folder(sources, out, options.to_json(), return_state=True)
     assert state.is_failed()
     with pytest.raises(RecognizerError, match="no recognizer"):
         state.result()

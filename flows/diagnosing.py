@@ -1,0 +1,312 @@
+"""The commands that look into temporal models: `diagnose`, `cells`, and `novelty fit`."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flows.options import (
+    DeviceName,
+    Every,
+    Features,
+    Grid,
+    ImageFps,
+    PrecisionName,
+    Quiet,
+    SampleFps,
+    Tap,
+    Videos,
+    Weights,
+    Workers,
+)
+
+if TYPE_CHECKING:
+    from pipeline.config import CellName, RunOptions
+    from pipeline.diagnose import Diagnosis
+    from pipeline.temporal.diagnostics import OnCellEpoch
+    from pipeline.temporal.training import Epoch
+
+RUN = "run"
+"""Folder, under that of a command, of the run that fills the feature store."""
+TIMED_CELLS: tuple[CellName, ...] = ("rnn_tanh", "lstm", "gru", "mingru")
+
+novelty = typer.Typer(help="Tell how unusual videos are.", no_args_is_help=True)
+
+
+Folder = Annotated[
+    Path, typer.Option("--out", "-o", help="Folder for what is found.", show_default=False)
+]
+Epochs = Annotated[int, typer.Option(help="Passes over the sequences that each cell gets.", min=1)]
+Seed = Annotated[int, typer.Option(help="Of what is left to chance.", min=0)]
+BackbonePlace = Annotated[
+    str | None, typer.Option(help="Where to find the recognizer's backbone, if not by its name.")
+]
+
+
+def diagnose(
+    recognizer: Annotated[
+        str, typer.Argument(help="Folder of a recognizer, or a bundled one.", show_default=False)
+    ],
+    labels: Annotated[
+        Path,
+        typer.Argument(help="Table of labelled clips, or a folder a label.", show_default=False),
+    ],
+    out: Folder,
+    videos: Annotated[
+        Path | None, typer.Option(help="Folder that the paths of the table count from.")
+    ] = None,
+    epochs: Epochs = 30,
+    seed: Seed = 0,
+    backbone: BackbonePlace = None,
+    weights: Weights = None,
+    features: Features = None,
+    image_fps: ImageFps = None,
+    device: DeviceName = "auto",
+    precision: PrecisionName = "auto",
+    workers: Workers = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Show how far back cells look on labelled clips: RNN, LSTM, GRU, minGRU, Transformer.
+
+    Each is trained in the place of the recognizer's own cell, and measured before and after; the
+    recognizer is measured as it is.
+    """
+    from flows.launch import leave
+    from pipeline.config import TrainingOptions
+    from pipeline.diagnose import Diagnosis, diagnose_saved, require_known, seconds_per_frame
+    from pipeline.labels import read_labels
+    from pipeline.learn import gather_examples
+    from pipeline.opening import open_pipeline
+    from pipeline.temporal.diagnostics import COMPARED, diagnose_cell
+    from pipeline.temporal.recognizer import load_recognizer
+
+    options, labelled = _run_options(locals()), read_labels(labels, videos)
+    saved = load_recognizer(recognizer)
+    require_known(saved, labelled.labels)
+    _encode([clip.video for clip in labelled.clips], out / RUN, options, quiet=quiet)
+    with open_pipeline(out / RUN, options) as pipeline:
+        found = gather_examples(labelled, pipeline).examples
+    training = TrainingOptions(epochs=epochs, seed=seed, validation=0)
+    tell = _teller(epochs, quiet=quiet)
+    cells = [
+        diagnose_cell(
+            *(cell, found.items, len(found.labels), saved.temporal, training), on_epoch=tell
+        )
+        for cell in COMPARED
+    ]
+    own = diagnose_saved(saved, found.items, found.labels)
+    _conclude(Diagnosis((*cells, own), seconds_per_frame(found.items)), out, quiet=quiet)
+    sys.stdout.flush()
+    leave(0)
+
+
+def cells(
+    out: Folder,
+    lag: Annotated[
+        int, typer.Option(help="Frames from the one that shows the label to the last.", min=1)
+    ] = 39,
+    sequences: Annotated[int, typer.Option(help="Sequences drawn to train on.", min=16)] = 1024,
+    epochs: Epochs = 12,
+    steps: Annotated[
+        int, typer.Option(help="Frames of the sequence that is timed; 0 times nothing.", min=0)
+    ] = 4096,
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Compare cells without videos: on a task of known lag, and how fast they train.
+
+    A label is shown in one frame and asked for in the last; cells learn it at all lags up to LAG,
+    and are measured at LAG.
+    """
+    from pipeline.config import TemporalOptions, TrainingOptions
+    from pipeline.diagnose import Diagnosis
+    from pipeline.temporal.diagnostics import COMPARED, diagnose_cell
+    from pipeline.temporal.drawn import LABELS, draw_recall
+
+    drawn = draw_recall(sequences, lag + 1, seed=seed)
+    asked = draw_recall(max(16, sequences // 8), lag + 1, lag=lag, seed=seed + 1)
+    training = TrainingOptions(
+        epochs=epochs, seed=seed, learning_rate=5e-3, label_smoothing=0, validation=0
+    )
+    temporal, tell = TemporalOptions(size=32), _teller(epochs, quiet=quiet)
+    found = [
+        diagnose_cell(*(cell, drawn, LABELS, temporal, training), measured_on=asked, on_epoch=tell)
+        for cell in COMPARED
+    ]
+    _conclude(Diagnosis(tuple(found), 1.0), out, quiet=quiet)
+    if steps:
+        _print_speeds(steps)
+
+
+def _print_speeds(steps: int) -> None:
+    """Time a step of training of each cell on one long sequence."""
+    from flows.console import print_line, print_table
+    from pipeline.temporal.speed import scan_error, time_step
+
+    times = {cell: time_step(cell, steps).seconds for cell in TIMED_CELLS}
+    print_line()
+    rows = [
+        [cell, f"{1000 * seconds:.1f}", f"{times['gru'] / seconds:.2f}"]
+        for cell, seconds in times.items()
+    ]
+    print_table(["cell", f"ms a step of training, {steps} frames", "times as fast as gru"], rows)
+    error = scan_error(steps)
+    print_line(f"minGRU as one scan and frame by frame differ by {error:.1e} at most")
+
+
+@novelty.callback()
+def _novelty() -> None:
+    """Learn what is normal, to tell what is not."""
+
+
+@novelty.command("fit")
+def fit_novelty(
+    videos: Videos,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder of the novelty model.", show_default=False)
+    ],
+    recognizer: Annotated[
+        str | None,
+        typer.Option(
+            help="The recognizer of the runs to come: its backbone, sampling and cuts. By default "
+            "camera-motion, unless a backbone is named."
+        ),
+    ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            help="Instead of a recognizer: timm name, local-dir:PATH, or random:NAME; with one: "
+            "where to find its backbone."
+        ),
+    ] = None,
+    weights: Weights = None,
+    tap: Tap = None,
+    grid: Grid = None,
+    sample_fps: SampleFps = None,
+    every: Every = None,
+    features: Features = None,
+    image_fps: ImageFps = None,
+    device: DeviceName = "auto",
+    precision: PrecisionName = "auto",
+    workers: Workers = 0,
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Learn what is normal from videos; run --novelty then tells how unusual others are.
+
+    The two must agree in backbone and sampling: give both the same recognizer.
+    """
+    from flows.launch import leave
+    from pipeline.novelty import fit_to_videos
+    from pipeline.opening import open_pipeline
+    from pipeline.sources import find_videos
+    from pipeline.temporal.novelty_folder import save_novelty
+
+    chosen = recognizer or (None if backbone else "camera-motion")
+    rate = 8.0 if chosen is None and sample_fps is None and every is None else sample_fps
+    options = _run_options({**locals(), "recognizer": chosen, "sample_fps": rate})
+    _encode(videos, out / RUN, options, quiet=quiet)
+    normal = find_videos(videos, image_fps=image_fps)
+    with open_pipeline(out / RUN, options, videos=normal) as pipeline:
+        model = fit_to_videos(pipeline, normal, seed)
+    save_novelty(model, out)
+    if not quiet:
+        _print_novelty(model.notes, out, chosen)
+    sys.stdout.flush()
+    leave(0)
+
+
+def _print_novelty(notes: dict[str, Any], out: Path, recognizer: str | None) -> None:
+    from flows.console import print_line
+
+    print_line(
+        f"normal: {notes['frames']} frames of {notes['videos']} videos, a subspace of "
+        f"{notes['subspace']} of their features"
+    )
+    with_it = f" --recognizer {recognizer}" if recognizer not in (None, "camera-motion") else ""
+    print_line(f"clipline run VIDEOS -o OUT{with_it} --novelty {out}")
+
+
+def _run_options(values: dict[str, Any]) -> RunOptions:
+    """Gather the options of the run that fills the feature store."""
+    from pipeline.config import DecodeOptions, EncodeOptions, RunOptions, Sampling
+
+    get = values.get
+    sampling = None
+    if get("sample_fps") is not None or get("every") is not None:
+        sampling = Sampling(fps=get("sample_fps"), every=get("every"))
+    return RunOptions(
+        recognizer=values["recognizer"],
+        backbone=values["backbone"],
+        weights=str(values["weights"]) if values["weights"] else None,
+        tap=get("tap"),
+        grid=get("grid"),
+        sampling=sampling,
+        features=str(values["features"]) if values["features"] else None,
+        image_fps=values["image_fps"],
+        decode=DecodeOptions(workers=values["workers"]),
+        encode=EncodeOptions(device=values["device"], precision=values["precision"]),
+    )
+
+
+def _encode(videos: list[str], out: Path, options: RunOptions, *, quiet: bool) -> None:
+    """Fill the feature store by a run of the usual flow."""
+    from flows.console import watch
+    from flows.launch import Stopped, leave, run_once
+    from pipeline.errors import MachineError
+
+    try:
+        outcome = run_once(
+            sorted(set(videos)), out, options, lambda pipeline: watch(pipeline, quiet=quiet)
+        )
+    except Stopped as stopped:
+        leave(stopped.exit_code)
+        return
+    if outcome.failures:
+        raise MachineError(
+            f"{outcome.failures} shards failed, see {out / 'run.json'}; the same command goes on"
+        )
+
+
+def _teller(epochs: int, *, quiet: bool) -> OnCellEpoch:
+    """Tell of the last epoch of each cell."""
+    from flows.console import print_error
+
+    def tell(cell: str, epoch: Epoch) -> None:
+        if epoch.number == epochs and not quiet:
+            print_error(f"{cell}: trained, loss {epoch.loss:.3f}, accuracy {epoch.accuracy:.2f}")
+
+    return tell
+
+
+def _conclude(diagnosis: Diagnosis, out: Path, *, quiet: bool) -> None:
+    """Write what was found, and print the summary."""
+    from flows.console import print_line, print_table
+    from pipeline.diagnose import write_diagnosis
+
+    write_diagnosis(diagnosis, out)
+    if quiet:
+        return
+    columns = ["cell", "stage", "memory in seconds", "in frames", "furthest frame"]
+    rows = [
+        [
+            row.cell,
+            row.stage,
+            f"{row.memory_seconds:.2f}",
+            f"{row.memory_frames:.1f}",
+            f"{row.furthest_relative:.0e}",
+            _share(row.saturated_gates),
+            _share(row.accuracy),
+        ]
+        for row in diagnosis.summary().itertuples()
+    ]
+    print_table([*columns, "saturated gates", "accuracy"], rows)
+    print_line(f"picture: {out / 'diagnosis.png'}   tables: {out}/lags, gates, training (.parquet)")
+
+
+def _share(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.2f}"

@@ -1,0 +1,187 @@
+"""The command `evaluate`: how far to trust a recognizer, beside what it has to beat."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flows.learning import Labels, SharedFeatures, VideosFolder
+from flows.options import (
+    AsJson,
+    DecodeMemory,
+    DeviceName,
+    FrameTimeout,
+    FullHash,
+    ImageFps,
+    MaxPixels,
+    MaxVideoSeconds,
+    PrecisionName,
+    Quiet,
+    ReaderOption,
+    VideoTimeout,
+    Weights,
+    Workers,
+    gather_options,
+)
+
+if TYPE_CHECKING:
+    from pipeline.config import RunOptions
+    from pipeline.encode.features import FeatureStore
+    from pipeline.evaluation.evaluate import Evaluation, Plan
+    from pipeline.labels import Labelled
+    from pipeline.learn import Gathered
+    from pipeline.temporal.judging import Round
+    from pipeline.temporal.recognizer import Recognizer
+
+
+def evaluate(
+    recognizer: Annotated[
+        str,
+        typer.Argument(help="A bundled recognizer, or the folder of one.", show_default=False),
+    ],
+    labels: Labels,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for what is found.", show_default=False)
+    ],
+    videos: VideosFolder = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            help="Train the same architecture anew in FOLDS folds of groups; 0 leaves out one "
+            "group at a time. By default the recognizer is judged as it was saved.",
+            min=0,
+        ),
+    ] = None,
+    seeds: Annotated[
+        int, typer.Option(help="Trainings a fold, each with its own chance.", min=1)
+    ] = 1,
+    backbone: Annotated[
+        str | None,
+        typer.Option(help="Where to find the backbone, should its own name not do here."),
+    ] = None,
+    weights: Weights = None,
+    features: SharedFeatures = None,
+    image_fps: ImageFps = None,
+    device: DeviceName = "auto",
+    precision: PrecisionName = "auto",
+    reader: ReaderOption = "auto",
+    workers: Workers = 0,
+    frame_timeout: FrameTimeout = 20.0,
+    video_timeout: VideoTimeout = 900.0,
+    max_pixels: MaxPixels = 200_000_000,
+    max_video_seconds: MaxVideoSeconds = 172_800.0,
+    decode_memory: DecodeMemory = 4096,
+    full_hash: FullHash = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Judge a recognizer on labelled clips, beside chance, linear baselines, and shuffled frames.
+
+    Tables, figures and a page go to OUT. Features stored by train are used again.
+    """
+    from pipeline.evaluation.evaluate import Plan, evaluate_saved, folds_of, stored_videos
+    from pipeline.evaluation.knowledge import training_options
+    from pipeline.evaluation.page import write_page
+    from pipeline.evaluation.tables import metrics, write_evaluation
+    from pipeline.labels import read_labels
+    from pipeline.temporal.recognizer import load_recognizer
+
+    labelled, saved = read_labels(labels, videos), load_recognizer(recognizer)
+    _require_judgeable(saved, labelled, folds)
+    silent = quiet or as_json
+    options = _run_options(locals(), saved)
+    gathered, store = _gather(labelled, options, quiet=silent)
+    if folds is None:
+        found = evaluate_saved(saved, gathered, stored_videos(store))
+    else:
+        training = replace(training_options(saved), device=options.encode.device)
+        plan = Plan(tuple(folds_of(gathered.examples, folds)), training, seeds)
+        found = _evaluate_folds(saved, gathered, plan, store, quiet=silent)
+    write_evaluation(found, out)
+    page = write_page(found, out)
+    if as_json:
+        sys.stdout.write(json.dumps(metrics(found), indent=2) + "\n")
+    elif not quiet:
+        _print(found, page)
+
+
+def _require_judgeable(saved: Recognizer, labelled: Labelled, folds: int | None) -> None:
+    """Tell mistakes before anything is decoded."""
+    from pipeline.evaluation.knowledge import require_known, training_options
+    from pipeline.labels import require_groups
+    from pipeline.temporal.folds import group_folds
+
+    if folds is None:
+        require_known(saved.labels, labelled.labels)
+        return
+    training_options(saved)
+    require_groups(labelled)
+    clips = labelled.clips
+    group_folds([clip.group for clip in clips], [clip.label for clip in clips], folds)
+
+
+def _run_options(values: dict[str, Any], saved: Recognizer) -> RunOptions:
+    """Gather the options under which the features of the training are found again."""
+    from pipeline.opening import cache_folder
+
+    given = {**values, "batch_size": 0}
+    given["features"] = values["features"] or cache_folder() / "features"
+    if values["precision"] == "auto":
+        given["precision"] = saved.backbone.precision
+    return gather_options(given)
+
+
+def _gather(
+    labelled: Labelled, options: RunOptions, *, quiet: bool
+) -> tuple[Gathered, FeatureStore]:
+    """Cut the clips; what has to be decoded and encoded for that is kept for next time."""
+    from flows.console import watch
+    from pipeline.learn import find_labelled, gather_examples
+    from pipeline.opening import open_pipeline
+
+    videos = find_labelled(labelled, options.image_fps)
+    with (
+        tempfile.TemporaryDirectory(prefix="clipline-") as rows,  # they say nothing here
+        open_pipeline(Path(rows), options, videos=videos) as pipeline,
+        watch(pipeline, quiet=quiet),
+    ):
+        return gather_examples(labelled, pipeline, videos=videos), pipeline.store
+
+
+def _evaluate_folds(
+    saved: Recognizer, gathered: Gathered, plan: Plan, store: FeatureStore, *, quiet: bool
+) -> Evaluation:
+    from flows.console import count
+    from pipeline.evaluation.evaluate import evaluate_folds, stored_videos
+
+    read = stored_videos(store)
+    if quiet:
+        return evaluate_folds(saved, gathered, plan, read)
+    done = 0
+    with count("trainings", len(plan.folds) * plan.seeds) as tell:
+
+        def on_round(one: Round) -> None:
+            nonlocal done
+            done += 1
+            tell(done, f"without {one.fold.name}, seed {one.seed}: {one.accuracy:.3f} right")
+
+        return evaluate_folds(saved, gathered, plan, read, on_round)
+
+
+def _print(found: Evaluation, page: Path) -> None:
+    from flows.console import print_error, print_line, print_table
+    from pipeline.evaluation.tables import class_table, method_table
+
+    tables = [method_table(found.verdicts), class_table(found), method_table(found.sequences)]
+    for head, *rows in filter(None, tables):
+        print_table(head, rows)
+        print_line()
+    for warning in found.warnings:
+        print_error(f"warning: {warning}")
+    print_line(f"page: {page}   tables: {page.parent}/*.parquet")

@@ -1,0 +1,235 @@
+"""The command `train`: from labelled clips to the folder of a recognizer."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flows.options import (
+    DecodeMemory,
+    DeviceName,
+    Every,
+    FrameTimeout,
+    FullHash,
+    ImageFps,
+    MaxPixels,
+    MaxVideoSeconds,
+    PrecisionName,
+    Quiet,
+    ReaderOption,
+    VideoTimeout,
+    Weights,
+    Workers,
+    gather_options,
+)
+
+if TYPE_CHECKING:
+    from pipeline.learn import LearningOptions
+    from pipeline.temporal.training import Epoch
+
+Labels = Annotated[
+    Path,
+    typer.Argument(
+        help="Table video,label[,start_seconds,end_seconds][,group][,split] in CSV, or a folder "
+        "with one sub-folder of videos a label.",
+        show_default=False,
+    ),
+]
+VideosFolder = Annotated[
+    Path | None,
+    typer.Option("--videos", help="Folder that the table's paths count from; else that of it."),
+]
+SharedFeatures = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of the feature store; by default one in the user's cache, shared by all "
+        "trainings, so that no frame is decoded twice."
+    ),
+]
+
+
+def train(
+    labels: Labels,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder of the recognizer.", show_default=False)
+    ],
+    backbone: Annotated[
+        str, typer.Option(help="timm name, local-dir:PATH, or random:NAME for untrained weights.")
+    ],
+    videos: VideosFolder = None,
+    cell: Annotated[
+        str,
+        typer.Option(
+            help="mean, rnn_tanh, rnn_relu, rnn_leaky_relu, lstm, gru, mingru, transformer, "
+            "or gru_transformer."
+        ),
+    ] = "gru",
+    layers: Annotated[int, typer.Option(help="Layers of the cell.", min=1)] = 1,
+    size: Annotated[int, typer.Option(help="Features of a hidden state.", min=1)] = 128,
+    bidirectional: Annotated[
+        bool, typer.Option("--bidirectional", help="Also read clips backwards; cannot stream.")
+    ] = False,
+    pooling: Annotated[
+        str, typer.Option(help="How a clip is read from its frames: mean, last, or attention.")
+    ] = "mean",
+    differences: Annotated[
+        bool, typer.Option(help="Join features by their change since the frame before.")
+    ] = True,
+    dropout: Annotated[float, typer.Option(help="Share of features left out at random.")] = 0.3,
+    tap: Annotated[
+        str | None, typer.Option(help="Module of the backbone to read, such as blocks.4.")
+    ] = None,
+    grid: Annotated[
+        int | None, typer.Option(help="Keep where things are: pool to GRID × GRID cells.", min=1)
+    ] = None,
+    weights: Weights = None,
+    sample_fps: Annotated[
+        float | None, typer.Option(help="Frames a second of video; 8 unless --every is given.")
+    ] = None,
+    every: Every = None,
+    epochs: Annotated[int, typer.Option(help="Most passes over the clips.", min=1)] = 60,
+    clips_a_step: Annotated[int, typer.Option("--batch", help="Clips a step.", min=1)] = 16,
+    learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 1e-3,
+    weight_decay: Annotated[float, typer.Option(help="Decoupled L2 of weight matrices.")] = 1e-2,
+    l1: Annotated[float, typer.Option("--l1", help="Weight of absolute weights.")] = 0.0,
+    validation: Annotated[
+        float, typer.Option(help="Share of groups held back to stop early and to calibrate.")
+    ] = 0.2,
+    patience: Annotated[
+        int, typer.Option(help="Epochs without improvement after which training ends.", min=1)
+    ] = 20,
+    unroll: Annotated[
+        int, typer.Option(help="Frames through which gradients flow back.", min=1)
+    ] = 512,
+    seed: Annotated[int, typer.Option(help="Same seed, same weights (on the CPU).", min=0)] = 0,
+    features: SharedFeatures = None,
+    image_fps: ImageFps = None,
+    device: DeviceName = "auto",
+    precision: PrecisionName = "auto",
+    reader: ReaderOption = "auto",
+    workers: Workers = 0,
+    frame_timeout: FrameTimeout = 20.0,
+    video_timeout: VideoTimeout = 900.0,
+    max_pixels: MaxPixels = 200_000_000,
+    max_video_seconds: MaxVideoSeconds = 172_800.0,
+    decode_memory: DecodeMemory = 4096,
+    full_hash: FullHash = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a recognizer on labelled clips, and save it for `run --recognizer`.
+
+    Frames are decoded and encoded once. An interrupted training goes on from its last epoch.
+    """
+    from flows.console import print_error
+    from flows.launch import Stopped, leave
+
+    options = gather_learning_options(locals())
+    try:
+        metrics = _train(labels, videos, out, options, quiet=quiet)
+    except Stopped as stopped:
+        print_error("stopped; the same command goes on from the last epoch.")
+        leave(stopped.exit_code)
+        return
+    if not quiet:
+        _print_metrics(metrics, out)
+    sys.stdout.flush()
+    leave(0)
+
+
+def gather_learning_options(values: dict[str, Any]) -> LearningOptions:
+    """Gather the options of `train`, by the names of its parameters."""
+    from pipeline.config import TemporalOptions, TrainingOptions
+    from pipeline.learn import LearningOptions
+    from pipeline.opening import cache_folder
+
+    given = {**values, "recognizer": None, "wait": True, "batch_size": 0}
+    if values["sample_fps"] is None and values["every"] is None:
+        given["sample_fps"] = 8.0
+    given["features"] = values["features"] or cache_folder() / "features"
+    architecture = ("cell", "layers", "size", "bidirectional", "pooling", "differences", "dropout")
+    manner = (
+        *("epochs", "learning_rate", "weight_decay", "l1", "validation", "patience", "unroll"),
+        *("seed", "device"),
+    )
+    return LearningOptions(
+        gather_options(given),
+        TemporalOptions(**{name: values[name] for name in architecture}),
+        TrainingOptions(
+            batch_size=values["clips_a_step"], **{name: values[name] for name in manner}
+        ),
+    )
+
+
+def _train(
+    labels: Path, videos: Path | None, out: Path, options: LearningOptions, *, quiet: bool
+) -> dict[str, Any]:
+    from flows.launch import call_served
+    from pipeline.labels import read_labels
+
+    read_labels(labels, videos)  # mistakes are told before anything heavy is started
+    given = str(labels), str(videos) if videos else None, str(out), options.to_json()
+
+    def load() -> Callable[[bool], dict[str, Any]]:
+        from flows import train as flow
+
+        def work(served: bool) -> dict[str, Any]:
+            with _shown(flow.listeners, options.training.epochs, quiet=quiet):
+                return flow.train(*given) if served else flow.train_plainly(*given)
+
+        return work
+
+    return call_served(load)
+
+
+@contextlib.contextmanager
+def _shown(listeners: Any, epochs: int, *, quiet: bool) -> Iterator[None]:
+    """Show frames that are encoded, then epochs."""
+    if quiet:
+        yield
+        return
+    from flows import console
+
+    with contextlib.ExitStack() as stack:
+        encoding = stack.enter_context(contextlib.ExitStack())
+        listeners.on_pipeline = lambda pipeline: encoding.enter_context(
+            console.watch(pipeline, quiet=False)
+        )
+        bar = None
+
+        def tell(epoch: Epoch) -> None:
+            nonlocal bar
+            if bar is None:
+                encoding.close()
+                bar = stack.enter_context(console.count("epochs", epochs))
+            bar(epoch.number, _said(epoch))
+
+        listeners.on_epoch = tell
+        yield
+
+
+def _said(epoch: Epoch) -> str:
+    text = f"loss {epoch.loss:.3f}, accuracy {epoch.accuracy:.3f}"
+    if epoch.validation_accuracy is not None:
+        text += f"; held back {epoch.validation_loss:.3f}, {epoch.validation_accuracy:.3f}"
+    return f"{text}; clipped {epoch.clipped:.0%}"
+
+
+def _print_metrics(metrics: dict[str, Any], out: Path) -> None:
+    from flows.console import print_error, print_line
+
+    for left in metrics["left_out"]:
+        print_error(f"left out: row {left['row']}, {left['video']}: {left['reason']}")
+    learned, held = metrics["learned_from"], metrics["validation"]
+    print_line(
+        f"learned {len(learned['labels'])} labels from {learned['clips']} clips of "
+        f"{learned['groups']} groups; epoch {metrics['best_epoch']} of {metrics['epochs']} is kept"
+    )
+    if held["clips"]:
+        print_line(f"{held['accuracy']:.3f} of {held['clips']} clips held back are right")
+    print_line(f"recognizer: {out}   curves: {out / 'learning.png'}")
+    print_line(f"use it: clipline run VIDEOS -o OUT --recognizer {out}")

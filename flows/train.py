@@ -1,0 +1,105 @@
+"""
+The training flow: encode what is labelled, cut the clips, train, save; each a task that is retried.
+
+A training that was interrupted goes on from its last epoch. Prefect reads the parameters' types:
+annotations must not be postponed here.
+"""
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, task
+from prefect.utilities.annotations import quote
+
+from flows.process_folder import run_shards
+from flows.tasks import STAGE, run_key, workshop
+from pipeline.config import RunOptions
+from pipeline.labels import Labelled, read_labels
+from pipeline.learn import (
+    Gathered,
+    LearningOptions,
+    find_labelled,
+    gather_examples,
+    learn,
+)
+from pipeline.process import run
+from pipeline.records import Video
+from pipeline.stages import Pipeline
+from pipeline.temporal.training import OnEpoch
+
+Told = Callable[[Any], None]
+
+
+@dataclass
+class Listeners:
+    """Who is told how a training of this process goes on: set by the command line."""
+
+    on_pipeline: Told = lambda pipeline: None
+    on_epoch: OnEpoch = lambda epoch: None
+
+
+listeners = Listeners()
+
+
+def gather(labelled: Labelled, options: RunOptions, *, as_tasks: bool) -> Gathered:
+    """
+    Gather examples; what has to be decoded and encoded for that is cut into shards.
+
+    Args:
+        labelled: the clips.
+        options: of the pipeline, without a recognizer, with a folder for features.
+        as_tasks: run shards as tasks of the current flow run, instead of in threads.
+    """
+    videos = find_labelled(labelled, options.image_fps)
+    encode = encode_as_tasks if as_tasks else run
+    with tempfile.TemporaryDirectory(prefix="clipline-") as out:  # rows say nothing here
+        key = run_key(out, options.to_json())
+        with workshop.opened(key, Path(out), options, videos) as pipeline:
+            listeners.on_pipeline(pipeline)
+            return gather_examples(labelled, pipeline, encode=encode, videos=videos)
+
+
+def encode_as_tasks(pipeline: Pipeline, videos: Sequence[Video]) -> list[Exception]:
+    """Fill the feature store, each shard a task of the current flow run."""
+    return run_shards(pipeline, videos, pipeline.options.to_json())
+
+
+@task(name="learn", **STAGE)
+def learn_as_task(gathered: Gathered, out: Path, options: LearningOptions) -> dict[str, Any]:
+    """Train and save; another attempt goes on from the last epoch."""
+    return learn(gathered, out, options, on_epoch=listeners.on_epoch)
+
+
+@flow(name="train", flow_run_name="{out}", persist_result=False)
+def train(labels: str, videos: str | None, out: str, options: dict[str, Any]) -> dict[str, Any]:
+    """
+    Train a recognizer.
+
+    Args:
+        labels: a CSV table, or a folder with a sub-folder of videos a label.
+        videos: folder that relative paths of the table count from.
+        out: folder of the recognizer.
+        options: `LearningOptions` as plain values.
+
+    Returns:
+        What `metrics.json` says.
+    """
+    chosen = LearningOptions.from_json(options)
+    labelled = read_labels(Path(labels), Path(videos) if videos else None)
+    gathered = gather(labelled, chosen.run, as_tasks=True)
+    given: Any = quote(gathered), quote(Path(out)), quote(chosen)
+    metrics: dict[str, Any] = learn_as_task(*given)
+    return metrics
+
+
+def train_plainly(
+    labels: str, videos: str | None, out: str, options: dict[str, Any]
+) -> dict[str, Any]:
+    """Train as `train` does, without a server."""
+    chosen = LearningOptions.from_json(options)
+    labelled = read_labels(Path(labels), Path(videos) if videos else None)
+    gathered = gather(labelled, chosen.run, as_tasks=False)
+    return learn(gathered, Path(out), chosen, on_epoch=listeners.on_epoch)

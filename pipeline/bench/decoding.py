@@ -1,0 +1,152 @@
+"""Decode alone: each reader, on one core and on all, with the jobs that a run gives it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import get_args
+
+from pipeline.bench.rates import DecodeRate, Timed, measure
+from pipeline.config import DecodeOptions, Geometry, ReaderName, Sampling
+from pipeline.decode.arena import ArenaPool
+from pipeline.decode.attempts import Room, capacity_of, decode_segment, index_video
+from pipeline.decode.pictures import delivered_size
+from pipeline.decode.pool import DecodePool, DecodeProcess
+from pipeline.decode.sampling import SamplePlan
+from pipeline.errors import VideoError
+from pipeline.records import DecodeReport, FrameBatch, Segment, Video
+
+READERS: tuple[ReaderName, ...] = get_args(ReaderName)
+MOST_BYTES = 256 << 20
+"""Of pictures of one video; what is longer is measured by its beginning."""
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """The decoding of some videos, as a run would have it done."""
+
+    segments: tuple[Segment, ...]
+    sampling: Sampling
+    geometry: Geometry
+
+    @property
+    def frames(self) -> int:
+        """Sampled frames."""
+        return sum(segment.stop - segment.start for segment in self.segments)
+
+
+def plan_jobs(
+    videos: Sequence[Video], sampling: Sampling, geometry: Geometry, options: DecodeOptions
+) -> Jobs:
+    """Read the containers; what cannot be read is left out."""
+    with DecodePool(options) as pool:
+        indexes = [pool.submit(partial(index_video, video=video)) for video in videos]
+        segments = []
+        for video, future in zip(videos, indexes, strict=True):
+            try:
+                index = future.result()
+            except VideoError:
+                continue
+            height, width = delivered_size(index.height, index.width, geometry)
+            total = SamplePlan(index, sampling).num_samples
+            most = max(1, MOST_BYTES // (height * width * 3))
+            segments.append(Segment(video, index, 0, min(total, most), total))
+    return Jobs(tuple(segments), sampling, geometry)
+
+
+def measure_decoding(jobs: Jobs, options: DecodeOptions, repeats: int) -> Iterator[DecodeRate]:
+    """Measure every reader on one core, then on all of them; `auto` as a run chooses."""
+    for name in READERS:
+        chosen = replace(options, reader=name)
+        one = _measure(jobs, replace(chosen, workers=1), repeats)
+        every = _measure(jobs, chosen, repeats) if one else None
+        yield DecodeRate(name, one.rate if one else None, every.rate if every else None)
+
+
+def _measure(jobs: Jobs, options: DecodeOptions, repeats: int) -> Timed | None:
+    """Time a reader; None where it gives way to another for one of the videos."""
+    with DecodePool(options) as pool:
+        arenas = ArenaPool(keep=options.num_workers)
+        warm(pool)
+        # every process gets every video, so that all of them end together
+        work = Decoding(jobs, pool, arenas, copies=options.num_workers)
+        try:
+            timed = measure(work, repeats)
+        finally:
+            arenas.close()
+        used = {report.decoder for report in work.reports}
+    alone = options.reader == "auto" or used <= {options.reader, "images"}
+    return timed if alone else None
+
+
+def warm(pool: DecodePool) -> None:
+    """Start every process of a pool."""
+    meeting = threading.Barrier(pool.options.num_workers)
+
+    def start(process: DecodeProcess) -> None:
+        meeting.wait()  # each process takes one of these
+        process.start()
+
+    waiting = [pool.submit(start) for _ in range(pool.options.num_workers)]
+    for future in waiting:
+        future.result()
+
+
+class Decoding:
+    """
+    Decodes all jobs when called, and gives the frames that were decoded.
+
+    Args:
+        jobs: what to decode.
+        pool: processes that do.
+        arenas: memory for the pictures.
+        copies: how often every job is done.
+    """
+
+    def __init__(self, jobs: Jobs, pool: DecodePool, arenas: ArenaPool, copies: int) -> None:
+        self.jobs, self.pool, self.arenas, self.copies = jobs, pool, arenas, copies
+        self.reports: list[DecodeReport] = []
+        """Of the last call."""
+
+    def __call__(self) -> int:
+        """Decode."""
+        waiting = [
+            self.pool.submit(partial(self._decode, segment=segment))
+            for segment in self.jobs.segments
+            for _ in range(self.copies)
+        ]
+        self.reports = [future.result() for future in waiting]
+        return sum(report.frames_decoded for report in self.reports)
+
+    def _decode(self, process: DecodeProcess, segment: Segment) -> DecodeReport:
+        batch, give_back = decode_into(process, self.arenas, segment, self.jobs)
+        give_back()
+        return batch.report
+
+
+def decode_into(
+    process: DecodeProcess, arenas: ArenaPool, segment: Segment, jobs: Jobs
+) -> tuple[FrameBatch, Callable[[], None]]:
+    """Decode one segment. Gives with it what gives its memory back."""
+    assert segment.index is not None
+    height, width = delivered_size(segment.index.height, segment.index.width, jobs.geometry)
+    capacity = capacity_of(segment)
+    arena = arenas.take(capacity * height * width * 3)
+    room = Room(arena, 0, capacity)
+    batch = decode_segment(process, segment, jobs.sampling, jobs.geometry, room)
+    return batch, partial(arenas.give_back, arena)
+
+
+def decoded_frames(jobs: Jobs, most: int, options: DecodeOptions) -> list[FrameBatch]:
+    """Decode about `most` sampled frames, the same share of every video, and keep them."""
+    share = min(1.0, most / jobs.frames)
+    parts = [
+        replace(segment, stop=max(1, round(segment.stop * share))) for segment in jobs.segments
+    ]
+    arenas = ArenaPool(keep=0)
+    with DecodePool(options) as pool:
+        decode = partial(decode_into, arenas=arenas, jobs=jobs)
+        waiting = [pool.submit(partial(decode, segment=part)) for part in parts]
+        return [future.result()[0] for future in waiting]

@@ -1,0 +1,121 @@
+"""The engine alone, on frames in memory: each engine and precision, with its error."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.bench.rates import EngineRate, measure
+from pipeline.encode.backbone import Backbone
+from pipeline.encode.engines import Arithmetic, Engine, Placement, TorchEngine
+from pipeline.encode.features import encode_frames, fit_batches
+from pipeline.encode.precision import cosines
+from pipeline.opening import Workbench
+from pipeline.records import FrameBatch
+
+SLOW_FRAMES = 64
+"""That the engines are compared on: torch on a CPU takes seconds for them."""
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Decoded frames in memory."""
+
+    batches: tuple[FrameBatch, ...]
+
+    @property
+    def count(self) -> int:
+        """Frames of all batches."""
+        return sum(len(batch.pictures) for batch in self.batches)
+
+    def first(self, most: int) -> Frames:
+        """Give the first frames."""
+        kept, left = [], most
+        for batch in self.batches:
+            if left > 0:
+                kept.append(_beginning(batch, left))
+                left -= len(batch.pictures)
+        return Frames(tuple(kept))
+
+
+def _beginning(batch: FrameBatch, most: int) -> FrameBatch:
+    return FrameBatch(
+        segment=batch.segment,
+        pictures=batch.pictures[:most],
+        sample_index=batch.sample_index[:most],
+        frame_index=batch.frame_index[:most],
+        pts_seconds=batch.pts_seconds[:most],
+        report=batch.report,
+    )
+
+
+def candidates(workbench: Workbench) -> Iterator[Engine]:
+    """Make every engine that runs a backbone here, one at a time, the reference first."""
+    backbone = workbench.backbone
+    yield reference(backbone)
+    if workbench.device == "cpu":
+        yield TorchEngine(_own(backbone), Placement("cpu", "bfloat16"), SLOW_FRAMES // 2)
+    precisions: tuple[Arithmetic, ...] = ("float32", "bfloat16", "float16")
+    for precision in precisions[: 3 if workbench.device == "cuda" else 2]:
+        made = workbench.make(precision)
+        if workbench.device == "cuda" or made.name != "torch":
+            yield made
+
+
+def reference(backbone: Backbone) -> Engine:
+    """Make the engine that others are held against: torch in float32 on the CPU."""
+    return TorchEngine(_own(backbone), Placement("cpu", "float32"), SLOW_FRAMES // 2)
+
+
+def _own(backbone: Backbone) -> Backbone:
+    """Copy a network: an engine may move it to another device or layout."""
+    return replace(backbone, module=copy.deepcopy(backbone.module))
+
+
+def measure_engines(workbench: Workbench, frames: Frames, repeats: int) -> Iterator[EngineRate]:
+    """Measure every engine on the same frames."""
+    frames = frames.first(SLOW_FRAMES)
+    expected: NDArray[np.float16] | None = None
+    for engine in candidates(workbench):
+        values = encode(engine, frames)
+        expected = values if expected is None else expected
+        agree = cosines(values, expected)
+        pictures = torch.cat(list(fit_batches(engine, frames.batches))).contiguous()
+        yield EngineRate(
+            engine=f"{engine.name} on {engine.device}",
+            precision=engine.precision,
+            rate=measure(Encoding(engine, frames), repeats).rate,
+            network=measure(partial(_run, engine, pictures), repeats).rate,
+            cosine_min=float(agree.min()),
+            cosine_mean=float(agree.mean()),
+        )
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """Encodes frames when called, and gives how many."""
+
+    engine: Engine
+    frames: Frames
+
+    def __call__(self) -> int:
+        """Encode."""
+        return len(encode(self.engine, self.frames))
+
+
+def encode(engine: Engine, frames: Frames) -> NDArray[np.float16]:
+    """Encode decoded frames as a run does, (T, D)."""
+    encoded = encode_frames(engine, frames.batches, threading.Lock())
+    return np.concatenate([part.values for part in encoded])
+
+
+def _run(engine: Engine, pictures: Tensor) -> int:
+    return len(engine.run(pictures))

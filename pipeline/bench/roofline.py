@@ -1,0 +1,124 @@
+"""Measure some videos part by part, and whole runs over them, in one go on one machine."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from pipeline.bench.decoding import Jobs, decoded_frames, measure_decoding, plan_jobs
+from pipeline.bench.encoding import Encoding, Frames, measure_engines
+from pipeline.bench.naive import NaiveLoop
+from pipeline.bench.rates import Roofline, Timed, seconds_of
+from pipeline.config import DecodeOptions, Sampling
+from pipeline.decode.sampling import SamplePlan
+from pipeline.encode.engines import Arithmetic
+from pipeline.errors import SourceError
+from pipeline.opening import Workbench
+from pipeline.records import Segment, Video
+
+MOST_FRAMES = 1024
+"""Decoded frames that are held in memory to measure the engine alone."""
+NAIVE_FRAMES = 256
+MOST_VIDEOS = 32
+"""That are decoded to measure the readers; of more, as many spread over all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """One whole run."""
+
+    seconds: float
+    """From its beginning to its last row, after the start."""
+    startup_seconds: float
+    precision: Arithmetic
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """How things are measured."""
+
+    workbench: Workbench
+    sampling: Sampling
+    decode: DecodeOptions
+    repeats: int = 3
+
+
+def survey(
+    name: str, videos: Sequence[Video], setup: Setup, run: Callable[[Sequence[Video]], Ran]
+) -> Roofline:
+    """
+    Measure videos.
+
+    The engine alone and the whole run take turns, so that their ratio holds on a busy machine.
+
+    Args:
+        name: of the videos.
+        videos: that are run.
+        setup: how they are measured.
+        run: runs all of them from the beginning, into a results folder of its own.
+
+    Raises:
+        SourceError: not one of the videos can be read.
+    """
+    backbone = setup.workbench.backbone
+    every = plan_jobs(videos, setup.sampling, backbone.geometry, setup.decode)
+    if not every.frames:
+        raise SourceError(f"nothing to measure: no frame of {name} can be decoded")
+    step = -(-len(every.segments) // MOST_VIDEOS)
+    some = Jobs(every.segments[::step], every.sampling, every.geometry)
+    decode = tuple(measure_decoding(some, setup.decode, setup.repeats))
+    frames = Frames(tuple(decoded_frames(some, MOST_FRAMES, setup.decode)))
+    engines = tuple(measure_engines(setup.workbench, frames, setup.repeats))
+    total, decoded = _counts(every.segments, setup.sampling)
+    loop = NaiveLoop(
+        backbone, some.segments, stride=max(1, round(decoded / total)), most=NAIVE_FRAMES
+    )
+    naive = [_rate(loop) for _ in range(setup.repeats)]
+    engine, ran = _in_turn(setup, frames, lambda: run(videos))
+    return Roofline(
+        name=name,
+        videos=len(videos),
+        frames=total,
+        decoded=decoded,
+        video_seconds=sum(s.index.duration_seconds for s in every.segments if s.index),
+        cores=setup.decode.num_workers,
+        shared=setup.workbench.device == "cpu",
+        decode=decode,
+        engines=engines,
+        engine=engine.rate,
+        run=total / statistics.median(one.seconds for one in ran),
+        run_spread=Timed(total, tuple(one.seconds for one in ran)).spread,
+        naive=statistics.median(naive),
+        startup_seconds=statistics.median(one.startup_seconds for one in ran),
+        precision=ran[0].precision,
+    )
+
+
+def _counts(segments: Sequence[Segment], sampling: Sampling) -> tuple[int, int]:
+    """Count the frames that are sampled of whole videos, and those that are decoded for it."""
+    plans = [SamplePlan(segment.index, sampling) for segment in segments if segment.index]
+    return sum(p.num_samples for p in plans), sum(len(p.index.pts) for p in plans)
+
+
+def _rate(loop: NaiveLoop) -> float:
+    done = 0
+
+    def work() -> None:
+        nonlocal done
+        done = loop()
+
+    seconds = seconds_of(work)
+    return done / seconds
+
+
+def _in_turn(setup: Setup, frames: Frames, run: Callable[[], Ran]) -> tuple[Timed, list[Ran]]:
+    """Time the engine of the run and the run, one after the other, several times."""
+    precision = run().precision  # once unmeasured
+    work = Encoding(setup.workbench.make(precision), frames)
+    work()
+    alone, ran = [], []
+    for _ in range(setup.repeats):
+        alone.append(seconds_of(work))
+        ran.append(run())
+    return Timed(frames.count, tuple(alone)), ran

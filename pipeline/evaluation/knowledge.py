@@ -1,0 +1,72 @@
+"""What a recognizer knows: its labels, how it was trained, and what it was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+from pipeline.config import TrainingOptions
+from pipeline.errors import OptionError, SourceError
+from pipeline.learn import Gathered, split
+from pipeline.temporal.examples import Examples, fingerprint_of
+from pipeline.temporal.recognizer import Recognizer
+
+
+def relabel(examples: Examples, labels: Sequence[str]) -> Examples:
+    """
+    Number labels as a recognizer does.
+
+    Raises:
+        OptionError: it does not know a label.
+    """
+    require_known(labels, {examples.labels[item.label] for item in examples.items})
+    place = {label: number for number, label in enumerate(labels)}
+    items = [replace(item, label=place[examples.labels[item.label]]) for item in examples.items]
+    return Examples(tuple(items), tuple(labels))
+
+
+def require_known(known: Sequence[str], labels: Collection[str]) -> None:
+    """
+    Require that a recognizer knows labels.
+
+    Raises:
+        OptionError: it does not know one.
+    """
+    unknown = sorted(set(labels) - set(known))
+    if unknown:
+        raise OptionError(
+            f"the recognizer does not know the label{'s' * (len(unknown) != 1)} "
+            f"{', '.join(unknown)}; it knows {', '.join(known)}. --folds trains it anew"
+        )
+
+
+def training_options(recognizer: Recognizer) -> TrainingOptions:
+    """
+    Give the options that a recognizer was trained with.
+
+    Raises:
+        OptionError: it does not say, or other than this version understands.
+    """
+    try:
+        return TrainingOptions(**recognizer.notes["training"])
+    except (KeyError, TypeError, OptionError) as error:
+        raise OptionError(
+            f"{recognizer.name} does not say how it was trained ({error!r}), so it cannot be "
+            "trained anew: only `clipline train` makes recognizers that do"
+        ) from error
+
+
+def trained_on(recognizer: Recognizer, gathered: Gathered) -> set[str]:
+    """
+    Give the ids of videos that a recognizer was trained on, where the labels are those of then.
+
+    The recognizer knows its examples by one fingerprint: it is found again where the same clips
+    are split in the same way.
+    """
+    try:
+        learned, held_back = split(gathered, training_options(recognizer))
+    except (OptionError, SourceError):
+        return set()
+    if fingerprint_of(learned, held_back) != recognizer.notes.get("training_data"):
+        return set()
+    return {example.video_id for example in (*learned, *held_back)}

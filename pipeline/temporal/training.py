@@ -1,0 +1,309 @@
+"""
+Train a temporal model on labelled clips.
+
+    fitted = fit(examples, num_labels, TemporalOptions(), TrainingOptions(), validation=held_back)
+    logits = predict(fitted.model, others)  # (n, K)
+
+Chance is drawn anew from the seed and the number of the epoch, so that a training that is
+interrupted goes on exactly as it would have, and two trainings on one CPU agree bit for bit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pipeline.config import TemporalOptions, TrainingOptions, fingerprint
+from pipeline.errors import OptionError
+from pipeline.temporal.augment import augment
+from pipeline.temporal.calibration import fit_temperature
+from pipeline.temporal.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from pipeline.temporal.examples import (
+    Batch,
+    Example,
+    collate,
+    fingerprint_of,
+    moments,
+    ordered_batches,
+    shuffled_batches,
+)
+from pipeline.temporal.models import TemporalModel
+from pipeline.temporal.objective import Objective
+from pipeline.temporal.schedule import Patience, class_weights, learning_rate
+
+PREDICT_BATCH = 64
+"""Clips that are predicted at once."""
+LARGEST_SEED = 2**62
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """What one pass over the examples was like."""
+
+    number: int
+    """From 1."""
+    learning_rate: float
+    """Of its last step."""
+    loss: float
+    accuracy: float
+    """Of clips as they were augmented, while the weights changed."""
+    gradient_norm: float
+    """Mean over the steps, before clipping."""
+    clipped: float
+    """Share of steps whose gradient was scaled down."""
+    validation_loss: float | None
+    validation_accuracy: float | None
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained model, and how it came to be."""
+
+    model: TemporalModel
+    """On the CPU, in evaluation mode."""
+    temperature: float
+    """Divides logits; 1 where no examples were held back to fit it on."""
+    history: tuple[Epoch, ...]
+
+    @property
+    def best(self) -> Epoch:
+        """The epoch that the weights are of: the lowest validation loss, or the last."""
+        losses = [e.validation_loss for e in self.history if e.validation_loss is not None]
+        return self.history[losses.index(min(losses)) if losses else -1]
+
+
+OnEpoch = Callable[[Epoch], None]
+
+
+def fit(
+    examples: Sequence[Example],
+    num_labels: int,
+    temporal: TemporalOptions,
+    options: TrainingOptions,
+    *,
+    validation: Sequence[Example] = (),
+    on_epoch: OnEpoch | None = None,
+    checkpoint: Path | None = None,
+) -> Fitted:
+    """
+    Train a model.
+
+    Args:
+        examples: to learn from.
+        num_labels: K.
+        temporal: the architecture.
+        options: how.
+        validation: examples of other groups, to stop early and to calibrate; without them all
+            epochs are run.
+        on_epoch: told of each epoch.
+        checkpoint: file that is written after each epoch, and gone on from where it is of this very
+            training.
+
+    Raises:
+        OptionError: there is nothing to learn from.
+    """
+    if not examples or not any(example.counts.any() for example in examples):
+        raise OptionError("there is no frame to learn from: no example has one that counts")
+    key = fingerprint(temporal, options, num_labels, fingerprint_of(examples, validation))
+    with torch.random.fork_rng():
+        torch.manual_seed(options.seed)
+        trainer = Trainer(examples, num_labels, temporal, options)
+        if checkpoint is not None:
+            trainer.go_on(load_checkpoint(checkpoint, key))
+        while not trainer.done:
+            epoch = trainer.run_epoch(validation)
+            if checkpoint is not None:
+                save_checkpoint(trainer.checkpoint(key), checkpoint)
+            if on_epoch is not None:
+                on_epoch(epoch)
+    return trainer.result(validation)
+
+
+class Trainer:
+    """One training: model, optimizer, and how far it has come."""
+
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        num_labels: int,
+        temporal: TemporalOptions,
+        options: TrainingOptions,
+    ) -> None:
+        self.examples, self.options = examples, options
+        self.device = choose_device(options)
+        self.model = TemporalModel(examples[0].features.shape[1], num_labels, temporal)
+        standardize(self.model, examples)
+        self.model.to(self.device)
+        self.optimizer = torch.optim.AdamW(
+            _decayed(self.model, options.weight_decay), lr=options.learning_rate
+        )
+        labels = [example.label for example in examples]
+        weights = class_weights(labels, num_labels, balanced=options.balanced)
+        self.objective = Objective(options, weights.to(self.device))
+        self.history: list[Epoch] = []
+        self.patience = Patience(options.patience)
+        self.best: dict[str, Tensor] = {}
+
+    @property
+    def done(self) -> bool:
+        """Whether there is no epoch to come."""
+        return len(self.history) >= self.options.epochs or self.patience.over
+
+    def run_epoch(self, validation: Sequence[Example]) -> Epoch:
+        """Learn from every example once, and measure on those held back."""
+        number = len(self.history)
+        seed = (self.options.seed * 1_000_003 + number + 1) % LARGEST_SEED
+        torch.manual_seed(seed)  # of dropout
+        losses, right, norms = [], 0, []
+        for batch in self._batches(torch.Generator().manual_seed(seed)):
+            loss, hits, norm = self._step(batch)
+            losses.append(loss * len(batch.labels))
+            right += hits
+            norms.append(norm)
+        measured = measure(self.model, validation) if validation else (None, None)
+        epoch = Epoch(
+            number=number + 1,
+            learning_rate=self.optimizer.param_groups[0]["lr"],
+            loss=sum(losses) / len(self.examples),
+            accuracy=right / len(self.examples),
+            gradient_norm=float(np.mean(norms)),
+            clipped=float(np.mean([norm > self.options.clip_norm for norm in norms])),
+            validation_loss=measured[0],
+            validation_accuracy=measured[1],
+        )
+        self.history.append(epoch)
+        if measured[0] is not None and self.patience.better(measured[0]):
+            self.best = _copied(self.model.state_dict())
+        return epoch
+
+    def _batches(self, generator: torch.Generator) -> Iterator[Batch]:
+        numbers = list(shuffled_batches(self.examples, self.options.batch_size, generator))
+        before = len(self.history) * len(numbers)
+        for step, batch in enumerate(numbers, start=before):
+            share = learning_rate(step, self.options.epochs * len(numbers), self.options.warm_up)
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.options.learning_rate * share
+            examples = [self.examples[number] for number in batch]
+            yield augment(collate(examples), self.options, generator).to(self.device)
+
+    def _step(self, batch: Batch) -> tuple[float, int, float]:
+        """Take one step. Returns its loss, how many clips were right, and the gradient norm."""
+        self.model.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        total = 0.0
+        said = batch.labels
+        for loss, said in self.objective.losses(self.model, batch):  # noqa: B007 (the last counts)
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.item()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip_norm)
+        self.optimizer.step()
+        return total, int((said == batch.labels).sum()), norm.item()
+
+    def checkpoint(self, key: str) -> Checkpoint:
+        """Give what `go_on` needs."""
+        moments = self.optimizer.state_dict()["state"]
+        return Checkpoint(
+            key,
+            {"history": [dataclasses.asdict(epoch) for epoch in self.history]},
+            {
+                "model": self.model.state_dict(),
+                "best": self.best,
+                "optimizer": {
+                    f"{number}/{name}": value
+                    for number, values in moments.items()
+                    for name, value in values.items()
+                },
+            },
+        )
+
+    def go_on(self, checkpoint: Checkpoint | None) -> None:
+        """Take up a training where it was left; None begins it."""
+        if checkpoint is None:
+            return
+        self.model.load_state_dict(checkpoint.tensors["model"])
+        self.best = checkpoint.tensors.get("best", {})
+        self.history = [Epoch(**said) for said in checkpoint.progress["history"]]
+        for epoch in self.history:
+            if epoch.validation_loss is not None:
+                self.patience.better(epoch.validation_loss)
+        moments: dict[int, dict[str, Tensor]] = {}
+        for path, tensor in checkpoint.tensors["optimizer"].items():
+            number, _, name = path.partition("/")
+            moments.setdefault(int(number), {})[name] = tensor
+        known = self.optimizer.state_dict()
+        self.optimizer.load_state_dict({**known, "state": moments})
+
+    def result(self, validation: Sequence[Example]) -> Fitted:
+        """Give the model with its best weights, calibrated on the examples held back."""
+        if self.best:
+            self.model.load_state_dict(self.best)
+        model = self.model.cpu().eval()
+        temperature = 1.0
+        if validation:
+            labels = np.array([example.label for example in validation])
+            temperature = fit_temperature(predict(model, validation), labels)
+        return Fitted(model, temperature, tuple(self.history))
+
+
+def standardize(model: TemporalModel, examples: Sequence[Example]) -> None:
+    """Measure on examples how features, and their changes, are brought to one size."""
+    inputs = model.inputs
+    evened = (inputs.evened(torch.from_numpy(e.features[e.counts])) for e in examples)
+    model.standardize(*moments(evened))
+    if model.options.rectified:
+        steps = (inputs.standardized(torch.from_numpy(e.features[e.counts])) for e in examples)
+        mean, std = moments(step.diff(dim=0) for step in steps)
+        model.standardize(inputs.mean, 1 / inputs.scale, (mean**2 + std**2).sqrt())
+
+
+def choose_device(options: TrainingOptions) -> torch.device:
+    """Give the device to train on: CUDA where there is one, unless the options say otherwise."""
+    if options.device != "auto":
+        return torch.device(options.device)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _decayed(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Let matrices decay, and neither biases nor norms."""
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim <= 1]
+    return [
+        {"params": matrices, "weight_decay": weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+
+
+def _copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+
+
+@torch.inference_mode()
+def predict(model: TemporalModel, examples: Sequence[Example]) -> NDArray[np.float32]:
+    """Give the logits of clips, (n, K), in the order of the examples."""
+    device = model.head.weight.device
+    training = model.training
+    model.eval()
+    logits = np.zeros((len(examples), model.num_labels), np.float32)
+    for numbers in ordered_batches(examples, PREDICT_BATCH):
+        batch = collate([examples[number] for number in numbers]).to(device)
+        logits[numbers] = model(batch.x, batch.mask).clips.float().cpu().numpy()
+    model.train(training)
+    return logits
+
+
+def measure(model: TemporalModel, examples: Sequence[Example]) -> tuple[float, float]:
+    """Give the mean negative log-likelihood in nats and the accuracy on examples."""
+    logits = predict(model, examples).astype(np.float64)
+    labels = np.array([example.label for example in examples])
+    top = logits.max(1)
+    normalizers = top + np.log(np.exp(logits - top[:, None]).sum(1))
+    losses = normalizers - logits[np.arange(len(labels)), labels]
+    return float(losses.mean()), float((logits.argmax(1) == labels).mean())

@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+import pytest
+
+from pipeline.bench.material import draw_clips
+from pipeline.config import DecodeOptions
+from pipeline.encode.backbone import load_backbone
+from pipeline.sources import find_videos
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory):
+    """Three drawn clips of two seconds, 60 frames each."""
+    return find_videos([str(draw_clips(tmp_path_factory.mktemp("clips"), 3, (96, 64)))])
+
+
+@pytest.fixture(scope="session")
+def backbone():
+    """An untrained network of timm that computes next to nothing."""
+    return load_backbone("random:test_resnet")
+
+
+@pytest.fixture(scope="session")
+def one_worker():
+    """Decoding in a single process."""
+    return DecodeOptions(workers=1)

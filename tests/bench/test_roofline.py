@@ -1,0 +1,85 @@
+"""A survey: what is measured in turn, on which videos, and what becomes of the figures."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.bench import roofline
+from pipeline.bench.rates import DecodeRate, EngineRate
+from pipeline.bench.roofline import Ran, Setup, survey
+from pipeline.config import EncodeOptions, Sampling
+from pipeline.errors import SourceError
+from pipeline.opening import Workbench
+from pipeline.sources import find_videos
+
+
+@pytest.fixture
+def setup(backbone, one_worker, engine_cache, monkeypatch):
+    """Everything but the rates is real."""
+    encode = EncodeOptions(device="cpu", precision="float32", batch_size=8)
+    bench = Workbench(backbone, encode, engine_cache)
+    decode = [DecodeRate("pyav", 300.0, 600.0)]
+    engines = [EngineRate("torch on cpu", "float32", 40.0, 50.0, 1.0, 1.0)]
+    monkeypatch.setattr(roofline, "measure_decoding", lambda *_: iter(decode))
+    monkeypatch.setattr(roofline, "measure_engines", lambda *_: iter(engines))
+    return Setup(bench, Sampling(every=2), one_worker, repeats=3)
+
+
+class Running:
+    """Stands in for whole runs."""
+
+    def __init__(self, *seconds):
+        self.seconds, self.videos = list(seconds), []
+
+    def __call__(self, videos):
+        self.videos.append(videos)
+        return Ran(self.seconds[len(self.videos) - 1], 1.5, "float32")
+
+
+def test_a_survey_counts_what_the_videos_hold(setup, clips):
+    run = Running(99, 2, 1, 3)
+
+    found = survey("three", clips, setup, run)
+
+    assert (found.name, found.videos, found.cores, found.shared) == ("three", 3, 1, True)
+    assert (found.frames, found.decoded, found.video_seconds) == (90, 180, pytest.approx(6))
+    assert found.decode_rate == 300  # half of those decoded
+    assert found.run == 45  # the median of all but the first, which warms up
+    assert found.run_spread == 1
+    assert (found.startup_seconds, found.precision) == (1.5, "float32")
+    assert found.naive > 0
+    assert found.engine > 0
+    assert run.videos == [clips] * 4
+
+
+def test_the_engine_and_the_run_take_turns(setup, clips, monkeypatch):
+    order = []
+    run = Running(1, 1, 1, 1)
+    monkeypatch.setattr(roofline, "seconds_of", lambda work: order.append("engine") or 1.0)
+    monkeypatch.setattr(roofline, "_rate", lambda loop: 1.0)
+
+    survey("three", clips, setup, lambda videos: order.append("run") or run(videos))
+
+    assert order == ["run", "engine", "run", "engine", "run", "engine", "run"]
+
+
+def test_of_many_videos_some_spread_over_all_are_decoded(setup, clips, monkeypatch):
+    seen = []
+    monkeypatch.setattr(roofline, "MOST_VIDEOS", 2)
+    monkeypatch.setattr(
+        roofline,
+        "measure_decoding",
+        lambda jobs, *_: seen.append(jobs) or [DecodeRate("pyav", 1.0, 1.0)],
+    )
+
+    found = survey("three", clips, setup, Running(1, 1, 1, 1))
+
+    assert [segment.video for segment in seen[0].segments] == [clips[0], clips[2]]
+    assert found.frames == 90  # of all
+
+
+def test_videos_without_a_frame_fail(setup, tmp_path):
+    (tmp_path / "a.mp4").write_text("no video")
+
+    with pytest.raises(SourceError, match="nothing to measure: no frame of bad can be decoded"):
+        survey("bad", find_videos([str(tmp_path)]), setup, Running())

@@ -1,0 +1,62 @@
+"""The batch size that a device likes: a stand-in tells how long its batches take."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+import torch
+
+from pipeline.encode import batch_size as module
+from pipeline.encode.batch_size import find_batch_size
+from pipeline.errors import EngineError
+
+
+class Device:
+    """Takes a fixed time a batch and a time a picture, and has room for so many."""
+
+    def __init__(self, monkeypatch, *, a_batch, a_picture, room=10**6):
+        self.now, self.ran = 0.0, []
+        self.a_batch, self.a_picture, self.room = a_batch, a_picture, room
+        monkeypatch.setattr(time, "perf_counter", lambda: self.now)
+
+    def __call__(self, count):
+        if count > self.room:
+            raise torch.OutOfMemoryError("no room")
+        self.ran.append(count)
+        self.now += self.a_batch + count * self.a_picture
+
+
+@pytest.mark.parametrize(
+    ("a_batch", "expected"), [(0.0, 32), (0.0015, 64), (0.01, 256), (1.0, 1024)]
+)
+def test_the_smallest_that_is_about_fastest_is_taken(monkeypatch, tmp_path, a_batch, expected):
+    device = Device(monkeypatch, a_batch=a_batch, a_picture=0.001)
+
+    assert find_batch_size(device, tmp_path / "kept.json") == expected
+
+
+def test_what_does_not_fit_is_left_out(monkeypatch, tmp_path):
+    device = Device(monkeypatch, a_batch=1.0, a_picture=0.001, room=200)
+
+    assert find_batch_size(device, tmp_path / "kept.json") == 128
+
+
+def test_it_is_measured_once(monkeypatch, tmp_path):
+    device = Device(monkeypatch, a_batch=0.01, a_picture=0.001)
+    kept = tmp_path / "cache" / "kept.json"
+    first = find_batch_size(device, kept)
+    runs = len(device.ran)
+
+    assert find_batch_size(device, kept) == first
+    assert len(device.ran) == runs == 4 * len(module.SIZES)
+    assert json.loads(kept.read_text())["rates"]["32"] > 0
+
+
+def test_a_device_without_room_for_the_smallest_fails(monkeypatch, tmp_path):
+    device = Device(monkeypatch, a_batch=0.01, a_picture=0.001, room=8)
+    with pytest.raises(EngineError, match="out of memory on the device with a batch of 32"):
+        find_batch_size(device, tmp_path / "kept.json")
+
+    assert not (tmp_path / "kept.json").exists()

@@ -1,0 +1,101 @@
+"""Whether features stay what they are in float32, and what follows."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.config import Geometry
+from pipeline.encode.precision import LEAST_COSINE, Evidence, cosines, weigh
+from tests.encode.test_features import draw, frame_batch
+
+
+class Turned:
+    """An engine whose features are those of another, turned by an angle."""
+
+    name, device, batch_size = "stand-in", "cpu", 2
+
+    def __init__(self, precision, degrees=0.0, *, only_frame=None, value=None):
+        self.precision, self.only_frame, self.value = precision, only_frame, value
+        self.cosine, self.sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+        self.backbone = Stub()
+        self.done = 0
+
+    def fit(self, frames):
+        return torch.from_numpy(frames)
+
+    def run(self, pictures):
+        values = np.tile(np.float32([1, 0]), (len(pictures), 1))
+        for row in range(len(values)):
+            if self.only_frame in (None, self.done + row):
+                values[row] = self.value or (self.cosine, self.sine)
+        self.done += len(values)
+        return values
+
+
+class Stub:
+    geometry, feature_size, context = Geometry(8, 8), 2, 0
+
+
+PLAIN = Turned("float32")
+
+
+class TestCosines:
+    def test_they_are_taken_row_by_row(self):
+        a = np.array([[1, 0], [1, 1], [2, 0]])
+        b = np.array([[5, 0], [0, 3], [-1, 0]])
+
+        np.testing.assert_allclose(cosines(a, b), [1, 0.5**0.5, -1])
+
+    def test_nothing_agrees_with_nothing_alone(self):
+        a = np.array([[0.0, 0], [0, 0], [1, 1]])
+        b = np.array([[0.0, 0], [1, 0], [0, 0]])
+
+        np.testing.assert_array_equal(cosines(a, b), [1, 0, 0])
+
+    def test_large_half_precision_values_do_not_overflow(self):
+        a = np.full((1, 2000), 60000, np.float16)
+
+        np.testing.assert_allclose(cosines(a, a), [1])
+
+
+class TestWeigh:
+    @pytest.mark.parametrize(("degrees", "kept"), [(2.5, "bfloat16"), (2.6, "float32")])
+    def test_the_limit_is_a_cosine_of_0_999(self, degrees, kept):
+        found = weigh(PLAIN, Turned("bfloat16", degrees), [frame_batch("a", draw(5))])
+
+        assert LEAST_COSINE == 0.999
+        assert found.precision == kept
+        assert found.tried == "bfloat16"
+        assert found.cosine_min == pytest.approx(np.cos(np.radians(degrees)), abs=1e-4)
+        assert found.frames == 5
+
+    def test_one_bad_frame_forbids_it(self):
+        reduced = Turned("bfloat16", 10, only_frame=6)
+        batches = [frame_batch("a", draw(5)), frame_batch("b", draw(3))]
+
+        found = weigh(PLAIN, reduced, batches)
+
+        assert found.precision == "float32"
+        assert found.cosine_mean > 0.998 > found.cosine_min
+        assert found.frames == 8
+
+    def test_what_is_no_number_forbids_it(self):
+        found = weigh(PLAIN, Turned("float16", value=(np.nan, 1)), [frame_batch("a", draw(2))])
+
+        assert found.precision == "float32"
+        assert found.cosine_min == -1
+
+    def test_without_a_frame_nothing_is_proved(self):
+        assert weigh(PLAIN, Turned("bfloat16"), []) == Evidence("float32", tried="bfloat16")
+        empty = [frame_batch("a", draw(0))]
+        assert weigh(PLAIN, Turned("bfloat16"), empty) == Evidence("float32", tried="bfloat16")
+
+
+def test_evidence_is_plain_json():
+    said = Evidence("bfloat16", "bfloat16", 0.9995, 0.9999, 64)
+
+    assert Evidence.from_json(json.loads(json.dumps(said.to_json()))) == said

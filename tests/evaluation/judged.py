@@ -1,0 +1,95 @@
+"""What the tests of evaluations share: made features, toy recognizers, videos that are not there."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+
+import numpy as np
+import torch
+
+from pipeline.config import ClipWindows, Sampling, TemporalOptions, TrainingOptions
+from pipeline.learn import Gathered
+from pipeline.records import FrameFeatures
+from pipeline.temporal.examples import Examples
+from pipeline.temporal.models import TemporalModel
+from pipeline.temporal.recognizer import BackboneSpec, Recognizer
+from tests.temporal.lessons import rises_and_falls
+
+LABELS = ("falls", "rises")
+GRU = TemporalOptions(cell="gru", size=8, pooling="last")
+QUICK = TrainingOptions(
+    epochs=12, learning_rate=2e-2, batch_size=8, device="cpu", validation=0.25, patience=12
+)
+BACKBONE = BackboneSpec("toy", "0" * 32, 2)
+FPS = 8
+
+
+def gather(items=None, *, splits=None, left_out=(), labels=LABELS) -> Gathered:
+    """Labelled clips as `gather_examples` gives them."""
+    items = tuple(rises_and_falls(32) if items is None else items)
+    return Gathered(
+        Examples(items, labels),
+        tuple(splits or [None] * len(items)),
+        BACKBONE,
+        None,
+        Sampling(fps=FPS),
+        ClipWindows(),
+        tuple(left_out),
+    )
+
+
+def make_recognizer(labels=LABELS, **notes) -> Recognizer:
+    """A recognizer of random weights that says how it was trained."""
+    torch.manual_seed(0)
+    return Recognizer(
+        "toy",
+        labels,
+        Sampling(fps=FPS),
+        ClipWindows(),
+        BACKBONE,
+        GRU,
+        TemporalModel(2, len(labels), GRU).eval(),
+        notes={"training": asdict(QUICK), **notes},
+    )
+
+
+def halves(count: int = 16):
+    """Two clips of each video, one after the other: `v0 [0, 1)` and `v0 [1, 2)`."""
+    chance = np.random.default_rng(0)
+    found = []
+    for number, item in enumerate(rises_and_falls(count)):
+        start = float(number % 2)
+        video = f"v{number // 2}"
+        line = np.linspace(-1, 1, FPS) * (1 if item.label else -1)
+        features = np.stack([line, chance.normal(size=FPS)], 1).astype(np.float32)
+        found.append(
+            replace(
+                item,
+                name=f"{video} [{start:g}, {start + 1:g})",
+                video_id=video,
+                group=f"g{number // 2 % 4}",
+                features=features,
+                counts=np.ones(FPS, np.bool_),
+                start_seconds=start,
+                end_seconds=start + 1,
+            )
+        )
+    return found
+
+
+def stored(items):
+    """Give the features of each video, as a feature store does."""
+
+    def read(video_id):
+        parts = sorted(
+            (item for item in items if item.video_id == video_id), key=lambda e: e.start_seconds
+        )
+        values = np.concatenate([part.features for part in parts])
+        index = np.arange(len(values))
+        return [_features(video_id, index, values)], len(values) / FPS
+
+    return read
+
+
+def _features(video_id, index, values) -> FrameFeatures:
+    return FrameFeatures(video_id, index, index, index / FPS, values.astype(np.float16))

@@ -1,0 +1,176 @@
+"""Run the command line in processes that can be killed, and find whatever is left of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pipeline.results import load, read_run
+
+ROOT = Path(__file__).resolve().parents[2]
+MARK = "CLIPLINE_TEST"
+"""Variable by which a process is known to have come of a test, whoever its parent is now."""
+ORDER = {
+    "clips": ["video", "clip_index"],
+    "segments": ["video", "segment_index"],
+    "frames": ["video", "sample_index"],
+    "videos": ["video"],
+}
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+    seconds: float
+
+
+class Commands:
+    """Runs commands of one home, where nothing of the user's is used or touched."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self._mark = f"{MARK}={uuid.uuid4().hex}"
+
+    def environment(self, **more: str) -> dict[str, str]:
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "XDG_"))}
+        name, _, value = self._mark.partition("=")
+        return {**kept, "HOME": str(self.home), "COLUMNS": "200", name: value, **more}
+
+    def begin(
+        self,
+        *arguments: Any,
+        module: str = "flows.cli",
+        before: tuple[str, ...] = (),
+        setup: Callable[[], None] | None = None,
+        **environment: str,
+    ) -> subprocess.Popen[str]:
+        """
+        Start a command.
+
+        Args:
+            arguments: of the command.
+            module: that is run instead of the command line.
+            before: a command that runs the command.
+            setup: called in the new process.
+            environment: variables beside the usual ones.
+        """
+        return subprocess.Popen(
+            [*before, sys.executable, "-m", module, *map(str, arguments)],
+            cwd=ROOT,
+            env=self.environment(**environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=setup,  # noqa: PLW1509 (it only sets limits)
+        )
+
+    def end(self, process: subprocess.Popen[str], timeout: float = 240) -> Ended:
+        """Wait for the end of a command."""
+        begin = time.monotonic()
+        try:
+            out, err = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
+        return Ended(process.returncode, out, err, time.monotonic() - begin)
+
+    def __call__(self, *arguments: Any, timeout: float = 240, **options: Any) -> Ended:
+        """Run a command to its end."""
+        return self.end(self.begin(*arguments, **options), timeout)
+
+    def processes(self) -> dict[int, str]:
+        """Give the processes that came of these commands and live, with their command lines."""
+        found = {}
+        for entry in Path("/proc").glob("[0-9]*"):
+            try:
+                variables = (entry / "environ").read_bytes().split(b"\0")
+                state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            except OSError:
+                continue  # it ended meanwhile
+            if os.fsencode(self._mark) in variables and state not in "ZX":
+                found[int(entry.name)] = line
+        return found
+
+    def kill(self, part: str = "") -> list[int]:
+        """Kill all processes, or those whose command line holds a word, all at once."""
+        found = [pid for pid, line in self.processes().items() if part in line]
+        for pid in found:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        return found
+
+    def left(self, seconds: float = 10) -> dict[int, str]:
+        """Give the processes that are still there after a while."""
+        end = time.monotonic() + seconds
+        while (found := self.processes()) and time.monotonic() < end:
+            time.sleep(0.05)
+        return found
+
+
+def wait_until(condition: Callable[[], Any], seconds: float = 60) -> None:
+    """Wait for something that is bound to happen."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def tables(out: Path, *without: str) -> dict[str, pd.DataFrame]:
+    """Give all rows of the newest run, in an order of their own."""
+    return {
+        name: load(out, name)
+        .drop(columns=list(without), errors="ignore")
+        .sort_values(by, ignore_index=True)
+        for name, by in ORDER.items()
+    }
+
+
+def assert_same(one: dict[str, pd.DataFrame], other: dict[str, pd.DataFrame]) -> None:
+    """Hold two results to the same rows: all columns, all values."""
+    for name in one:
+        pd.testing.assert_frame_equal(one[name], other[name], obj=name)
+
+
+def committed(out: Path) -> int:
+    """Count the videos that are finished."""
+    parts = [path for path in out.glob("videos/part-*.parquet")]
+    return sum(len(pd.read_parquet(path, columns=["video"])) for path in parts)
+
+
+def counts(out: Path) -> dict[str, int]:
+    """Give what the last run did."""
+    return read_run(out)["counts"]
+
+
+def litter(folder: Path) -> list[str]:
+    """List hidden files that no finished run leaves, in results and in state."""
+    kept = {".lock"}
+    return sorted(
+        str(path.relative_to(folder))
+        for path in folder.glob("**/.*")
+        if path.name not in kept and path.name.endswith(".new")
+    )
+
+
+def from_json(ended: Ended) -> Any:
+    """Read what a command printed with --json."""
+    return json.loads(ended.out)

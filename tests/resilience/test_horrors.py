@@ -1,0 +1,234 @@
+"""Odd videos, drawn: whatever is wrong with a file, the frames it has come out right, by number."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from pipeline.config import DecodeOptions, EncodeOptions, RunOptions, Sampling
+from pipeline.decode.pool import DecodeProcess
+from pipeline.process import process_videos
+from pipeline.results import load
+from tests.decode.decoding import ALL, decode, numbers
+from tests.resilience.mutations import SOURCES
+from tests.videos import cut_copy, write_streams, write_video
+
+SIZE = (128, 64)
+COUNT = 30
+MPEG_TICK = Fraction(1, 90000)
+SECONDS = [n / 30 for n in range(COUNT)]
+VARIABLE = [0.0, 0.02, 0.3, 0.34, 0.36, 0.9, 0.91, 1.4, 1.5, 1.51, 2.6, 2.7]
+
+
+@dataclass(frozen=True)
+class Horror:
+    """A video, and what must come out of it."""
+
+    name: str
+    draw: Callable[[Path], Path]
+    shown: tuple[int, ...] = tuple(range(COUNT))
+    """Numbers of the pictures."""
+    times: tuple[float, ...] | None = tuple(SECONDS)
+    """Seconds at which they are shown; None where that is not held to anything."""
+    status: str = "ok"
+
+
+def drawn(**options) -> Callable[[Path], Path]:
+    return lambda path: write_video(path, COUNT, **{"size": SIZE, **options})
+
+
+def at(*times: float, **options) -> Callable[[Path], Path]:
+    """Draw pictures that are shown at given times."""
+    return lambda path: write_video(
+        path, len(times), **{"size": SIZE, "times": times, "time_base": MPEG_TICK, **options}
+    )
+
+
+def rewritten(
+    source: Callable[[Path], Path], change: Callable[[int, av.Packet], bool | None]
+) -> Callable[[Path], Path]:
+    """Draw a video and change its packets on the way to a second file; False leaves one out."""
+
+    def draw(path: Path) -> Path:
+        first = source(path.with_name(f"first {path.name}"))
+        how = {"avoid_negative_ts": "disabled"}
+        with av.open(str(first)) as given, av.open(str(path), "w", options=how) as made:
+            copy = made.add_stream_from_template(given.streams.video[0])
+            for number, packet in enumerate(given.demux(video=0)):
+                if packet.size and change(number, packet) is not False:
+                    packet.stream = copy
+                    made.mux(packet)
+        return path
+
+    return draw
+
+
+def three_seconds_early(number: int, packet: av.Packet) -> None:
+    shift = round(3 / packet.time_base)
+    packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+
+
+def behind_the_key_frame(number: int, packet: av.Packet) -> bool:
+    return number >= 5
+
+
+def twice_each(number: int, packet: av.Packet) -> None:
+    packet.pts = packet.dts = number // 2 * 100
+
+
+def back_and_forth(number: int, packet: av.Packet) -> None:
+    packet.dts = number
+    packet.pts = 100 * (number + (number % 3 == 2) - 2 * (number % 3 == 0)) + 300
+
+
+def joined(*parts: Callable[[Path], Path]) -> Callable[[Path], Path]:
+    """Draw several files into one, end to end."""
+
+    def draw(path: Path) -> Path:
+        drawn = [part(path.with_name(f"{n} {path.name}")) for n, part in enumerate(parts)]
+        path.write_bytes(b"".join(part.read_bytes() for part in drawn))
+        return path
+
+    return draw
+
+
+def cut(path: Path) -> Path:
+    """Cut a clip without encoding it again: its header counts frames that are never shown."""
+    source = write_video(path.with_name(f"long {path.name}"), 330, size=SIZE, gop=1000)
+    return cut_copy(source, path, 5.0)
+
+
+JPEG = {"codec": "mjpeg", "pixel_format": "yuvj420p"}
+HORRORS = [
+    Horror("a cut clip.mp4", cut, tuple(range(150, 330)), tuple(n / 30 for n in range(180))),
+    Horror("narrow.mp4", drawn(size=(96, 64))),
+    Horror("odd sides.mkv", drawn(size=(97, 65), codec="ffv1")),
+    Horror("a line.mkv", drawn(size=(128, 1), codec="ffv1", pixel_format="gray"), (), None),
+    Horror("one pixel.mkv", drawn(size=(1, 1), codec="ffv1", pixel_format="yuv444p"), (), None),
+    Horror(
+        "another size on the way.ts",
+        joined(
+            at(*SECONDS, size=(256, 128)),
+            at(*(1 + s for s in SECONDS), first=COUNT),
+        ),
+        tuple(range(2 * COUNT)),
+        tuple(n / 30 for n in range(2 * COUNT)),
+    ),
+    Horror("several streams.mp4", lambda path: write_streams(path, [0, 100], COUNT, default=0)),
+    Horror("starts at -3 s.mkv", rewritten(drawn(), three_seconds_early)),
+    Horror("starts at 26 h.ts", at(*(93600 + s for s in SECONDS))),
+    Horror("starts at 26 h.mkv", at(*(93600 + s for s in SECONDS))),
+    Horror("clock runs over.ts", at(*(2**33 / 90000 - 0.5 + s for s in SECONDS))),
+    Horror("clock starts again.ts", joined(drawn(), drawn(first=COUNT)), tuple(range(60)), None),
+    Horror("times repeat.mkv", rewritten(drawn(**JPEG), twice_each), times=None),
+    Horror("times go back.mkv", rewritten(drawn(**JPEG), back_and_forth), times=None),
+    Horror("variable rate.mp4", at(*VARIABLE), tuple(range(12)), tuple(VARIABLE)),
+    Horror("interlaced.mpg", drawn(codec="mpeg2video", options={"flags": "+ildct+ilme"})),
+    Horror("interlaced.mp4", drawn(options={"flags": "+ildct+ilme", "x264-params": "tff=1"})),
+    Horror("10 bit.mkv", drawn(codec="ffv1", pixel_format="yuv422p10le")),
+    Horror("10 bit.mp4", drawn(pixel_format="yuv420p10le")),
+    Horror("16 bit grey.mkv", drawn(codec="ffv1", pixel_format="gray16le")),
+    Horror("alpha.webm", drawn(codec="libvpx-vp9", pixel_format="yuva420p")),
+    Horror("alpha.mov", drawn(codec="qtrle", pixel_format="argb")),
+    *(
+        Horror(
+            f"no key frame at the start.{suffix}",
+            rewritten(drawn(gop=12, codec=codec), behind_the_key_frame),
+            tuple(range(12, COUNT)),
+            None,
+            "partial",
+        )
+        for suffix, codec in SOURCES.items()
+    ),
+]
+NAMES = [
+    b"with spaces.mp4",
+    b'quote\'s "double".mp4',
+    b"new\nline.mp4",
+    b"-o.mp4",
+    b"--help",
+    "🎬 ünïcode.mp4".encode(),
+    b"caf\xe9 \xff\xfe.mp4",
+    b"%s %d %05d.mp4",
+    b"; rm -rf $HOME `id` | true &.mp4",
+    b"<script>alert(1)</script>.mp4".replace(b"/", b"-"),
+    b"colon:in name.mp4",
+    b"back\\slash.mp4",
+    b"[brackets]{braces}*?.mp4",
+    b"x" * 251 + b".mp4",
+]
+
+
+@pytest.fixture(scope="module")
+def process():
+    made = DecodeProcess(DecodeOptions(frame_timeout_seconds=20))
+    yield made
+    made.kill()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("horrors")
+
+
+@pytest.mark.parametrize("horror", HORRORS, ids=lambda horror: horror.name)
+class TestHorrors:
+    def test_every_frame(self, horror, folder, process):
+        path = horror.draw(folder / horror.name)
+
+        batch = decode(process, path, ALL)
+
+        assert batch.report.status == horror.status, batch.report
+        assert batch.report.frames_decoded == len(batch.pictures) == len(horror.shown or SECONDS)
+        if horror.shown:
+            assert numbers(batch.pictures) == list(horror.shown)
+        if horror.times is not None:
+            assert batch.pts_seconds == pytest.approx(horror.times, abs=2e-3)
+
+    def test_frames_by_time(self, horror, folder, process):
+        """Sample k is what a player shows at k / 8 seconds."""
+        if not horror.shown or horror.times is None:
+            pytest.skip("its frames are not known by their times")
+        path = folder / horror.name
+
+        batch = decode(process, path, Sampling(fps=8))
+
+        ends = horror.times[-1] + np.median(np.diff(horror.times))
+        assert batch.sample_index.tolist() == list(range(int(np.ceil(ends * 8 - 1e-2))))
+        shown = np.searchsorted(horror.times, batch.sample_index / 8 + 2e-3, side="right") - 1
+        assert numbers(batch.pictures) == [horror.shown[place] for place in shown]
+
+
+def test_any_name_goes_the_whole_way(tmp_path, tiny_recognizer, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    videos, out = tmp_path / "videos", tmp_path / "out"
+    videos.mkdir()
+    content = write_video(tmp_path / "a.mp4", 12).read_bytes()
+    for number, name in enumerate(NAMES):
+        (videos / os.fsdecode(name)).write_bytes(content + bytes([number]))  # else they were copies
+
+    process_videos(
+        [str(videos)],
+        out,
+        RunOptions(
+            recognizer=str(tiny_recognizer),
+            decode=DecodeOptions(workers=1),
+            encode=EncodeOptions(precision="float32"),
+        ),
+    )
+
+    rows = load(out, "videos")
+    assert sorted(map(os.path.basename, rows.video)) == sorted(
+        name.decode("utf-8", "backslashreplace") for name in NAMES
+    )
+    assert set(rows.status) == {"ok"}
+    assert sorted(load(out, "clips").video) == sorted(rows.video)
+    page = (out / "report.html").read_text()
+    assert "<script>alert" not in page

@@ -1,0 +1,132 @@
+"""Streams: the same logits as the whole, in memory that does not grow, stopped and gone on with."""
+
+from __future__ import annotations
+
+import resource
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from pipeline.config import TemporalOptions
+from pipeline.errors import OptionError
+from pipeline.temporal.cells import CELLS
+from pipeline.temporal.models import State, TemporalModel
+
+D, K, SIZE = 4, 3, 8
+LOOKING_BACK = ("mean", *CELLS)
+POOLINGS = ("mean", "last", "attention")
+
+
+def make(cell, **changes):
+    torch.manual_seed(3)
+    options = TemporalOptions(cell=cell, size=SIZE, heads=2, **changes)
+    return TemporalModel(D, K, options).eval().requires_grad_(False)
+
+
+def stream(model, x, chunk, state=None):
+    """Run a sequence in chunks: frame logits, the last clip logits, the state after."""
+    state, frames = state or model.initial_state(len(x)), []
+    for part in x.split(chunk, dim=1):
+        logits, state = model.stream(part, state)
+        frames.append(logits.frames)
+    return torch.cat(frames, dim=1), logits.clips, state
+
+
+def sizes(state):
+    return {name: (value.shape, value.dtype) for name, value in state.tensors().items()}
+
+
+def peak_kilobytes():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+@pytest.mark.parametrize("cell", LOOKING_BACK)
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_thousands_of_steps_in_chunks_are_as_the_whole(cell, pooling):
+    model = make(cell, pooling=pooling, layers=2, differences=True)
+    x = torch.randn(2, 3000, D)
+    expected = model(x)
+    for chunk in (1000, 77):
+        frames, clips, _ = stream(model, x, chunk)
+
+        assert (frames - expected.frames).abs().max() <= 1e-5
+        assert (clips - expected.clips).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("cell", LOOKING_BACK)
+def test_a_stream_is_stopped_saved_and_gone_on_with_by_another_process(cell, tmp_path):
+    """What is saved is all: a model that is loaded anew goes on in the middle of a video."""
+    model = make(cell, layers=2, differences=True, pooling="attention")
+    x = torch.randn(2, 500, D)
+    expected = model(x)
+    _, _, state = stream(model, x[:, :321], 64)
+    save_file(state.tensors(), tmp_path / "state.safetensors")
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+
+    other = TemporalModel(D, K, model.options).eval().requires_grad_(False)
+    other.load_state_dict(load_file(tmp_path / "model.safetensors"))
+    read = State.from_tensors(load_file(tmp_path / "state.safetensors"))
+    frames, clips, after = stream(other, x[:, 321:], 64, read)
+
+    assert sizes(read) == sizes(state)
+    assert (frames - expected.frames[:, 321:]).abs().max() <= 1e-5
+    assert (clips - expected.clips).abs().max() <= 1e-5
+    assert after.steps.tolist() == [500, 500]
+
+
+def run_for_long(model, steps, chunk):
+    """Stream noise: growth of the peak of memory in kB, and the first and the last state."""
+    _, first = model.stream(torch.randn(1, chunk, D), model.initial_state(1))
+    state, before = first, peak_kilobytes()
+    for _ in range(steps // chunk - 1):
+        logits, state = model.stream(torch.randn(1, chunk, D), state)
+    assert all(part.isfinite().all() for part in logits)
+    return peak_kilobytes() - before, first, state
+
+
+@pytest.mark.parametrize("cell", LOOKING_BACK)
+def test_memory_does_not_grow_in_twenty_thousand_steps(cell):
+    growth, first, last = run_for_long(make(cell), 20_000, 500)
+
+    assert last.steps.tolist() == [20_000]
+    assert sizes(last) == sizes(first)
+    assert growth < 10_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cell", LOOKING_BACK)
+def test_memory_does_not_grow_in_a_million_steps(cell):
+    """A day and a half of video at 8 frames/s: the states alone would take 32 MB if kept."""
+    growth, first, last = run_for_long(make(cell), 1_000_000, 1000)
+
+    assert last.steps.tolist() == [1_000_000]
+    assert sizes(last) == sizes(first)
+    assert growth < 10_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cell", ["mean", "lstm", "gru", "mingru"])
+def test_a_million_steps_in_chunks_are_as_the_whole(cell):
+    model = make(cell)
+    x = torch.randn(1, 1_000_000, D)
+    expected = model(x)
+    frames, clips, _ = stream(model, x, 1000)
+
+    assert (frames - expected.frames).abs().max() <= 1e-5
+    assert (clips - expected.clips).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ("cell", "changes", "named"),
+    [
+        *((cell, {"bidirectional": True}, f"a bidirectional {cell} model") for cell in CELLS),
+        ("transformer", {}, "a transformer model"),
+        ("gru_transformer", {"bidirectional": True}, "a bidirectional gru_transformer model"),
+    ],
+)
+def test_models_that_look_ahead_refuse_to_stream(cell, changes, named):
+    model = make(cell, **changes)
+
+    with pytest.raises(OptionError, match=f"{named} needs whole clips and cannot stream: cut the"):
+        model.stream(torch.randn(1, 5, D), model.initial_state(1))
