@@ -111,7 +111,7 @@ class TestCutFails:
         spoiled = stored(0, 16)
         spoiled.values[9, 1] = np.nan
 
-        with pytest.raises(SourceError, match="row 7: features of /a.mp4 are no numbers"):
+        with pytest.raises(SourceError, match=r"row 7: features of /a\.mp4 are no numbers"):
             cutter(spoiled).cut(VIDEO, [CLIP])
 
 

@@ -194,6 +194,9 @@ def _environment() -> dict[str, str]:
         "PYTHONPATH": path,
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
+        # pictures come and go: their memory is kept for the next, not asked of the kernel each time
+        "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+        "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
         "OPENCV_FFMPEG_CAPTURE_OPTIONS": "protocol_whitelist;file",
     }
 

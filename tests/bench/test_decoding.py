@@ -35,7 +35,7 @@ class TestPlan:
         found = find_videos([str(tmp_path)])
         planned = plan_jobs(found, EVERY, backbone.geometry, one_worker)
 
-        assert [segment.video.name for segment in planned.segments] == [found[1].name]
+        assert [segment.video for segment in planned.segments] == found[1:]
 
     def test_long_videos_are_measured_by_their_beginning(
         self, clips, backbone, one_worker, monkeypatch
@@ -50,10 +50,14 @@ class TestPlan:
 
 
 class TestMeasure:
-    def test_every_reader_is_measured_on_one_core_and_on_all(self, jobs, one_worker):
+    def test_every_reader_is_measured_on_one_core_and_on_all(self, jobs, one_worker, monkeypatch):
+        monkeypatch.setattr("pipeline.bench.rates.LEAST_SECONDS", 1e-9)
+
         found = list(measure_decoding(jobs, one_worker, 1))
 
-        assert [rate.reader for rate in found] == list(READERS) == ["decord", "opencv", "pyav"]
+        assert (
+            [rate.reader for rate in found] == list(READERS) == ["auto", "decord", "opencv", "pyav"]
+        )
         assert all(rate.per_core > 0 and rate.all_cores > 0 for rate in found)
 
     def test_a_core_more_has_as_many_videos_more(self, jobs):
@@ -71,12 +75,18 @@ class TestMeasure:
 
     def test_a_reader_that_gives_way_has_no_rate(self, jobs, one_worker, monkeypatch):
         measured = Timed(10, (0.5,))
-        given = {("decord", 1): None, ("opencv", 1): measured, ("pyav", 1): measured}
+        given = {
+            ("auto", 1): measured,
+            ("decord", 1): None,
+            ("opencv", 1): measured,
+            ("pyav", 1): measured,
+        }
         monkeypatch.setattr(
             decoding, "_measure", lambda _, options, __: given[options.reader, options.workers]
         )
 
         assert list(measure_decoding(jobs, one_worker, 1)) == [
+            DecodeRate("auto", 20, 20),
             DecodeRate("decord", None, None),
             DecodeRate("opencv", 20, 20),
             DecodeRate("pyav", 20, 20),

@@ -1,4 +1,4 @@
-"""What the tests of evaluations share: made features, toy recognizers, videos that are not there."""
+"""What the tests of evaluations share: made features, and a recognizer of random weights."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 from pipeline.config import ClipWindows, Sampling, TemporalOptions, TrainingOptions
 from pipeline.learn import Gathered
-from pipeline.records import FrameFeatures
+from pipeline.records import DecodeReport, FrameFeatures
 from pipeline.temporal.examples import Examples
 from pipeline.temporal.models import TemporalModel
 from pipeline.temporal.recognizer import BackboneSpec, Recognizer
@@ -92,4 +92,8 @@ def stored(items):
 
 
 def _features(video_id, index, values) -> FrameFeatures:
-    return FrameFeatures(video_id, index, index, index / FPS, values.astype(np.float16))
+    count = len(index)
+    return FrameFeatures(
+        video_id, 0, count, count, values.astype(np.float16), index, index, index / FPS,
+        DecodeReport("ok"),
+    )  # fmt: skip

@@ -226,43 +226,46 @@ class TestCompared:
         assert memory["rnn_relu"] > 1e-2
 
 
+FAR = 39
+
+
+@pytest.fixture(scope="module")
+def learned():
+    """All cells, trained on labels asked for up to 39 frames later, and measured at 39."""
+    drawn = draw_recall(1024, FAR + 1)
+    asked = draw_recall(128, FAR + 1, lag=FAR, seed=1)
+    training = TrainingOptions(
+        epochs=12, learning_rate=5e-3, label_smoothing=0, validation=0, device="cpu"
+    )
+    temporal = TemporalOptions(size=32)
+    return {
+        cell: diagnose_cell(cell, drawn, LABELS, temporal, training, measured_on=asked)
+        for cell in COMPARED
+    }
+
+
 @pytest.mark.slow
 class TestKnownLag:
     """A label is shown in one frame and asked for 39 frames later."""
 
-    lag = 39
-
-    @pytest.fixture(scope="class")
-    def found(self):
-        drawn = draw_recall(1024, self.lag + 1)
-        asked = draw_recall(128, self.lag + 1, lag=self.lag, seed=1)
-        training = TrainingOptions(
-            epochs=12, learning_rate=5e-3, label_smoothing=0, validation=0, device="cpu"
-        )
-        temporal = TemporalOptions(size=32)
-        return {
-            cell: diagnose_cell(cell, drawn, LABELS, temporal, training, measured_on=asked)
-            for cell in COMPARED
-        }
-
-    def test_the_plain_cell_forgets_and_does_not_learn(self, found):
-        trained = found["rnn_tanh"].measured[1].lags
+    def test_the_plain_cell_forgets_and_does_not_learn(self, learned):
+        trained = learned["rnn_tanh"].measured[1].lags
 
         assert trained.memory_steps < 6
-        assert trained.relative[self.lag] < 1e-3
-        assert found["rnn_tanh"].history[-1].accuracy < 0.75
+        assert trained.relative[FAR] < 1e-3
+        assert learned["rnn_tanh"].history[-1].accuracy < 0.75
 
     @pytest.mark.parametrize("cell", [*GATED, "transformer"])
-    def test_gates_and_attention_look_at_the_frame_that_matters(self, found, cell):
-        trained = found[cell].measured[1].lags
+    def test_gates_and_attention_look_at_the_frame_that_matters(self, learned, cell):
+        trained = learned[cell].measured[1].lags
 
-        assert trained.norms.argmax() == self.lag
+        assert trained.norms.argmax() == FAR
         assert trained.memory_steps > 15
-        assert found[cell].history[-1].accuracy > 0.9
+        assert learned[cell].history[-1].accuracy > 0.9
 
-    def test_the_identity_carries_the_gradient(self, found):
-        for at in found["rnn_relu"].measured:
-            assert at.lags.relative[self.lag] > 1e-2
+    def test_the_identity_carries_the_gradient(self, learned):
+        for at in learned["rnn_relu"].measured:
+            assert at.lags.relative[FAR] > 1e-2
 
 
 def test_training_opens_the_gate_for_what_matters():

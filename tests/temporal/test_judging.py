@@ -215,7 +215,7 @@ class TestCrossValidation:
         assert not np.array_equal(rounds[0].answers[0].logits, rounds[4].answers[0].logits)
 
     def test_what_is_judged_was_not_learned_from(self):
-        """Clips of the fold have labels that are the wrong way round: whoever saw them would know."""
+        """Labels of the fold are the wrong way round: whoever saw them would know."""
         examples = material()
         (fold, *_) = leave_one_out(examples)
         held = set(fold.test.tolist())
@@ -242,7 +242,7 @@ class TestCrossValidation:
 
 
 def test_methods_are_in_the_order_of_the_page():
-    assert METHODS == (MODEL, SHUFFLED, STILL, *BASELINES, CHANCE)
+    assert list(METHODS) == [MODEL, SHUFFLED, STILL, *BASELINES, CHANCE]
 
 
 @pytest.mark.parametrize("shape", [(3,), (2, 4)])

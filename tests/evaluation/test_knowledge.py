@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+
+import pytest
+
+from pipeline.errors import OptionError
+from pipeline.evaluation.knowledge import relabel, require_known, trained_on, training_options
+from pipeline.learn import split
+from pipeline.temporal.examples import Examples, fingerprint_of
+from tests.evaluation.judged import QUICK, gather, make_recognizer
+from tests.temporal.lessons import rises_and_falls
+
+
+class TestLabels:
+    def test_are_numbered_as_the_recognizer_does(self):
+        examples = Examples(tuple(rises_and_falls(3)), ("falls", "rises"))
+
+        found = relabel(examples, ("rises", "stays", "falls"))
+
+        assert found.labels == ("rises", "stays", "falls")
+        assert [item.label for item in found.items] == [2, 0, 2]
+
+    def test_one_that_no_clip_has_need_not_be_known(self):
+        examples = Examples((rises_and_falls(1)[0],), ("falls", "rises"))
+
+        assert relabel(examples, ("falls",)).items[0].label == 0
+
+    def test_unknown_ones_fail(self):
+        message = "does not know the labels c, d; it knows a, b. --folds trains it anew"
+        with pytest.raises(OptionError, match=message):
+            require_known(("a", "b"), ["a", "d", "c"])
+
+
+class TestTraining:
+    def test_options_are_those_of_the_training(self):
+        assert training_options(make_recognizer()) == QUICK
+
+    @pytest.mark.parametrize("notes", [{}, {"training": {"pace": 1}}, {"training": {"epochs": 0}}])
+    def test_options_that_are_not_told_fail(self, notes):
+        with pytest.raises(OptionError, match=r"toy does not say how it was trained.*only `clip"):
+            training_options(replace(make_recognizer(), notes=notes))
+
+    def test_videos_are_found_by_their_fingerprint(self):
+        gathered = gather()
+        recognizer = make_recognizer(training_data=fingerprint_of(*split(gathered, QUICK)))
+
+        found = trained_on(recognizer, gathered)
+
+        assert found == {item.video_id for item in gathered.examples.items}
+
+    def test_those_of_the_split_test_are_not_among_them(self):
+        splits = ["test" if number >= 24 else "train" for number in range(32)]
+        gathered = gather(splits=splits)
+        recognizer = make_recognizer(training_data=fingerprint_of(*split(gathered, QUICK)))
+
+        assert trained_on(recognizer, gathered) == {f"clip{number}" for number in range(24)}
+
+    @pytest.mark.parametrize("notes", [{}, {"training": asdict(QUICK), "training_data": "other"}])
+    def test_other_clips_are_not_known(self, notes):
+        assert trained_on(replace(make_recognizer(), notes=notes), gather()) == set()
