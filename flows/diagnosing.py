@@ -120,7 +120,7 @@ def cells(
     """Compare cells without videos: on a task of known lag, and how fast they train.
 
     A label is shown in one frame and asked for in the last; cells learn it at all lags up to LAG,
-    and are measured at LAG.
+    and are measured at LAG. A drawn frame lasts a second.
     """
     from pipeline.config import TemporalOptions, TrainingOptions
     from pipeline.diagnose import Diagnosis

@@ -243,7 +243,8 @@ class TemporalOptions:
     differences: bool = False
     """Whether a frame's features are joined by their change since the frame before."""
     rectified: bool = False
-    """Whether that change is split into what rises and what falls, each scaled to its own size."""
+    """Whether that change is split into what rises and what falls, and all inputs are weighed by
+    how much they differ from clip to clip."""
     signed_root: bool = False
     """Whether signed square roots of features are taken, which evens out a few large ones."""
     dropout: float = 0.0

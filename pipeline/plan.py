@@ -114,7 +114,7 @@ class Planner:
         """Give every video with the number of pieces in which it keeps all processes at work."""
         indexed = self._indexed(videos)
         processes = self.options.decode.num_workers
-        if len(videos) > FEW_VIDEOS * processes:
+        if processes == 1 or len(videos) > FEW_VIDEOS * processes:
             yield from ((video, index, 1) for video, index in indexed)
             return
         known = list(indexed)

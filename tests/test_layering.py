@@ -26,6 +26,7 @@ RANKS = {
     "pipeline.results": 3,  # writes what temporal.recognition says
     "pipeline.plots": 2,
     "pipeline.labels": 4,
+    "pipeline.clips": 5,
     "pipeline.report": 4,
     "pipeline.doctor": 4,
     "pipeline.plan": 4,

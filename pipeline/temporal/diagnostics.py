@@ -24,7 +24,8 @@ from torch.nn import functional
 from pipeline.config import CellName, TemporalOptions, TrainingOptions
 from pipeline.records import Integers
 from pipeline.temporal.cells import GRULayer, LSTMLayer, MinGRULayer
-from pipeline.temporal.examples import Batch, Example, collate, ordered_batches, statistics
+from pipeline.temporal.examples import Batch, Example, collate, ordered_batches
+from pipeline.temporal.inputs import standardize
 from pipeline.temporal.models import TemporalModel, compact
 from pipeline.temporal.training import Epoch, fit
 
@@ -254,5 +255,5 @@ def untrained(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = TemporalModel(examples[0].features.shape[1], num_labels, options)
-    model.standardize(*statistics(examples))
+    standardize(model, examples)
     return model.eval()

@@ -132,11 +132,6 @@ def fingerprint_of(*parts: Sequence[Example]) -> str:
     return digest.hexdigest()
 
 
-def statistics(examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
-    """Measure the mean and the standard deviation (D,) of the frames that count."""
-    return moments(torch.from_numpy(e.features[e.counts]) for e in examples)
-
-
 def moments(parts: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
     """Measure the mean and the standard deviation (D,) of all rows of parts (n, D)."""
     total = square = torch.zeros((), dtype=torch.float64)

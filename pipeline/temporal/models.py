@@ -92,20 +92,26 @@ def compact(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class _Inputs(nn.Module):
-    """Standardizes features, joins them with their change, and projects them to size H."""
+    """
+    Standardizes features, joins them with their change, and projects them to size H.
+
+    What is joined has the width P: D features, then D changes, or D rises and D falls.
+    """
 
     mean: Tensor
     scale: Tensor
-    change_scale: Tensor
+    centre: Tensor
+    weight: Tensor
 
     def __init__(self, feature_size: int, options: TemporalOptions) -> None:
         super().__init__()
         self.options = options
+        width = feature_size * (1 + options.differences + options.rectified)
         self.register_buffer("mean", torch.zeros(feature_size))
         self.register_buffer("scale", torch.ones(feature_size))
         if options.rectified:
-            self.register_buffer("change_scale", torch.ones(feature_size))
-        width = feature_size * (1 + options.differences + options.rectified)
+            self.register_buffer("centre", torch.zeros(width))
+            self.register_buffer("weight", torch.ones(width))
         self.project = nn.Linear(width, options.size)
         self.norm = nn.LayerNorm(options.size) if options.layer_norm else nn.Identity()
         self.dropout = nn.Dropout(options.dropout)
@@ -119,27 +125,28 @@ class _Inputs(nn.Module):
             previous: features of the step before, (N, D).
             first: whether there was no step before, (N,): the change is 0 then.
         """
-        x = self.standardized(x)
-        if self.options.differences:
-            before = torch.where(first.unsqueeze(1), x[:, 0], self.standardized(previous))
-            change = x - torch.cat([before.unsqueeze(1), x[:, :-1]], dim=1)
-            x = torch.cat([x, *self._parts(change)], dim=2)
-        prepared: Tensor = self.dropout(self.norm(self.project(x)))
+        joined = self.joined(x, previous, first)
+        if self.options.rectified:
+            joined = (joined - self.centre) * self.weight
+        prepared: Tensor = self.dropout(self.norm(self.project(joined)))
         return prepared
 
-    def standardized(self, x: Tensor) -> Tensor:
-        """Bring features (..., D) to about mean 0 and deviation 1."""
-        return (self.evened(x) - self.mean) * self.scale
+    def joined(self, x: Tensor, previous: Tensor, first: Tensor) -> Tensor:
+        """Standardize steps and join them with their change, (N, L, P): see `forward`."""
+        x = self._standardized(x)
+        if not self.options.differences:
+            return x
+        before = torch.where(first.unsqueeze(1), x[:, 0], self._standardized(previous))
+        change = x - torch.cat([before.unsqueeze(1), x[:, :-1]], dim=1)
+        parts = [change.relu(), (-change).relu()] if self.options.rectified else [change]
+        return torch.cat([x, *parts], dim=2)
 
     def evened(self, x: Tensor) -> Tensor:
         """Take signed square roots of features (..., D), where that is wanted."""
         return x.sign() * x.abs().sqrt() if self.options.signed_root else x
 
-    def _parts(self, change: Tensor) -> list[Tensor]:
-        if not self.options.rectified:
-            return [change]
-        change = change * self.change_scale
-        return [change.relu(), (-change).relu()]
+    def _standardized(self, x: Tensor) -> Tensor:
+        return (self.evened(x) - self.mean) * self.scale
 
 
 class _Pool(nn.Module):
@@ -303,19 +310,25 @@ class TemporalModel(nn.Module):
         """Whether the model only looks back with a state of bounded size."""
         return self.attention is None and not self.options.bidirectional
 
-    def standardize(self, mean: Tensor, std: Tensor, change: Tensor | None = None) -> None:
+    def standardize(self, mean: Tensor, std: Tensor) -> None:
         """
-        Set how features are standardized.
+        Set the mean and the standard deviation (D,) by which features are standardized.
 
-        Args:
-            mean, std: of the features, of their signed roots where the model takes these, (D,).
-            change: root mean square of the change of standardized features from frame to frame,
-                (D,); for models that rectify it.
+        They are those of the signed square roots, where the model takes these.
         """
         self.inputs.mean.copy_(mean)
         self.inputs.scale.copy_(1 / std.clamp(min=1e-6))
-        if self.options.rectified and change is not None:
-            self.inputs.change_scale.copy_(1 / change.clamp(min=1e-6))
+
+    def balance(self, centre: Tensor, weight: Tensor) -> None:
+        """
+        Set how features and their rises and falls are weighed against each other.
+
+        Args:
+            centre: what is taken off each, (P,).
+            weight: what each is multiplied by then, (P,).
+        """
+        self.inputs.centre.copy_(centre)
+        self.inputs.weight.copy_(weight)
 
     def initial_state(self, n: int) -> State:
         """Give the state before the first step of n sequences."""

@@ -31,10 +31,10 @@ from pipeline.temporal.examples import (
     Example,
     collate,
     fingerprint_of,
-    moments,
     ordered_batches,
     shuffled_batches,
 )
+from pipeline.temporal.inputs import standardize
 from pipeline.temporal.models import TemporalModel
 from pipeline.temporal.objective import Objective
 from pipeline.temporal.schedule import Patience, class_weights, learning_rate
@@ -251,17 +251,6 @@ class Trainer:
             labels = np.array([example.label for example in validation])
             temperature = fit_temperature(predict(model, validation), labels)
         return Fitted(model, temperature, tuple(self.history))
-
-
-def standardize(model: TemporalModel, examples: Sequence[Example]) -> None:
-    """Measure on examples how features, and their changes, are brought to one size."""
-    inputs = model.inputs
-    evened = (inputs.evened(torch.from_numpy(e.features[e.counts])) for e in examples)
-    model.standardize(*moments(evened))
-    if model.options.rectified:
-        steps = (inputs.standardized(torch.from_numpy(e.features[e.counts])) for e in examples)
-        mean, std = moments(step.diff(dim=0) for step in steps)
-        model.standardize(inputs.mean, 1 / inputs.scale, (mean**2 + std**2).sqrt())
 
 
 def choose_device(options: TrainingOptions) -> torch.device:

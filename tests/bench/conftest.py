@@ -11,7 +11,7 @@ from pipeline.sources import find_videos
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory):
     """Three drawn clips of two seconds, 60 frames each."""
-    return find_videos([str(draw_clips(tmp_path_factory.mktemp("clips"), 3, (96, 64)))])
+    return find_videos([str(draw_clips(tmp_path_factory.mktemp("clips"), 3, (160, 96)))])
 
 
 @pytest.fixture(scope="session")

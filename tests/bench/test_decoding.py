@@ -40,7 +40,7 @@ class TestPlan:
     def test_long_videos_are_measured_by_their_beginning(
         self, clips, backbone, one_worker, monkeypatch
     ):
-        picture = 96 * 64 * 3
+        picture = 160 * 96 * 3
         monkeypatch.setattr(decoding, "MOST_BYTES", 20 * picture)
         monkeypatch.setattr(decoding, "delivered_size", lambda height, width, _: (height, width))
 

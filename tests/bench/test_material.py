@@ -1,114 +1,68 @@
-"""Drawn videos are what they claim to be."""
+"""What is drawn to measure with."""
 
 from __future__ import annotations
 
 import av
 import numpy as np
 import pytest
-import torch
 
-from pipeline.bench import material
-from pipeline.bench.material import (
-    draw_clips,
-    draw_video,
-    draw_videos,
-    loop_video,
-    untrained_recognizer,
-)
+from pipeline.bench.material import draw_clips, draw_video, loop_video, untrained_recognizer
 from pipeline.config import Sampling
+from pipeline.decode.probe import read_index
+from pipeline.encode.backbone import load_backbone
+from pipeline.sources import find_videos
 from pipeline.temporal.recognizer import load_recognizer
+from tests.videos import read_number, write_video
 
 
-def facts(path):
-    """Give codec, size, and the time of every frame in seconds."""
+def pictures(path):
     with av.open(str(path)) as container:
-        stream = container.streams.video[0]
-        times = [float(frame.time) for frame in container.decode(stream)]
-        return stream.codec_context.name, (stream.width, stream.height), times
+        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
 
 
-def first_picture(path):
-    with av.open(str(path)) as container:
-        return next(container.decode(video=0)).to_ndarray(format="rgb24").astype(int)
+class TestVideo:
+    def test_it_is_what_was_asked_for(self, tmp_path):
+        index = read_index(str(draw_video(tmp_path / "a.mp4", (96, 64), 0.5)), 10**6)
+
+        assert (index.codec, index.width, index.height) == ("h264", 96, 64)
+        assert len(index.pts) == 15
+        assert index.duration_seconds == pytest.approx(0.5)
+
+    def test_pictures_move_and_have_grain(self, tmp_path):
+        first, *_, last = pictures(draw_video(tmp_path / "a.mp4", (96, 64), 0.5))
+
+        assert np.abs(first.astype(int) - last).mean() > 5
+
+    def test_another_seed_draws_another_video(self, tmp_path):
+        found = find_videos([str(draw_clips(tmp_path / "clips", 3, (96, 64)))])
+
+        assert len(found) == 3  # none is a copy of another
+
+    def test_long_ones_repeat_packets(self, tmp_path):
+        index = read_index(str(draw_video(tmp_path / "a.mp4", (96, 64), 9.5)), 10**6)
+
+        assert len(index.pts) == 12 * 30  # three times what was drawn
+        assert index.steady
+        assert not index.variable_frame_rate
+        assert not (tmp_path / ".a.mp4").exists()
 
 
-class TestDrawVideo:
-    def test_it_has_the_codec_size_and_length_that_are_asked_for(self, tmp_path):
-        codec, size, times = facts(draw_video(tmp_path / "new" / "a.mp4", (170, 96), 0.5))
+class TestLoop:
+    @pytest.mark.parametrize("b_frames", [0, 2])
+    def test_every_picture_comes_again_and_times_go_on(self, tmp_path, b_frames):
+        source = write_video(tmp_path / "a.mp4", 12, b_frames=b_frames)
 
-        assert codec == "h264"
-        assert size == (170, 96)
-        np.testing.assert_allclose(times, np.arange(15) / 30, atol=1e-4)
+        looped = loop_video(source, tmp_path / "b.mp4", 1.0)
 
-    def test_what_is_longer_repeats_and_its_time_goes_on(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(material, "DRAWN_SECONDS", 0.5)
-
-        _, _, times = facts(draw_video(tmp_path / "a.mp4", (64, 48), 2))
-
-        np.testing.assert_allclose(times, np.arange(60) / 30, atol=1e-4)
-        assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
-
-    def test_seeds_tell_videos_apart(self, tmp_path):
-        a, same, other = (
-            draw_video(tmp_path / f"{name}.mp4", (64, 48), 0.1, seed)
-            for name, seed in (("a", 1), ("same", 1), ("other", 2))
-        )
-
-        np.testing.assert_array_equal(first_picture(a), first_picture(same))
-        assert np.abs(first_picture(a) - first_picture(other)).mean() > 10
+        assert [read_number(p) for p in pictures(looped)] == 3 * list(range(12))
+        index = read_index(str(looped), 10**6)
+        np.testing.assert_allclose(np.diff(index.seconds), 1 / 30, atol=1e-3)
 
 
-def test_one_video_is_drawn_of_each_size(tmp_path, monkeypatch):
-    monkeypatch.setattr(material, "SIZES", {(64, 48): 0.2, (128, 72): 0.1})
+def test_an_untrained_recognizer_can_be_loaded(tmp_path):
+    backbone = load_backbone("random:test_resnet")
+    one = untrained_recognizer(tmp_path / "one", backbone, Sampling(fps=8), seed=1)
+    other = untrained_recognizer(tmp_path / "other", backbone, Sampling(fps=8), seed=2)
 
-    found = [facts(path)[1:] for path in draw_videos(tmp_path)]
-
-    assert [(size, len(times)) for size, times in found] == [((64, 48), 6), ((128, 72), 3)]
-
-
-def test_the_sizes_are_those_of_real_collections():
-    assert list(material.SIZES) == [(340, 256), (854, 480), (1920, 1080)]
-
-
-def test_a_repeated_video_is_rounded_up_to_whole_turns(tmp_path):
-    short = draw_video(tmp_path / "short.mp4", (64, 48), 0.5)
-
-    _, _, times = facts(loop_video(short, tmp_path / "long.mp4", 1.2))
-
-    np.testing.assert_allclose(times, np.arange(45) / 30, atol=1e-4)
-
-
-def test_clips_of_two_seconds_all_differ(tmp_path):
-    folder = draw_clips(tmp_path / "clips", 3, (64, 48))
-    paths = sorted(folder.iterdir())
-
-    assert [path.name for path in paths] == [f"clip-0000{number}.mp4" for number in range(3)]
-    assert [len(facts(path)[2]) for path in paths] == [60, 60, 60]
-    assert len({path.read_bytes() for path in paths}) == 3
-
-
-class TestUntrainedRecognizer:
-    def test_it_reads_the_features_of_the_backbone(self, tmp_path, backbone):
-        made = untrained_recognizer(tmp_path / "toy", backbone, Sampling(fps=4), 1)
-        found = load_recognizer(made)
-
-        assert found.sampling == Sampling(fps=4)
-        assert found.backbone.weights_hash == backbone.weights_hash
-        assert found.backbone.feature_size == backbone.feature_size
-
-    def test_seeds_tell_recognizers_apart_and_leave_chance_alone(self, tmp_path, backbone):
-        before = torch.random.get_rng_state()
-        one, other = (
-            untrained_recognizer(tmp_path / str(n), backbone, Sampling(fps=4), n) for n in (1, 2)
-        )
-
-        assert torch.equal(torch.random.get_rng_state(), before)
-        assert load_recognizer(one).identity != load_recognizer(other).identity
-
-
-@pytest.mark.parametrize("size", [(48, 64), (200, 33)])
-def test_a_texture_has_its_size_and_details(size):
-    scene = material._texture(*size, np.random.default_rng(0))
-
-    assert scene.shape == (*size, 3)
-    assert 50 < scene.std() < 70
+    assert load_recognizer(one).backbone.weights_hash == backbone.weights_hash
+    assert load_recognizer(one).identity != load_recognizer(other).identity

@@ -1,135 +1,92 @@
-"""What follows from measured rates, by hand."""
+"""What follows from what was measured."""
 
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 
 import pytest
 
-from pipeline.bench import rates
 from pipeline.bench.rates import DecodeRate, EngineRate, Roofline, Timed, measure
 
 FOUND = Roofline(
-    name="drawn",
+    name="two videos",
     videos=2,
-    frames=1000,
-    decoded=1000,
-    video_seconds=100.0,
+    frames=100,
+    decoded=400,
+    video_seconds=50.0,
     cores=2,
     shared=True,
-    decode=(
-        DecodeRate("decord", 300.0, 600.0),
-        DecodeRate("opencv", 250.0, 400.0),
-        DecodeRate("pyav", None, None),
-    ),
-    engines=(EngineRate("torch on cpu", "float32", 40.0, 50.0, 1.0, 1.0),),
-    engine=200.0,
-    run=120.0,
-    run_spread=0.1,
-    naive=10.0,
-    startup_seconds=6.0,
+    decode=(DecodeRate("decord", 900, 1600), DecodeRate("pyav", 500, 1000)),
+    engines=(EngineRate("openvino on cpu", "float32", 100, 120, 1.0, 1.0),),
+    engine=100.0,
+    run=72.0,
+    run_spread=0.02,
+    naive=6.0,
+    startup_seconds=10.0,
     precision="float32",
 )
-"""Two cores decode a frame in 1/600 s, and encode it in 1/200 s."""
 
 
-class Clock:
-    """A clock that only work moves on."""
+class TestRoofline:
+    def test_the_fastest_reader_counts_in_sampled_frames(self):
+        assert FOUND.decode_rate == 400  # of 1600 decoded, every fourth is sampled
 
-    def __init__(self, *steps):
-        self.now, self.steps = 0.0, list(steps)
+    def test_on_shared_cores_times_add_up(self):
+        assert FOUND.floor == pytest.approx(1 / (1 / 400 + 1 / 100))
+        assert FOUND.efficiency == pytest.approx(0.9)
 
-    def perf_counter(self):
-        return self.now
+    def test_beside_an_accelerator_the_slower_one_bounds(self):
+        assert replace(FOUND, shared=False).floor == 100
+        assert replace(FOUND, shared=False, engine=5000.0).floor == 400
 
-    def work(self):
-        self.now += self.steps.pop(0) if len(self.steps) > 1 else self.steps[0]
-        return 10
+    @pytest.mark.parametrize(
+        ("shared", "engine", "said"),
+        [
+            (True, 100.0, "the engine: 80% of the work of the 2 cores"),
+            (True, 1600.0, "decoding: 80% of the work of the 2 cores"),
+            (False, 100.0, "the engine: 4.0 times slower than the other"),
+            (False, 800.0, "decoding: 2.0 times slower than the other"),
+        ],
+    )
+    def test_the_bottleneck_is_told(self, shared, engine, said):
+        assert replace(FOUND, shared=shared, engine=engine).bottleneck == said
 
+    def test_hours_are_predicted_start_included(self):
+        # two sampled frames a second of video, 72 a second of the run
+        assert FOUND.hours(36) == pytest.approx(36 * 2 / 72 + 10 / 3600)
 
-class TestTimed:
-    def test_the_rate_is_that_of_the_median(self):
-        assert Timed(30, (1.0, 2.0, 10.0)).rate == 15
+    def test_readers_that_refuse_do_not_count(self):
+        decode = (DecodeRate("decord", None, None), DecodeRate("pyav", 500, 1000))
 
-    def test_the_spread_is_a_share_of_the_median(self):
-        assert Timed(30, (1.0, 2.0, 3.0)).spread == 1
+        assert replace(FOUND, decode=decode).decode_rate == 250
+
+    def test_it_is_plain_json_with_what_follows(self):
+        said = json.loads(json.dumps(FOUND.to_json()))
+
+        assert said["efficiency"] == pytest.approx(0.9)
+        assert said["share_of_engine"] == pytest.approx(0.72)
+        assert said["times_naive"] == pytest.approx(12)
+        assert said["decode"][0]["reader"] == "decord"
 
 
 class TestMeasure:
-    def test_the_first_call_is_not_counted(self, monkeypatch):
-        clock = Clock(100.0, 1.0)
-        monkeypatch.setattr(rates, "time", clock)
+    def test_the_median_counts(self):
+        assert Timed(60, (1.0, 2.0, 6.0)).rate == 30
+        assert Timed(60, (1.0, 2.0, 6.0)).spread == 2.5
 
-        assert measure(clock.work, 3) == Timed(10, (1.0, 1.0, 1.0))
+    def test_short_work_is_repeated_and_the_first_is_not_counted(self, monkeypatch):
+        now, calls = [0.0], []
+        monkeypatch.setattr(time, "perf_counter", lambda: now[0])
 
-    def test_what_takes_next_to_no_time_is_done_often(self, monkeypatch):
-        clock = Clock(0.125)
-        monkeypatch.setattr(rates, "time", clock)
+        def work():
+            now[0] += 5.0 if not calls else 0.1
+            calls.append(1)
+            return 7
 
-        found = measure(clock.work, 2)
+        found = measure(work, repeats=3)
 
-        assert found == Timed(40, (0.5, 0.5))
-        assert found.rate == 80
-
-
-class TestFloor:
-    def test_on_shared_cores_times_add_up(self):
-        assert FOUND.floor == pytest.approx(150)  # 1 / (1/600 + 1/200)
-
-    def test_on_a_device_of_its_own_the_slower_part_counts(self):
-        assert replace(FOUND, shared=False).floor == pytest.approx(200)
-        assert replace(FOUND, shared=False, engine=5000.0).floor == pytest.approx(600)
-
-    def test_it_takes_the_fastest_reader_that_reads_the_videos(self):
-        without_decord = (DecodeRate("decord", None, None), *FOUND.decode[1:])
-
-        assert FOUND.decode_rate == 600
-        assert replace(FOUND, decode=without_decord).decode_rate == 400
-
-    def test_frames_that_are_decoded_for_nothing_cost_as_much(self):
-        assert replace(FOUND, decoded=4000).decode_rate == 150
-
-    def test_efficiency_is_the_share_that_a_run_makes_of_it(self):
-        assert FOUND.efficiency == pytest.approx(0.8)
-
-
-class TestBottleneck:
-    def test_on_shared_cores_it_is_a_share_of_their_work(self):
-        assert FOUND.bottleneck == "the engine: 75% of the work of the 2 cores"
-        assert replace(FOUND, engine=1800.0).bottleneck == (
-            "decoding: 75% of the work of the 2 cores"
-        )
-
-    def test_on_a_device_of_its_own_it_is_compared_with_the_other(self):
-        alone = replace(FOUND, shared=False)
-
-        assert alone.bottleneck == "the engine: 3.0 times slower than the other"
-        assert replace(alone, engine=1500.0).bottleneck == (
-            "decoding: 2.5 times slower than the other"
-        )
-
-
-class TestHours:
-    def test_they_are_those_of_the_frames_and_of_one_start(self):
-        # 36,000 frames at 120 a second are 300 seconds, and the start 6
-        assert FOUND.hours(1.0) == pytest.approx(306 / 3600)
-
-    def test_twice_the_video_has_one_start_too(self):
-        assert FOUND.hours(2.0) == pytest.approx(606 / 3600)
-
-
-class TestJson:
-    def test_it_tells_what_was_measured_and_what_follows(self):
-        said = json.loads(json.dumps(FOUND.to_json()))
-
-        assert said["decode"][2] == {"reader": "pyav", "per_core": None, "all_cores": None}
-        assert said["engines"][0]["network"] == 50
-        assert said["floor"] == pytest.approx(150)
-        assert said["efficiency"] == pytest.approx(0.8)
-        assert said["share_of_engine"] == pytest.approx(0.6)
-        assert said["times_naive"] == pytest.approx(12)
-        assert said["bottleneck"].startswith("the engine")
-
-    def test_without_the_naive_loop_nothing_is_compared_with_it(self):
-        assert replace(FOUND, naive=None).to_json()["times_naive"] is None
+        assert found.rate == pytest.approx(70)
+        assert found.frames == 7 * 4  # four times 0.1 s make up the least of 0.4 s
+        assert len(calls) == 2 + 3 * 4

@@ -1,58 +1,47 @@
-"""Whether two runs give the same rows."""
+"""Rows of two runs, held against each other."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import shutil
 
 import pytest
 
 from pipeline.bench.same import compare_rows
-from pipeline.results import write_rows
-from tests.test_results import OPTIONS, finish, good
-
-OTHER = replace(OPTIONS, config_id="fedcba9876543210", recognizer="other")
-
-
-def write(out, rows, options=OPTIONS):
-    write_rows(out, rows, options)
-    finish(out, options)
-    return out
+from pipeline.config import ClipWindows, DecodeOptions, RunOptions, ShardOptions
+from pipeline.process import process_videos
+from tests.videos import write_video
 
 
-@pytest.fixture
-def one(tmp_path):
-    return write(tmp_path / "one", [good("a.mp4", 2), good("b.mp4", 1)])
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, tiny_recognizer):
+    folder = tmp_path_factory.mktemp("same")
+    video = str(write_video(folder / "a.mp4", 110, gop=10))
+
+    def process(name, **options):
+        given = {"recognizer": str(tiny_recognizer), "decode": DecodeOptions(workers=1)}
+        process_videos([video], folder / name, RunOptions(**given, **options))
+        return folder / name
+
+    return process
 
 
-def test_rows_of_other_configurations_and_orders_can_be_equal(one, tmp_path):
-    other = write(tmp_path / "other", [good("b.mp4", 1), good("a.mp4", 2)], OTHER)
+def test_a_video_in_pieces_has_the_rows_of_the_whole(run):
+    found = compare_rows(run("whole"), run("pieces", shards=ShardOptions(max_frames=9)))
 
-    assert compare_rows(one, other) == {
-        "equal": True,
-        "score_difference": 0.0,
-        "clips": 3,
-        "segments": 3,
-    }
+    assert found["equal"]
+    assert found["score_difference"] < 1e-4
+    assert found["clips"] == 4
+    assert found["segments"] > 0
 
 
-def test_scores_that_differ_are_told_apart_from_rows(one, tmp_path):
-    rows = [good("a.mp4", 2), good("b.mp4", 1)]
-    clip = rows[0].recognition.clips[0]
-    rows[0].recognition.clips[0] = replace(clip, probabilities=clip.probabilities * 0.75)
+def test_other_clips_are_told(run):
+    found = compare_rows(run("whole"), run("other", clips=ClipWindows(0.5)))
 
-    said = compare_rows(one, write(tmp_path / "other", rows))
-
-    assert said["equal"]
-    assert said["score_difference"] == pytest.approx(0.125)
+    assert not found["equal"]
 
 
-def test_another_label_is_another_row(one, tmp_path):
-    rows = [good("a.mp4", 2), good("b.mp4", 1)]
-    clip = rows[0].recognition.clips[0]
-    rows[0].recognition.clips[0] = replace(clip, probabilities=clip.probabilities[::-1].copy())
+def test_the_same_folder_is_equal(run, tmp_path):
+    whole = run("whole")
+    shutil.copytree(whole, tmp_path / "copy")
 
-    assert not compare_rows(one, write(tmp_path / "other", rows))["equal"]
-
-
-def test_a_missing_row_is_seen(one, tmp_path):
-    assert not compare_rows(one, write(tmp_path / "other", [good("a.mp4", 2)]))["equal"]
+    assert compare_rows(whole, tmp_path / "copy")["score_difference"] == 0

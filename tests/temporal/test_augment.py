@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from pipeline.config import TrainingOptions
-from pipeline.temporal.augment import augment, crop
+from pipeline.errors import OptionError
+from pipeline.temporal.augment import augment, crop, mirror
 from pipeline.temporal.examples import Batch
 
 
@@ -63,3 +65,28 @@ def test_a_clip_keeps_a_frame():
     after = augment(batch_of(mask), TrainingOptions(drop_frames=0.9), chance()).mask
 
     assert torch.equal(after, mask)
+
+
+class TestMirror:
+    def test_columns_of_the_grid_are_reversed(self):
+        x = torch.arange(8.0).view(1, 1, 8)  # two channels of 2 × 2 cells
+
+        assert mirror(x, 2).tolist() == [[[1, 0, 3, 2, 5, 4, 7, 6]]]
+
+    def test_twice_is_not_at_all(self):
+        x = torch.randn(2, 3, 45)
+
+        assert torch.equal(mirror(mirror(x, 3), 3), x)
+
+    def test_half_of_the_clips_are_mirrored_whole(self):
+        x = torch.tensor([1.0, 2.0, 1.0, 2.0]).expand(1000, 5, 4)
+        batch = Batch(x, torch.ones(1000, 5, dtype=torch.bool), torch.zeros(1000).long())
+
+        after = augment(batch, TrainingOptions(mirror_grid=2), chance()).x
+
+        assert bool((after == after[:, :1]).all())
+        assert 450 < (after[:, 0, 0] == 2).sum() < 550
+
+    def test_features_that_are_no_grid_fail(self):
+        with pytest.raises(OptionError, match="size 8 are no grid of 3 × 3 cells"):
+            mirror(torch.zeros(1, 1, 8), 3)

@@ -12,9 +12,9 @@ from pipeline.temporal.examples import (
     Examples,
     collate,
     fingerprint_of,
+    moments,
     ordered_batches,
     shuffled_batches,
-    statistics,
 )
 from tests.temporal.lessons import make_example
 
@@ -80,16 +80,17 @@ class TestBatches:
         assert draw(1) != draw(2)
 
 
-def test_statistics_are_of_frames_that_count():
-    mean, std = statistics(
-        [
-            make_example(0, [[1, 10], [100, 100]], counts=[True, False]),
-            make_example(0, [[3, 10]]),
-        ]
-    )
+def test_moments_are_of_the_rows_of_all_parts():
+    mean, std = moments([torch.tensor([[1.0, 10.0]]), torch.tensor([[3.0, 10.0]])])
 
     assert mean.tolist() == [2, 10]
     assert std.tolist() == [1, 0]
+
+
+def test_moments_of_large_numbers_are_exact():
+    _, std = moments([torch.tensor([[10_000.0]]), torch.tensor([[10_000.5]])])
+
+    assert std.item() == pytest.approx(0.25)
 
 
 class TestFingerprint:

@@ -12,7 +12,7 @@ import torch
 from pipeline.config import TemporalOptions, TrainingOptions
 from pipeline.errors import OptionError
 from pipeline.temporal.models import TemporalModel
-from pipeline.temporal.training import Fitted, fit, measure, predict, standardize
+from pipeline.temporal.training import Fitted, fit, measure, predict
 from tests.temporal.lessons import make_example, rises_and_falls
 
 SMALL = TemporalOptions(cell="gru", size=8, dropout=0.2)
@@ -210,21 +210,6 @@ def test_weights_decay():
         return sum(p.norm().item() for p in fitted.model.parameters() if p.ndim > 1)
 
     assert size(held) < 0.8 * size(free)
-
-
-def test_features_are_standardized_by_the_examples():
-    chance = np.random.default_rng(0)
-    examples = [make_example(0, chance.normal(5, 3, (50, 2))) for _ in range(20)]
-    model = TemporalModel(2, 2, TemporalOptions(differences=True, rectified=True, signed_root=True))
-
-    standardize(model, examples)
-
-    x = torch.from_numpy(np.stack([example.features for example in examples]))
-    prepared = model.inputs.standardized(x)
-    change = prepared.diff(dim=1) * model.inputs.change_scale
-    assert prepared.mean().item() == pytest.approx(0, abs=1e-5)
-    assert prepared.std().item() == pytest.approx(1, abs=1e-3)
-    assert change.square().mean().sqrt().item() == pytest.approx(1, abs=1e-3)
 
 
 class TestPredict:
