@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,9 @@ LEARNED, HELD_BACK = "tab:blue", "tab:orange"
 
 def new_figure(width: float, height: float) -> Figure:
     """Make an empty figure of a size in inches, which belongs to no window."""
+    # else it makes a folder among the settings of the user
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    os.environ.setdefault("MPLCONFIGDIR", str(cache / "clipline" / "matplotlib"))
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

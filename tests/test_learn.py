@@ -44,7 +44,9 @@ RUN = RunOptions(
     encode=EncodeOptions(device="cpu", precision="float32"),
 )
 OPTIONS = LearningOptions(
-    RUN, TemporalOptions(size=8), TrainingOptions(epochs=3, batch_size=4, device="cpu")
+    RUN,
+    TemporalOptions(size=8),
+    TrainingOptions(epochs=3, batch_size=4, validation=0.34, device="cpu"),
 )
 
 
@@ -72,7 +74,7 @@ def gathered(folder, pipeline) -> Gathered:
 
 
 @pytest.fixture(scope="module")
-def learned(self, gathered, tmp_path_factory):
+def learned(gathered, tmp_path_factory):
     """The folder of a recognizer, what was said of it, and the epochs that were told."""
     out, told = tmp_path_factory.mktemp("made") / "mine", []
     return out, learn(gathered, out, OPTIONS, on_epoch=told.append), told
