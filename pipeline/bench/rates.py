@@ -48,7 +48,7 @@ def measure(work: Callable[[], int], repeats: int) -> Timed:
         repeats: measurements.
     """
     frames = work()
-    turns = math.ceil(LEAST_SECONDS / max(seconds_of(work), 1e-6))
+    turns = max(1, math.ceil(LEAST_SECONDS / max(seconds_of(work), 1e-6)))
 
     def often() -> None:
         for _ in range(turns):
