@@ -12,6 +12,7 @@ import ctypes
 import json
 import logging
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,6 +23,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from http import HTTPStatus
 from pathlib import Path
 from typing import IO, Any
 
@@ -32,9 +34,13 @@ logger = logging.getLogger(__name__)
 
 START_SECONDS = float(os.environ.get("CLIPLINE_SERVER_SECONDS", "90"))
 """How long to wait for the first answer of the server."""
+BUSY_SECONDS = 0.2
+"""Between two attempts at a server that has no time."""
 RESTARTS = 10
 RUNS_KEPT = 100
 """Runs whose history is kept; older ones are deleted when a server starts."""
+ONCE = "run-"
+"""How folders begin that keep the history of one run beside another."""
 _RECORDER = "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_"
 ENVIRONMENT = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -176,18 +182,26 @@ def request(
     url: str, body: Any = None, *, method: str | None = None, timeout_seconds: float = 10
 ) -> Any:
     """
-    Ask the API, never through a proxy.
+    Ask the API, never through a proxy; again, as long as it says that it is busy.
 
     Raises:
-        OSError: no answer, or one that says no.
+        OSError: no answer in time, or one that says no.
     """
     data = None if body is None else json.dumps(body).encode()
     headers = {"content-type": "application/json"}
     asked = urllib.request.Request(url, data=data, headers=headers, method=method)
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with direct.open(asked, timeout=timeout_seconds) as answer:
-        text = answer.read()
-    return json.loads(text) if text else None
+    end = time.monotonic() + timeout_seconds
+    while True:
+        try:
+            with direct.open(asked, timeout=timeout_seconds) as answer:
+                text = answer.read()
+            return json.loads(text) if text else None
+        except urllib.error.HTTPError as error:
+            # with SQLite one write holds up another, and after a while that one is sent away
+            if error.code != HTTPStatus.SERVICE_UNAVAILABLE or time.monotonic() >= end:
+                raise
+            time.sleep(BUSY_SECONDS)
 
 
 def running_server(state: Path) -> str | None:
@@ -213,6 +227,7 @@ def embedded_api(state: Path, *, with_ui: bool = False) -> Iterator[EmbeddedServ
         if chosen_api():
             yield None
             return
+        _sweep(state)
         try:
             stack.enter_context(exclusive(state / "server.lock", "the run history"))
             home = state / "prefect"
@@ -223,11 +238,27 @@ def embedded_api(state: Path, *, with_ui: bool = False) -> Iterator[EmbeddedServ
                 yield None
                 return
             # another run keeps the history: this one's is its own, and thrown away
-            home = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=state, prefix="run-")))
+            home = stack.enter_context(_home_for_once(state))
         server = EmbeddedServer(home, with_ui=with_ui)
         stack.callback(server.stop)
         stack.enter_context(_api_url(server.url))
         yield server
+
+
+@contextlib.contextmanager
+def _home_for_once(state: Path) -> Iterator[Path]:
+    """Give a folder for the history of one run, held so that nobody sweeps it meanwhile."""
+    with tempfile.TemporaryDirectory(dir=state, prefix=ONCE) as folder:
+        home = Path(folder)
+        with exclusive(home / ".lock", "the history of this run"):
+            yield home
+
+
+def _sweep(state: Path) -> None:
+    """Remove what runs that were killed have left: nobody holds it."""
+    for home in state.glob(f"{ONCE}*"):
+        with contextlib.suppress(OptionError), exclusive(home / ".lock", str(home)):
+            shutil.rmtree(home, ignore_errors=True)
 
 
 @contextlib.contextmanager

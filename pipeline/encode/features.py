@@ -154,6 +154,7 @@ class FeatureStore:
         self.folder = folder
         self.size = size
         self._lock = threading.Lock()
+        self._recent = threading.local()
         self._entries: dict[str, list[_Entry]] = defaultdict(list)
         for path in sorted(folder.glob("part-*.parquet")):
             self._learn(path, [e for e in _read_entries(path) if not _transient(e)])
@@ -230,7 +231,7 @@ class FeatureStore:
         return cover
 
     def _load(self, video_id: str, entry: _Entry) -> FrameFeatures:
-        table = pq.read_table(entry.path).slice(entry.row, entry.rows)
+        table = self._read(entry.path).slice(entry.row, entry.rows)
         values = np.asarray(table["feature"].combine_chunks().flatten(), dtype=np.float16)
         return FrameFeatures(
             video_id=video_id,
@@ -243,6 +244,16 @@ class FeatureStore:
             pts_seconds=table["pts_seconds"].to_numpy(),
             report=entry.report,
         )
+
+    def _read(self, path: Path) -> pa.Table:
+        """Read a file, and keep it: a thread most likely asks for more of the same next."""
+        now = path.stat()
+        version = (path, now.st_ino, now.st_mtime_ns)
+        if getattr(self._recent, "version", None) != version:
+            self._recent.table = pq.read_table(path)
+            self._recent.version = version
+        table: pa.Table = self._recent.table
+        return table
 
     def write(self, features: Sequence[FrameFeatures]) -> Path:
         """Keep segments in one new file, whole or not at all."""

@@ -389,6 +389,24 @@ class TestStore:
         assert_same(next(store.stream("a")), short)
         assert_same(next(store.stream("b")), part("b", seed=6))
 
+    def test_a_file_is_read_once_for_all_that_a_thread_wants_of_it(self, store, monkeypatch):
+        parts = [part(name, seed=number) for number, name in enumerate("abc")]
+        store.write(parts)
+        read, right = [], module.pq.read_table
+        monkeypatch.setattr(module.pq, "read_table", lambda path: read.append(path) or right(path))
+
+        for wanted in parts:
+            assert_same(next(store.stream(wanted.video_id)), wanted)
+
+        assert len(read) == 1
+
+    def test_a_file_replaced_after_it_was_read_is_read_again(self, store):
+        store.write([part("a", seed=1)])
+        assert_same(next(store.stream("a")), part("a", seed=1))
+        store.write([part("a", seed=2)])
+
+        assert_same(next(store.stream("a")), part("a", seed=2))
+
     def test_leaves_no_temporary_file(self, store):
         store.write([part("a")])
         path = store.write([part("b")])

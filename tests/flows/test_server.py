@@ -6,7 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -175,3 +177,32 @@ def test_settle_keeps_what_the_user_has_set(tmp_path, monkeypatch):
 def test_state_is_kept_where_the_user_wants_it(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     assert state_folder() == tmp_path / "clipline"
+
+
+class TestRequest:
+    """Against a server that answers what it is told to."""
+
+    @pytest.fixture
+    def url(self):
+        answers = [503, 503, 200]
+
+        class Answering(BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.send_response(answers.pop(0) if self.path == "/busy" else 503)
+                self.end_headers()
+                self.wfile.write(b"true")
+
+            def log_message(self, *_):
+                pass
+
+        with HTTPServer(("127.0.0.1", 0), Answering) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            yield f"http://127.0.0.1:{server.server_port}"
+            server.shutdown()
+
+    def test_a_busy_server_is_asked_again(self, url):
+        assert request(url + "/busy") is True
+
+    def test_one_that_stays_busy_is_not_asked_for_ever(self, url):
+        with pytest.raises(OSError, match="503"):
+            request(url + "/always", timeout_seconds=0.5)
