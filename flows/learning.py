@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from pipeline.learn import LearningOptions
     from pipeline.temporal.training import Epoch
 
+GRID = 4
+"""Cells a side, where nothing else is said: 3 and 4 did best in cross-validation on real clips."""
 Labels = Annotated[
     Path,
     typer.Argument(
@@ -70,7 +72,7 @@ def train(
         ),
     ] = "gru",
     layers: Annotated[int, typer.Option(help="Layers of the cell.", min=1)] = 1,
-    size: Annotated[int, typer.Option(help="Features of a hidden state.", min=1)] = 128,
+    size: Annotated[int, typer.Option(help="Features of a hidden state.", min=1)] = 64,
     bidirectional: Annotated[
         bool, typer.Option("--bidirectional", help="Also read clips backwards; cannot stream.")
     ] = False,
@@ -80,26 +82,51 @@ def train(
     differences: Annotated[
         bool, typer.Option(help="Join features by their change since the frame before.")
     ] = True,
+    rectified: Annotated[
+        bool,
+        typer.Option(help="Tell rises from falls, and weigh by what differs between clips."),
+    ] = True,
+    signed_root: Annotated[bool, typer.Option(help="Take signed square roots of features.")] = True,
+    layer_norm: Annotated[
+        bool, typer.Option(help="Bring states to one size; hides how much moves.")
+    ] = False,
     dropout: Annotated[float, typer.Option(help="Share of features left out at random.")] = 0.3,
     tap: Annotated[
-        str | None, typer.Option(help="Module of the backbone to read, such as blocks.4.")
+        str | None,
+        typer.Option(
+            help="Module of the backbone to read, such as blocks.4, or end; by default the last "
+            "whose maps are a 16th of the picture."
+        ),
     ] = None,
     grid: Annotated[
-        int | None, typer.Option(help="Keep where things are: pool to GRID × GRID cells.", min=1)
+        int | None,
+        typer.Option(
+            help="Keep where things are: pool to GRID × GRID cells; 4 unless --tap end.", min=1
+        ),
+    ] = None,
+    mirror: Annotated[
+        bool | None,
+        typer.Option(
+            help="Learn clips mirrored as well; by default unless a label names a side.",
+            show_default=False,
+        ),
     ] = None,
     weights: Weights = None,
     sample_fps: Annotated[
         float | None, typer.Option(help="Frames a second of video; 8 unless --every is given.")
     ] = None,
     every: Every = None,
-    epochs: Annotated[int, typer.Option(help="Most passes over the clips.", min=1)] = 60,
+    epochs: Annotated[int, typer.Option(help="Most passes over the clips.", min=1)] = 30,
     clips_a_step: Annotated[int, typer.Option("--batch", help="Clips a step.", min=1)] = 16,
-    learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 1e-3,
+    learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 2e-3,
     weight_decay: Annotated[float, typer.Option(help="Decoupled L2 of weight matrices.")] = 1e-2,
     l1: Annotated[float, typer.Option("--l1", help="Weight of absolute weights.")] = 0.0,
     validation: Annotated[
         float, typer.Option(help="Share of groups held back to stop early and to calibrate.")
     ] = 0.2,
+    refit: Annotated[
+        bool, typer.Option(help="Learn what was held back as well, once the epochs are known.")
+    ] = True,
     patience: Annotated[
         int, typer.Option(help="Epochs without improvement after which training ends.", min=1)
     ] = 20,
@@ -126,7 +153,7 @@ def train(
     Frames are decoded and encoded once. An interrupted training goes on from its last epoch.
     """
     from flows.console import print_error
-    from flows.launch import Stopped, leave
+    from flows.stopping import Stopped, leave
 
     options = gather_learning_options(locals())
     try:
@@ -151,10 +178,15 @@ def gather_learning_options(values: dict[str, Any]) -> LearningOptions:
     if values["sample_fps"] is None and values["every"] is None:
         given["sample_fps"] = 8.0
     given["features"] = values["features"] or cache_folder() / "features"
-    architecture = ("cell", "layers", "size", "bidirectional", "pooling", "differences", "dropout")
+    given["tap"], given["grid"] = _place(values)
+    values = {**values, "rectified": values["rectified"] and values["differences"]}
+    architecture = (
+        *("cell", "layers", "size", "bidirectional", "pooling", "differences", "rectified"),
+        *("signed_root", "layer_norm", "dropout"),
+    )
     manner = (
-        *("epochs", "learning_rate", "weight_decay", "l1", "validation", "patience", "unroll"),
-        *("seed", "device"),
+        *("epochs", "learning_rate", "weight_decay", "l1", "validation", "refit", "patience"),
+        *("unroll", "seed", "device"),
     )
     return LearningOptions(
         gather_options(given),
@@ -162,7 +194,17 @@ def gather_learning_options(values: dict[str, Any]) -> LearningOptions:
         TrainingOptions(
             batch_size=values["clips_a_step"], **{name: values[name] for name in manner}
         ),
+        values["mirror"],
     )
+
+
+def _place(values: dict[str, Any]) -> tuple[str | None, int | None]:
+    """Choose tap and grid, where they are not given."""
+    from pipeline.encode.backbone import middle_tap
+
+    if values["tap"] == "end":
+        return None, values["grid"]
+    return values["tap"] or middle_tap(values["backbone"]), values["grid"] or GRID
 
 
 def _train(
@@ -230,6 +272,9 @@ def _print_metrics(metrics: dict[str, Any], out: Path) -> None:
         f"{learned['groups']} groups; epoch {metrics['best_epoch']} of {metrics['epochs']} is kept"
     )
     if held["clips"]:
-        print_line(f"{held['accuracy']:.3f} of {held['clips']} clips held back are right")
+        then = "; then they were learned as well" if held["learned_afterwards"] else ""
+        print_line(f"{held['accuracy']:.3f} of {held['clips']} clips held back are right{then}")
+    if metrics["mirrored"]:
+        print_line("learned mirrored as well: --no-mirror where that makes a label false")
     print_line(f"recognizer: {out}   curves: {out / 'learning.png'}")
     print_line(f"use it: clipline run VIDEOS -o OUT --recognizer {out}")

@@ -270,10 +270,10 @@ class TemporalOptions:
 class TrainingOptions:
     """How a temporal model is trained. None of it is needed to run the model."""
 
-    epochs: int = 60
+    epochs: int = 30
     batch_size: int = 16
     """Clips a step."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     """The highest: reached after the warm-up, then lowered along half a cosine to 0."""
     warm_up: float = 0.1
     """Share of all steps in which the learning rate grows from 0."""
@@ -301,6 +301,9 @@ class TrainingOptions:
     """Share of groups that is held back to stop early and to calibrate; 0 holds none back."""
     patience: int = 20
     """Epochs without a lower validation loss after which training ends."""
+    refit: bool = True
+    """Whether, once the number of epochs is known, everything is learned again for as many, what
+    was held back included."""
     seed: int = 0
     device: Device = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -321,13 +324,9 @@ class TrainingOptions:
         _in_range(0, math.inf, weight_decay=self.weight_decay, l1=self.l1, seed=self.seed)
         _in_range(0, math.inf, frame_weight=self.frame_weight, mirror_grid=self.mirror_grid)
         _in_range(0, 1, warm_up=self.warm_up, shortest_crop=self.shortest_crop)
-        _in_range(
-            0,
-            1 - 1e-9,
-            label_smoothing=self.label_smoothing,
-            drop_frames=self.drop_frames,
-            validation=self.validation,
-        )
+        for name in ("label_smoothing", "drop_frames", "validation"):
+            if not 0 <= getattr(self, name) < 1:
+                raise OptionError(f"{name} must be in [0, 1), got {getattr(self, name)}")
 
 
 @dataclass(frozen=True, slots=True)

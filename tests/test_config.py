@@ -22,6 +22,7 @@ from pipeline.config import (
     Sampling,
     ShardOptions,
     TemporalOptions,
+    TrainingOptions,
     fingerprint,
 )
 from pipeline.errors import OptionError
@@ -315,3 +316,35 @@ class TestRunOptions:
     def test_no_image_rate_fails(self):
         with pytest.raises(OptionError, match="image_fps must be a number above 0, got 0"):
             RunOptions(image_fps=0)
+
+
+class TestTrainingOptions:
+    @pytest.mark.parametrize(
+        "name", ["epochs", "batch_size", "learning_rate", "clip_norm", "unroll"]
+    )
+    def test_amounts_that_are_not_above_0_fail(self, name):
+        with pytest.raises(OptionError, match=f"{name} must be a number above 0, got 0"):
+            TrainingOptions(**{name: 0})
+
+    @pytest.mark.parametrize(
+        ("values", "said"),
+        [
+            ({"weight_decay": -1}, "weight_decay must be 0 or more, got -1"),
+            ({"mirror_grid": -1}, "mirror_grid must be 0 or more, got -1"),
+            ({"warm_up": 1.5}, r"warm_up must be in \[0, 1\], got 1.5"),
+            ({"validation": 1}, r"validation must be in \[0, 1\), got 1"),
+            ({"drop_frames": -0.1}, r"drop_frames must be in \[0, 1\), got -0.1"),
+            ({"shortest_crop": 2}, r"shortest_crop must be in \[0, 1\], got 2"),
+            ({"precision": "float16"}, "precision must be one of auto, float32, bfloat16"),
+            ({"device": "tpu"}, "device must be one of auto, cpu, cuda, got tpu"),
+        ],
+        ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+    )
+    def test_values_out_of_range_fail(self, values, said):
+        with pytest.raises(OptionError, match=said):
+            TrainingOptions(**values)
+
+
+def test_rectified_without_differences_fails():
+    with pytest.raises(OptionError, match="rectified is about differences"):
+        TemporalOptions(rectified=True)

@@ -27,6 +27,7 @@ from pipeline.learn import (
     learn,
     split,
     windows_for,
+    with_mirror,
 )
 from pipeline.process import open_pipeline, process_videos
 from pipeline.results import load
@@ -211,6 +212,36 @@ class TestSplit:
             split(self.gathered_of("train", "test", "train"), TrainingOptions())
 
 
+class TestMirror:
+    @staticmethod
+    def grid_of(mirror, labels, grid=2):
+        gathered = TestSplit.gathered_of("train", "train")
+        gathered = replace(
+            gathered,
+            examples=replace(gathered.examples, labels=labels),
+            backbone=replace(gathered.backbone, grid=grid),
+        )
+        return with_mirror(gathered, replace(OPTIONS, mirror=mirror)).mirror_grid
+
+    @pytest.mark.parametrize("labels", [("nod", "wave"), ("upright", "lefty"), ("pan", "roll")])
+    def test_clips_are_mirrored_where_labels_stay_true(self, labels):
+        assert self.grid_of(None, labels) == 2
+
+    @pytest.mark.parametrize("label", ["pan_left", "Right-hook", "roll_cw", "turn2left"])
+    def test_clips_are_not_mirrored_where_a_label_names_a_side(self, label):
+        assert self.grid_of(None, ("other", label)) == 0
+
+    def test_a_person_knows_better(self):
+        assert self.grid_of(True, ("left", "right")) == 2
+        assert self.grid_of(False, ("nod", "wave")) == 0
+
+    @pytest.mark.parametrize("grid", [None, 1])
+    def test_without_a_grid_nothing_is_mirrored(self, grid):
+        assert self.grid_of(None, ("nod", "wave"), grid) == 0
+        with pytest.raises(OptionError, match="add --grid, or --no-mirror"):
+            self.grid_of(True, ("nod", "wave"), grid)
+
+
 class TestLearn:
     def test_the_folder_is_a_recognizer(self, learned, gathered):
         recognizer = load_recognizer(learned[0])
@@ -224,7 +255,7 @@ class TestLearn:
     def test_it_says_how_it_was_made(self, learned):
         notes = load_recognizer(learned[0]).notes
 
-        assert TrainingOptions(**notes["training"]) == OPTIONS.training
+        assert TrainingOptions(**notes["training"]) == replace(OPTIONS.training, mirror_grid=2)
         assert notes["metrics"]["validation"]["clips"] == 2
         assert len(notes["training_data"]) == 32
         assert "weights of the backbone" in notes["licence"]
@@ -234,8 +265,11 @@ class TestLearn:
 
         assert json.loads((out / "metrics.json").read_text()) == metrics
         assert [epoch["number"] for epoch in metrics["history"]] == [1, 2, 3]
-        assert [epoch.number for epoch in told] == [1, 2, 3]
+        assert [epoch.number for epoch in told[:3]] == [1, 2, 3]
+        assert [epoch.number for epoch in told[3:]] == list(range(1, metrics["best_epoch"] + 1))
         assert metrics["learned_from"]["labels"] == {"even": 2, "odd": 2}
+        assert metrics["validation"]["learned_afterwards"] is True
+        assert metrics["mirrored"] is True
         assert (out / "learning.png").exists()
         assert not (out / "checkpoint.safetensors").exists()
 

@@ -23,6 +23,7 @@ from pipeline.errors import OptionError, RecognizerError
 
 RANDOM = "random:"
 RANDOM_SEED = 0
+MIDDLE_REDUCTION = 16
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,9 @@ def load_backbone(
     Raises:
         OptionError: no such model, tap or grid, or weights that do not fit.
     """
-    network = _create(name, weights)
+    network = _create(name, pretrained=not name.startswith(RANDOM) and weights is None)
+    if weights is not None:
+        _load_weights(network, name, weights)
     config = _data_config(network)
     reader = _Reader(network, tap, grid).eval()
     geometry = _geometry(config)
@@ -105,25 +108,37 @@ def load_backbone(
     )
 
 
-def _create(name: str, weights: Path | None) -> Any:
+def middle_tap(name: str) -> str | None:
+    """
+    Name the module of a network that movement is best read from.
+
+    It is the last one whose maps are a 16th of the picture: later ones say what is seen, and hardly
+    where. None where the network does not tell.
+
+    Raises:
+        OptionError: no such model.
+    """
+    network = _create(name, pretrained=False)
+    stages = getattr(network, "feature_info", [])
+    modules = dict(network.named_modules())
+    named = [stage["module"] for stage in stages if stage["reduction"] == MIDDLE_REDUCTION]
+    return next((module for module in reversed(named) if module in modules), None)
+
+
+def _create(name: str, *, pretrained: bool) -> Any:
     import timm
 
-    untrained = name.startswith(RANDOM)
     try:
         with torch.random.fork_rng(devices=[]):  # the caller's chance stays as it was
             torch.manual_seed(RANDOM_SEED)
             network = timm.create_model(
-                name.removeprefix(RANDOM),
-                pretrained=not untrained and weights is None,
-                num_classes=0,
+                name.removeprefix(RANDOM), pretrained=pretrained, num_classes=0
             )
     except Exception as error:  # timm raises whatever its loaders do: names, files, network
         raise OptionError(
             f"backbone {name} could not be loaded: {error}. Give a name that timm knows, "
             "local-dir:PATH, or random:NAME for untrained weights"
         ) from error
-    if weights is not None:
-        _load_weights(network, name, weights)
     return network.eval()
 
 

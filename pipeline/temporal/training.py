@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,10 +72,11 @@ class Fitted:
     temperature: float
     """Divides logits; 1 where no examples were held back to fit it on."""
     history: tuple[Epoch, ...]
+    """Of the training in which examples were held back, where they were."""
 
     @property
     def best(self) -> Epoch:
-        """The epoch that the weights are of: the lowest validation loss, or the last."""
+        """The epoch with the lowest validation loss, or the last where nothing was held back."""
         losses = [e.validation_loss for e in self.history if e.validation_loss is not None]
         return self.history[losses.index(min(losses)) if losses else -1]
 
@@ -101,52 +102,77 @@ def fit(
         num_labels: K.
         temporal: the architecture.
         options: how.
-        validation: examples of other groups, to stop early and to calibrate; without them all
-            epochs are run.
+        validation: examples of other groups, to stop early and to calibrate; with `refit`, they are
+            learned in the end. Without them all epochs are run.
         on_epoch: told of each epoch.
         checkpoint: file that is written after each epoch, and gone on from where it is of this very
-            training.
+            training; learning everything again has one beside it, `-all`.
 
     Raises:
         OptionError: there is nothing to learn from.
     """
     if not examples or not any(example.counts.any() for example in examples):
         raise OptionError("there is no frame to learn from: no example has one that counts")
-    key = fingerprint(temporal, options, num_labels, fingerprint_of(examples, validation))
+    given = (num_labels, temporal)
+    fitted = _run(Lesson(examples, validation, *given, options), on_epoch, checkpoint)
+    if not validation or not options.refit:
+        return fitted
+    everything = [*examples, *validation]
+    again = Lesson(everything, (), *given, replace(options, epochs=fitted.best.number))
+    beside = checkpoint and checkpoint.with_stem(checkpoint.stem + "-all")
+    return replace(fitted, model=_run(again, on_epoch, beside).model)
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What is learned, what is held back, and how."""
+
+    examples: Sequence[Example]
+    validation: Sequence[Example]
+    num_labels: int
+    temporal: TemporalOptions
+    options: TrainingOptions
+
+    @property
+    def key(self) -> str:
+        """Fingerprint of all of it."""
+        data = fingerprint_of(self.examples, self.validation)
+        return fingerprint(self.temporal, self.options, self.num_labels, data)
+
+
+def _run(lesson: Lesson, on_epoch: OnEpoch | None, checkpoint: Path | None) -> Fitted:
+    """Train once, from where the checkpoint is."""
+    key = lesson.key
     with torch.random.fork_rng():
-        torch.manual_seed(options.seed)
-        trainer = Trainer(examples, num_labels, temporal, options)
+        torch.manual_seed(lesson.options.seed)
+        trainer = Trainer(lesson)
         if checkpoint is not None:
             trainer.go_on(load_checkpoint(checkpoint, key))
         while not trainer.done:
-            epoch = trainer.run_epoch(validation)
+            epoch = trainer.run_epoch()
             if checkpoint is not None:
                 save_checkpoint(trainer.checkpoint(key), checkpoint)
             if on_epoch is not None:
                 on_epoch(epoch)
-    return trainer.result(validation)
+    return trainer.result()
 
 
 class Trainer:
     """One training: model, optimizer, and how far it has come."""
 
-    def __init__(
-        self,
-        examples: Sequence[Example],
-        num_labels: int,
-        temporal: TemporalOptions,
-        options: TrainingOptions,
-    ) -> None:
-        self.examples, self.options = examples, options
+    def __init__(self, lesson: Lesson) -> None:
+        examples, options = lesson.examples, lesson.options
+        self.examples, self.validation, self.options = examples, lesson.validation, options
         self.device = choose_device(options)
-        self.model = TemporalModel(examples[0].features.shape[1], num_labels, temporal)
+        size = examples[0].features.shape[1]
+        self.model = TemporalModel(size, lesson.num_labels, lesson.temporal)
         standardize(self.model, examples)
         self.model.to(self.device)
         self.optimizer = torch.optim.AdamW(
             _decayed(self.model, options.weight_decay), lr=options.learning_rate
         )
         labels = [example.label for example in examples]
-        weights = class_weights(labels, num_labels, balanced=options.balanced)
+        weights = class_weights(labels, lesson.num_labels, balanced=options.balanced)
         self.objective = Objective(options, weights.to(self.device))
         self.history: list[Epoch] = []
         self.patience = Patience(options.patience)
@@ -157,7 +183,7 @@ class Trainer:
         """Whether there is no epoch to come."""
         return len(self.history) >= self.options.epochs or self.patience.over
 
-    def run_epoch(self, validation: Sequence[Example]) -> Epoch:
+    def run_epoch(self) -> Epoch:
         """Learn from every example once, and measure on those held back."""
         number = len(self.history)
         seed = (self.options.seed * 1_000_003 + number + 1) % LARGEST_SEED
@@ -168,7 +194,7 @@ class Trainer:
             losses.append(loss * len(batch.labels))
             right += hits
             norms.append(norm)
-        measured = measure(self.model, validation) if validation else (None, None)
+        measured = measure(self.model, self.validation) if self.validation else (None, None)
         epoch = Epoch(
             number=number + 1,
             learning_rate=self.optimizer.param_groups[0]["lr"],
@@ -241,15 +267,15 @@ class Trainer:
         known = self.optimizer.state_dict()
         self.optimizer.load_state_dict({**known, "state": moments})
 
-    def result(self, validation: Sequence[Example]) -> Fitted:
+    def result(self) -> Fitted:
         """Give the model with its best weights, calibrated on the examples held back."""
         if self.best:
             self.model.load_state_dict(self.best)
         model = self.model.cpu().eval()
         temperature = 1.0
-        if validation:
-            labels = np.array([example.label for example in validation])
-            temperature = fit_temperature(predict(model, validation), labels)
+        if self.validation:
+            labels = np.array([example.label for example in self.validation])
+            temperature = fit_temperature(predict(model, self.validation), labels)
         return Fitted(model, temperature, tuple(self.history))
 
 

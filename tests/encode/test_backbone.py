@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pipeline.config import Geometry
-from pipeline.encode.backbone import hash_weights, load_backbone, require_same
+from pipeline.encode.backbone import hash_weights, load_backbone, middle_tap, require_same
 from pipeline.errors import OptionError, RecognizerError
 
 CNN = "random:test_efficientnet"
@@ -373,3 +373,17 @@ class TestIdentity:
         assert copied.name != named.name
         assert copied.identity == named.identity
         assert dataclasses.replace(named, licence="other").identity == named.identity
+
+
+@pytest.mark.parametrize(
+    ("name", "tap"),
+    [("test_resnet", "layer3"), ("test_efficientnet", "blocks.3"), ("test_vit", "blocks.5")],
+)
+def test_the_middle_of_a_network_is_found(name, tap):
+    assert middle_tap(name) == tap
+    assert load_backbone(f"random:{name}", tap=tap, grid=2).feature_size % 4 == 0
+
+
+def test_the_middle_of_no_network_fails():
+    with pytest.raises(OptionError, match="backbone nothing could not be loaded"):
+        middle_tap("nothing")

@@ -17,7 +17,13 @@ from tests.temporal.lessons import make_example, rises_and_falls
 
 SMALL = TemporalOptions(cell="gru", size=8, dropout=0.2)
 SHORT = TrainingOptions(
-    epochs=4, batch_size=8, learning_rate=1e-2, shortest_crop=0.8, drop_frames=0.1, device="cpu"
+    epochs=4,
+    batch_size=8,
+    learning_rate=1e-2,
+    shortest_crop=0.8,
+    drop_frames=0.1,
+    refit=False,
+    device="cpu",
 )
 
 
@@ -168,6 +174,51 @@ class TestStopping:
         assert len(fitted.history) == 4
         assert fitted.best.number == 4
         assert fitted.temperature == 1.0
+
+
+class TestRefit:
+    """Once the number of epochs is known, everything is learned for as many."""
+
+    EXAMPLES = rises_and_falls(24)
+
+    REFIT = replace(SHORT, refit=True)
+
+    def fit(self):
+        return fit(self.EXAMPLES[:16], 2, SMALL, self.REFIT, validation=self.EXAMPLES[16:])
+
+    def test_it_is_a_training_on_everything(self):
+        fitted = self.fit()
+
+        again = fit(self.EXAMPLES, 2, SMALL, replace(SHORT, epochs=fitted.best.number))
+        assert agree(fitted, again)
+
+    def test_what_was_measured_is_of_the_first_training(self):
+        first = fit(self.EXAMPLES[:16], 2, SMALL, SHORT, validation=self.EXAMPLES[16:])
+        fitted = self.fit()
+
+        assert fitted.history == first.history
+        assert fitted.temperature == first.temperature
+        assert not agree(fitted, first)
+
+    def test_it_goes_on_after_an_end(self, tmp_path):
+        path, told = tmp_path / "c.safetensors", []
+        held, whole = self.EXAMPLES[16:], self.fit()
+
+        def end(epoch):
+            told.append(epoch.validation_loss is None)
+            if told.count(True) == 2:
+                raise Interrupted
+
+        given = (self.EXAMPLES[:16], 2, SMALL, self.REFIT)
+        with pytest.raises(Interrupted):
+            fit(*given, validation=held, on_epoch=end, checkpoint=path)
+        told.clear()
+        rest = fit(
+            *given, validation=held, checkpoint=path, on_epoch=lambda e: told.append(e.number)
+        )
+
+        assert told == list(range(3, whole.best.number + 1))
+        assert agree(rest, whole)
 
 
 class TestHistory:
