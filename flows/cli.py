@@ -53,6 +53,7 @@ from flows.options import (
     gather_decode_options,
     gather_options,
 )
+from flows.stopping import Stopped, leave, say_and_leave, stop_on_signals
 from pipeline.errors import InputError, PipelineError
 
 if TYPE_CHECKING:
@@ -176,21 +177,16 @@ def _run_and_leave(
     videos: list[str], out: Path, options: RunOptions, shown: Shown, *, fresh: bool
 ) -> None:
     from flows import console
-    from flows.launch import Stopped, leave, run_once
+    from flows.launch import run_once
 
     if fresh:
         _delete_results(out)
-    try:
-        outcome = run_once(
-            videos,
-            out,
-            options,
-            lambda pipeline: console.watch(pipeline, quiet=shown.quiet or shown.as_json),
-        )
-    except Stopped as stopped:
-        console.print_error("stopped; what is finished stays. The same command goes on from there.")
-        leave(stopped.exit_code)
-        return
+    outcome = run_once(
+        videos,
+        out,
+        options,
+        lambda pipeline: console.watch(pipeline, quiet=shown.quiet or shown.as_json),
+    )
     code = _conclude(out, outcome.failures, shown)
     sys.stdout.flush()
     leave(code)
@@ -545,21 +541,30 @@ app.add_typer(diagnosing.novelty, name="novelty")
 
 
 def main() -> None:
-    """Run the command line, and turn what the user can mend into a message and an exit code."""
+    """Run the command line, and turn a stop into words and an exit code."""
     try:
-        sys.exit(app(standalone_mode=False) or 0)
+        with stop_on_signals():
+            sys.exit(_run_app())
+    except Stopped as stopped:
+        say_and_leave(stopped)
+
+
+def _run_app() -> int:
+    """Run a command, and turn what the user can mend into a message and an exit code."""
+    try:
+        return app(standalone_mode=False) or 0
     except typer.Abort:
-        sys.exit(130)
+        return 130
     except InputError as error:
         sys.stderr.write(f"clipline: {error}\n")
-        sys.exit(USAGE)
+        return USAGE
     except PipelineError as error:
         sys.stderr.write(f"clipline: {error}\n")
-        sys.exit(BROKEN)
+        return BROKEN
     except Exception as error:
         if hasattr(error, "show"):  # typer's own complaint about usage
             error.show()
-            sys.exit(USAGE)
+            return USAGE
         raise
 
 

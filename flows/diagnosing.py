@@ -75,7 +75,7 @@ def diagnose(
     Each is trained in the place of the recognizer's own cell, and measured before and after; the
     recognizer is measured as it is.
     """
-    from flows.launch import leave
+    from flows.stopping import leave
     from pipeline.config import TrainingOptions
     from pipeline.diagnose import Diagnosis, diagnose_saved, require_known, seconds_per_frame
     from pipeline.labels import read_labels
@@ -200,7 +200,7 @@ def fit_novelty(
 
     The two must agree in backbone and sampling: give both the same recognizer.
     """
-    from flows.launch import leave
+    from flows.stopping import leave
     from pipeline.novelty import fit_to_videos
     from pipeline.opening import open_pipeline
     from pipeline.sources import find_videos
@@ -256,16 +256,12 @@ def _run_options(values: dict[str, Any]) -> RunOptions:
 def _encode(videos: list[str], out: Path, options: RunOptions, *, quiet: bool) -> None:
     """Fill the feature store by a run of the usual flow."""
     from flows.console import watch
-    from flows.launch import Stopped, leave, run_once
+    from flows.launch import run_once
     from pipeline.errors import MachineError
 
-    try:
-        outcome = run_once(
-            sorted(set(videos)), out, options, lambda pipeline: watch(pipeline, quiet=quiet)
-        )
-    except Stopped as stopped:
-        leave(stopped.exit_code)
-        return
+    outcome = run_once(
+        sorted(set(videos)), out, options, lambda pipeline: watch(pipeline, quiet=quiet)
+    )
     if outcome.failures:
         raise MachineError(
             f"{outcome.failures} shards failed, see {out / 'run.json'}; the same command goes on"

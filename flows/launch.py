@@ -10,10 +10,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -28,6 +27,7 @@ from flows.server import (
     settle,
     state_folder,
 )
+from flows.stopping import PYTHONS_OWN, handling
 from pipeline.config import RunOptions
 from pipeline.errors import MachineError, OptionError
 from pipeline.tally import Tally
@@ -43,14 +43,6 @@ DRAIN_SECONDS = 5.0
 """How long the end of a run waits for its history to be stored."""
 
 
-class Stopped(BaseException):
-    """The user, or the system, asked to stop."""
-
-    def __init__(self, signal_number: int) -> None:
-        super().__init__(f"stopped by signal {signal_number}")
-        self.exit_code = 128 + signal_number
-
-
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How a run ended."""
@@ -58,23 +50,6 @@ class Outcome:
     failures: int
     """Shards that failed for good."""
     flow_run_id: str | None
-
-
-@contextlib.contextmanager
-def stop_on_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Turn SIGINT and SIGTERM into `Stopped`, after calling `stop`, which must not wait."""
-
-    def handle(number: int, frame: object) -> None:
-        signal.signal(number, signal.SIG_IGN)
-        stop()
-        raise Stopped(number)
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def run_once(
@@ -94,7 +69,6 @@ def run_once(
 
     Raises:
         InputError: something that was given cannot be used.
-        Stopped: a signal came.
     """
     start = Tally()
     start.startup["interpreter"] = process_age_seconds()
@@ -112,12 +86,7 @@ def run_once(
         with workshop.opened(key, out, options, videos) as pipeline:
             pipeline.tally.startup = {**start.startup, **pipeline.tally.startup}
             workshop.found[key] = videos
-
-            def stop() -> None:
-                workshop.stopping.set()
-                pipeline.pool.kill()
-
-            with stop_on_signals(stop), watch(pipeline):
+            with watch(pipeline):
                 with pipeline.tally.starting("waiting for the API"):
                     ready = _ready(server)
                 if ready:
@@ -182,18 +151,12 @@ def call_served(load: Callable[[], Callable[[bool], T]]) -> T:
     Args:
         load: imports what is needed while the server starts, and gives what is called then: it is
             told whether there is a server.
-
-    Raises:
-        Stopped: a signal came.
     """
     with embedded_api(state_folder()) as server:
-        from flows.tasks import workshop
-
         work = load()
-        with stop_on_signals(workshop.stop):
-            served = _ready(server)
-            with _without_heartbeats():
-                result = work(served)
+        served = _ready(server)
+        with _without_heartbeats():
+            result = work(served)
         if server is not None and served:
             _drain_events()
         return result
@@ -230,9 +193,9 @@ def _drain(server: EmbeddedServer, flow_run_id: str, shards: int) -> None:
 def serve_forever(
     sources: list[str], out: Path, options: RunOptions, name: str, cron: str | None
 ) -> None:
-    """Serve the job until Ctrl-C or SIGTERM; `trigger` finds it."""
+    """Serve the job until Ctrl-C or SIGTERM, which Prefect handles; `trigger` finds it."""
     state = state_folder()
-    with embedded_api(state, with_ui=True) as server:
+    with handling(PYTHONS_OWN), embedded_api(state, with_ui=True) as server:
         url = server.url if server is not None else os.environ["PREFECT_API_URL"]
         if server is not None:
             server.wait_until_ready()
@@ -262,13 +225,3 @@ def reach_server() -> None:
     if url is None:
         raise OptionError("no server: start clipline serve, or set PREFECT_API_URL")
     os.environ["PREFECT_API_URL"] = url
-
-
-def leave(code: int) -> None:
-    """
-    End the process at once.
-
-    Prefect's threads would hold it for minutes where the server is gone.
-    """
-    logging.shutdown()
-    os._exit(code)
