@@ -31,6 +31,8 @@ LOOK_AHEAD = 128
 FEW_VIDEOS = 4
 """For each decode process: with more, processes find work without any video being cut."""
 PIECES_A_PROCESS = 2
+FIRST_FRAMES = 512
+"""Of the first shard, so that the engine soon has work; each next one may hold twice as many."""
 LEAST_PIECE_PIXELS = 5e8
 """A second or two of decoding; what is smaller is not cut for the sake of speed."""
 
@@ -134,18 +136,20 @@ class Planner:
     def _pack(self, indexed: Iterator[Indexed]) -> Iterator[Shard]:
         limits = self.options.shards
         segments: list[Segment] = []
+        most = min(FIRST_FRAMES, limits.max_frames)
         frames = size = 0
         for video, index, pieces in indexed:
             for segment, num_bytes in self._segments(video, index, pieces):
                 count = segment.stop - segment.start
                 full = (
-                    frames + count > limits.max_frames
+                    frames + count > most
                     or size + num_bytes > limits.max_bytes
                     or len(segments) >= limits.max_videos
                 )
                 if segments and (full or not segment.whole):
                     yield Shard(tuple(segments))
                     segments, frames, size = [], 0, 0
+                    most = min(2 * most, limits.max_frames)
                 if segment.whole:
                     segments.append(segment)
                     frames, size = frames + count, size + num_bytes

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -25,9 +26,11 @@ import pyarrow.parquet as pq
 
 from pipeline.config import fingerprint
 from pipeline.errors import SourceError
-from pipeline.files import printable, remove_leftovers, write_json, write_table
+from pipeline.files import exclusive, printable, remove_leftovers, write_json, write_table
 from pipeline.records import DecodeReport, Video
-from pipeline.temporal.recognition import Recognition
+
+if TYPE_CHECKING:
+    from pipeline.temporal.recognition import Recognition
 
 _WHO = [("video", pa.string()), ("video_id", pa.string())]
 _WHAT = [("label", pa.string()), ("score", pa.float32())]
@@ -266,6 +269,11 @@ def _videos(rows: Sequence[VideoRows], options: RowOptions) -> Columns:
 
 
 _COLUMNS = {"clips": _clips, "segments": _segments, "frames": _frames, "videos": _videos}
+
+
+def hold(out: Path, *, wait: bool = False) -> AbstractContextManager[None]:
+    """Hold a results folder, as `files.exclusive` does: one run at a time writes to it."""
+    return exclusive(out / ".lock", f"results folder {out}", wait=wait)
 
 
 def parts(out: Path, table: str, config_id: str) -> list[Path]:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config import DecodeOptions, Sampling, ShardOptions
+from pipeline.config import DecodeOptions, RunOptions, Sampling, ShardOptions
 from pipeline.decode.probe import read_index
 from pipeline.decode.sampling import SamplePlan
 from pipeline.opening import open_pipeline
@@ -87,8 +87,6 @@ class TestSpread:
     """A long video is cut so that every decode process has work."""
 
     def shards(self, folder, recognizer, cache, sources, **decode):
-        from pipeline.config import RunOptions
-
         options = RunOptions(
             recognizer=str(recognizer), decode=DecodeOptions(**decode), shards=ShardOptions()
         )
@@ -123,3 +121,20 @@ class TestSpread:
         found = self.shards(tmp_path, tiny_recognizer, engine_cache, [path], workers=1)
 
         assert found == [[(0, 32)]]
+
+
+def test_shards_begin_small_and_grow(tmp_path, tiny_recognizer, engine_cache, monkeypatch):
+    monkeypatch.setattr("pipeline.plan.FIRST_FRAMES", 4)
+    (tmp_path / "videos").mkdir()
+    for number in range(14):
+        write_video(tmp_path / "videos" / f"{number}.mp4", 15, first=15 * number)  # 4 samples
+    options = RunOptions(
+        recognizer=str(tiny_recognizer),
+        decode=DecodeOptions(workers=1),
+        shards=ShardOptions(max_frames=16),
+    )
+
+    with open_pipeline(tmp_path / "out", options, engine_cache) as pipeline:
+        shards = list(pipeline.planner.plan(find_videos([str(tmp_path / "videos")])))
+
+    assert [len(shard.segments) for shard in shards] == [1, 2, 4, 4, 3]

@@ -452,3 +452,10 @@ class TestRunFile:
 
         assert read_run(tmp_path)["configurations"] == {"1": {"a": 2}}
         assert json.loads((tmp_path / "run.json").read_text()) == read_run(tmp_path)
+
+
+def test_results_are_read_without_torch():
+    """It takes seconds to import, and has nothing to say here."""
+    asked = "import sys, pipeline.results, pipeline.report; sys.exit('torch' in sys.modules)"
+
+    assert subprocess.run([sys.executable, "-c", asked], check=False).returncode == 0
