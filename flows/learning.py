@@ -269,11 +269,14 @@ def _print_metrics(metrics: dict[str, Any], out: Path) -> None:
     learned, held = metrics["learned_from"], metrics["validation"]
     print_line(
         f"learned {len(learned['labels'])} labels from {learned['clips']} clips of "
-        f"{learned['groups']} groups; epoch {metrics['best_epoch']} of {metrics['epochs']} is kept"
+        f"{learned['groups']} groups in {metrics['epochs']} epochs"
     )
     if held["clips"]:
-        then = "; then they were learned as well" if held["learned_afterwards"] else ""
-        print_line(f"{held['accuracy']:.3f} of {held['clips']} clips held back are right{then}")
+        then = "then they were learned as well" if held["learned_afterwards"] else "it is kept"
+        print_line(
+            f"{held['accuracy']:.3f} of {held['clips']} clips held back are right after epoch "
+            f"{metrics['best_epoch']}; {then}"
+        )
     if metrics["mirrored"]:
         print_line("learned mirrored as well: --no-mirror where that makes a label false")
     print_line(f"recognizer: {out}   curves: {out / 'learning.png'}")

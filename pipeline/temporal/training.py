@@ -118,7 +118,8 @@ def fit(
     if not validation or not options.refit:
         return fitted
     everything = [*examples, *validation]
-    again = Lesson(everything, (), *given, replace(options, epochs=fitted.best.number))
+    # not until the best epoch: the learning rate was still high there, and chance has chosen it
+    again = Lesson(everything, (), *given, replace(options, epochs=len(fitted.history)))
     beside = checkpoint and checkpoint.with_stem(checkpoint.stem + "-all")
     return replace(fitted, model=_run(again, on_epoch, beside).model)
 
