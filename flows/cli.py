@@ -180,7 +180,7 @@ def _run_and_leave(
     from flows.launch import run_once
 
     if fresh:
-        _delete_results(out)
+        _delete_results(out, wait=options.wait)
     outcome = run_once(
         videos,
         out,
@@ -192,15 +192,14 @@ def _run_and_leave(
     leave(code)
 
 
-def _delete_results(out: Path) -> None:
+def _delete_results(out: Path, *, wait: bool) -> None:
     import shutil
 
-    from pipeline.files import exclusive
-    from pipeline.results import SCHEMAS
+    from pipeline.results import SCHEMAS, hold
 
     if not out.exists():
         return
-    with exclusive(out / ".lock", f"results folder {out}"):
+    with hold(out, wait=wait):
         for name in (*SCHEMAS, "features"):
             shutil.rmtree(out / name, ignore_errors=True)
         for name in ("run.json", "report.html"):
@@ -445,9 +444,6 @@ def retry(
     if not last:
         raise OptionError(f"{out} holds no results: no run.json")
     chosen = [name.strip() for name in status.split(",") if name.strip()]
-    unknown = sorted(set(chosen) - set(STATUSES))
-    if unknown:
-        raise OptionError(f"no status {', '.join(unknown)}; there are {', '.join(STATUSES)}")
     options = RunOptions.from_json(last["options"])
     decode = options.decode
     if frame_timeout is not None:

@@ -30,6 +30,7 @@ from flows.server import (
 from flows.stopping import PYTHONS_OWN, handling
 from pipeline.config import RunOptions
 from pipeline.errors import MachineError, OptionError
+from pipeline.files import without_secrets
 from pipeline.tally import Tally
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ def run_once(
     with start.starting("sources"):
         from pipeline.sources import find_videos
 
+        _await_turn(out, wait=options.wait)
         videos = find_videos(sources, image_fps=options.image_fps, full_hash=options.full_hash)
     with embedded_api(state_folder()) as server:
         with start.starting("imports"):
@@ -94,6 +96,14 @@ def run_once(
                 return _run_plain(pipeline, sources, videos)
 
 
+def _await_turn(out: Path, *, wait: bool) -> None:
+    """Wait, or refuse, while another run holds the results folder."""
+    from pipeline.results import hold
+
+    with hold(out, wait=wait):
+        pass
+
+
 def process_age_seconds() -> float:
     """Tell how long this process has been running, its imports included."""
     stat = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
@@ -103,6 +113,7 @@ def process_age_seconds() -> float:
 
 def _ready(server: EmbeddedServer | None) -> bool:
     if server is None:
+        _require_answer()
         return True
     try:
         server.wait_until_ready()
@@ -111,6 +122,24 @@ def _ready(server: EmbeddedServer | None) -> bool:
         return False
     threading.Thread(target=_tidy, args=(server,), name="tidy", daemon=True).start()
     return True
+
+
+def _require_answer() -> None:
+    """
+    Hold the server that the user chose to its word, before any work.
+
+    Raises:
+        MachineError: it does not answer.
+    """
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        error = client.api_healthcheck()
+    if error is not None:
+        raise MachineError(
+            f"no answer from {without_secrets(os.environ['PREFECT_API_URL'])}: {error}; "
+            "start that server, or unset PREFECT_API_URL"
+        )
 
 
 def _tidy(server: EmbeddedServer) -> None:
@@ -207,7 +236,7 @@ def serve_forever(
             check_cron(cron)
         with announced(state, url) if server is not None else contextlib.nullcontext():
             when = f"at {cron!r}" if cron else "when triggered"
-            print_line(f"serving {name} {when}: {url.removesuffix('/api')}")
+            print_line(f"serving {name} {when}: {without_secrets(url).removesuffix('/api')}")
             print_line(f"run it now: clipline trigger {name}")
             serve(sources, str(out), options, name, cron)
 

@@ -23,10 +23,9 @@ from pipeline import process
 from pipeline.config import RunOptions, fingerprint
 from pipeline.decode.pool import PoolStopped
 from pipeline.errors import InputError, VideoError
-from pipeline.files import exclusive
 from pipeline.opening import open_pipeline
 from pipeline.records import FrameFeatures, Shard, Video
-from pipeline.results import VideoRows
+from pipeline.results import VideoRows, hold
 from pipeline.stages import Decoded, Pipeline
 
 logger = logging.getLogger(__name__)
@@ -54,7 +53,7 @@ class Workshop:
         if key in self._pipelines:
             yield self._pipelines[key]
             return
-        with exclusive(out / ".lock", f"results folder {out}", wait=options.wait):
+        with hold(out, wait=options.wait):
             with open_pipeline(out, options, videos=videos) as pipeline:
                 self._pipelines[key] = pipeline
                 try:

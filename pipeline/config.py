@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from pipeline.errors import OptionError
+from pipeline.records import STATUSES
 
 ReaderName = Literal["auto", "decord", "opencv", "pyav"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -372,6 +373,9 @@ class RunOptions:
         if self.recognizer is None and self.novelty is not None:
             raise OptionError("novelty is told of clips, which need a recognizer (--recognizer)")
         _positive(image_fps=self.image_fps)
+        unknown = sorted(set(self.retry) - set(STATUSES))
+        if unknown:
+            raise OptionError(f"no status {', '.join(unknown)}; there are {', '.join(STATUSES)}")
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; `from_json` reads them back."""

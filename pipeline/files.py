@@ -5,22 +5,34 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import logging
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import OptionError
 
+logger = logging.getLogger(__name__)
+
 
 def printable(path: str | os.PathLike[str]) -> str:
     """Give a path as text that can be stored: bytes that are no UTF-8 are escaped."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def without_secrets(source: str) -> str:
+    """Give a URL as it may be shown: without user, password and query; a path stays as it is."""
+    scheme, mark, rest = source.partition("://")
+    if not mark:
+        return source
+    host, slash, path = rest.partition("?")[0].partition("#")[0].partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
 
 
 def _replace(path: Path, write: Callable[[Path], None]) -> None:
@@ -86,20 +98,26 @@ def exclusive(path: Path, what: str, *, wait: bool = False) -> Iterator[None]:
     except OSError as error:
         raise OptionError(f"{what} cannot be written: {error.strerror}: {path.parent}") from error
     with file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if not wait:
-                    raise OptionError(
-                        f"{what} is in use by {_holder(path)}; wait for it (--wait), or stop it"
-                    ) from error
-            time.sleep(0.2)
+        if not _locked(file):
+            holder = f"{what} is in use by {_holder(path)}"
+            if not wait:
+                raise OptionError(f"{holder}; wait for it (--wait), or stop it")
+            logger.warning("%s; waiting for it", holder)
+            while not _locked(file):
+                time.sleep(0.2)
         file.truncate(0)
         file.write(f"process {os.getpid()}")
         file.flush()
         yield
+
+
+def _locked(file: IO[str]) -> bool:
+    """Try to lock a file."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _holder(path: Path) -> str:

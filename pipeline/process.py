@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pipeline.config import RunOptions
-from pipeline.files import exclusive
 from pipeline.opening import open_pipeline
 from pipeline.records import FrameFeatures, Shard, Video
-from pipeline.results import VideoRows
+from pipeline.results import VideoRows, hold
 from pipeline.sources import find_videos
 from pipeline.stages import Decoded, Pipeline
 from pipeline.summary import finish
@@ -144,6 +143,6 @@ def process_videos(sources: Sequence[str], out: Path, options: RunOptions) -> di
         PipelineError: something that was given cannot be used.
     """
     videos = find_videos(sources, image_fps=options.image_fps, full_hash=options.full_hash)
-    with exclusive(out / ".lock", f"results folder {out}", wait=options.wait):
+    with hold(out, wait=options.wait):
         with open_pipeline(out, options, videos=videos) as pipeline:
             return finish(pipeline, sources, run(pipeline, videos))

@@ -305,6 +305,13 @@ class TestRunOptions:
         with pytest.raises(OptionError, match="fps must be a number above 0, got -1"):
             RunOptions.from_json({"sampling": {"fps": -1}})
 
+    def test_an_unknown_status_to_retry_fails(self):
+        assert RunOptions(retry=("partial", "ok")).retry == ("partial", "ok")
+        with pytest.raises(OptionError, match="no status odd, sad; there are ok, partial"):
+            RunOptions(retry=("sad", "partial", "odd"))
+        with pytest.raises(OptionError, match="no status "):
+            RunOptions.from_json({"retry": "partial"})
+
     def test_no_recognizer_and_no_backbone_fails(self):
         with pytest.raises(OptionError, match=r"a backbone must be named \(--backbone\)"):
             RunOptions(recognizer=None, sampling=Sampling(fps=8))

@@ -18,6 +18,7 @@ from pipeline.files import (
     exclusive,
     printable,
     remove_leftovers,
+    without_secrets,
     write_json,
     write_table,
     write_text,
@@ -36,6 +37,21 @@ class TestPrintable:
 
         assert printable(name) == "caf\\xe9.mp4"
         assert printable(name).encode() == b"caf\\xe9.mp4"
+
+
+class TestWithoutSecrets:
+    @pytest.mark.parametrize(
+        ("given", "shown"),
+        [
+            ("http://me:secret@host:80/api", "http://host:80/api"),
+            ("https://host/a.mp4?token=secret#secret", "https://host/a.mp4"),
+            ("rtsp://me:se@cret@cam", "rtsp://cam"),
+            ("http://[::1/x", "http://[::1/x"),
+            ("dir/a@b?c#d.mp4", "dir/a@b?c#d.mp4"),
+        ],
+    )
+    def test_only_secrets_of_urls_are_left_out(self, given, shown):
+        assert without_secrets(given) == shown
 
 
 class TestWholeOrNothing:
@@ -209,7 +225,7 @@ class TestExclusive:
         with exclusive(tmp_path / ".lock", "results"):
             assert (tmp_path / ".lock").read_text() == f"process {os.getpid()}"
 
-    def test_waiting_ends_when_the_lock_is_free(self, tmp_path, holder):
+    def test_waiting_ends_when_the_lock_is_free(self, tmp_path, holder, caplog):
         release = threading.Timer(0.5, holder.kill)
         release.start()
         start = time.monotonic()
@@ -217,6 +233,8 @@ class TestExclusive:
         with exclusive(tmp_path / ".lock", "results", wait=True):
             assert time.monotonic() - start > 0.4
         release.join()
+        said = f"results is in use by process {holder.pid}; waiting for it"
+        assert [record.getMessage() for record in caplog.records] == [said]
 
     def test_a_place_that_cannot_be_written_fails(self, tmp_path):
         (tmp_path / "file").write_text("no folder")

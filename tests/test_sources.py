@@ -101,6 +101,10 @@ class TestFiles:
         with pytest.raises(SourceError, match=r"no such file or folder: .*gone\.mp4"):
             find(tmp_path / "gone.mp4")
 
+    def test_a_url_fails_without_telling_its_secrets(self):
+        with pytest.raises(SourceError, match=r"^http://host/a\.mp4 is a URL: fetch it first"):
+            find_videos(["http://me:secret@host/a.mp4?token=secret"])
+
     def test_no_source_fails(self):
         with pytest.raises(SourceError, match="no videos given: name files, folders"):
             find_videos([])

@@ -15,6 +15,7 @@ import pytest
 
 from flows import server as module
 from flows.server import announced, embedded_api, request, running_server, settle, state_folder
+from pipeline.files import exclusive
 
 ROOT = Path(__file__).parents[2]
 
@@ -141,6 +142,17 @@ def test_the_server_dies_with_a_parent_that_was_killed(tmp_path):
     parent.communicate()
 
     wait_for(lambda: not alive(pid))
+
+
+def test_what_killed_runs_left_is_removed_and_what_lives_stays(tmp_path):
+    for name in ("run-killed", "run-living"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "prefect.db").touch()
+
+    with exclusive(tmp_path / "run-living" / ".lock", "it"):
+        module._sweep(tmp_path)
+
+    assert [path.name for path in tmp_path.iterdir()] == ["run-living"]
 
 
 def test_no_server_is_found_where_none_runs(tmp_path):

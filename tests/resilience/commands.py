@@ -45,6 +45,7 @@ class Commands:
     def __init__(self, home: Path) -> None:
         self.home = home
         self._mark = f"{MARK}={uuid.uuid4().hex}"
+        self._begun: list[subprocess.Popen[str]] = []
 
     def environment(self, **more: str) -> dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "XDG_"))}
@@ -56,7 +57,6 @@ class Commands:
         *arguments: Any,
         module: str = "flows.cli",
         before: tuple[str, ...] = (),
-        setup: Callable[[], None] | None = None,
         **environment: str,
     ) -> subprocess.Popen[str]:
         """
@@ -66,10 +66,9 @@ class Commands:
             arguments: of the command.
             module: that is run instead of the command line.
             before: a command that runs the command.
-            setup: called in the new process.
             environment: variables beside the usual ones.
         """
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [*before, sys.executable, "-m", module, *map(str, arguments)],
             cwd=ROOT,
             env=self.environment(**environment),
@@ -77,8 +76,9 @@ class Commands:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            preexec_fn=setup,  # noqa: PLW1509 (it only sets limits)
         )
+        self._begun.append(process)
+        return process
 
     def end(self, process: subprocess.Popen[str], timeout: float = 240) -> Ended:
         """Wait for the end of a command."""
@@ -86,7 +86,7 @@ class Commands:
         try:
             out, err = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
-            self.kill()
+            self.close()
             raise
         return Ended(process.returncode, out, err, time.monotonic() - begin)
 
@@ -108,15 +108,28 @@ class Commands:
                 found[int(entry.name)] = line
         return found
 
+    def running(self, part: str) -> list[int]:
+        """Give the processes whose command line holds some words."""
+        return [pid for pid, line in self.processes().items() if part in line]
+
     def kill(self, part: str = "") -> list[int]:
-        """Kill all processes, or those whose command line holds a word, all at once."""
-        found = [pid for pid, line in self.processes().items() if part in line]
+        """Kill all processes, or those whose command line holds some words, all at once."""
+        found = self.running(part)
         for pid in found:
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue
         return found
+
+    def close(self) -> None:
+        """Kill all processes, and read no more of what they say."""
+        self.kill()
+        for process in self._begun:
+            process.wait()
+            for stream in (process.stdout, process.stderr):
+                if stream is not None:
+                    stream.close()
 
     def left(self, seconds: float = 10) -> dict[int, str]:
         """Give the processes that are still there after a while."""

@@ -21,7 +21,7 @@ def clipline(session_home):
     """Run commands; whatever is left of them is killed."""
     commands = Commands(session_home)
     yield commands
-    commands.kill()
+    commands.close()
 
 
 @pytest.fixture(scope="session")

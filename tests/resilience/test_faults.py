@@ -14,8 +14,6 @@ from pipeline.results import load, read_run
 from tests.resilience.commands import ROOT, Commands
 from tests.videos import write_video
 
-pytestmark = pytest.mark.slow  # some fail on a busy machine: see the changelog
-
 READERS = {
     "reader-hangs-once.mp4": ("ok", "no frame for 3 s"),
     "reader-exits-once.mp4": ("ok", "ended with code 3"),
@@ -47,7 +45,8 @@ def faulty(tmp_path_factory, tiny_recognizer):
     for number, name in enumerate(NAMES):
         (folder / "videos" / name).write_bytes(content + bytes([number]))  # else they were copies
     command = ("run", folder / "videos", "-o", folder / "out", "--recognizer", tiny_recognizer)
-    command += ("--frame-timeout", 3, "--workers", 2)
+    # precision auto would decode some of the videos beforehand, and use up their faults
+    command += ("--frame-timeout", 3, "--workers", 2, "--precision", "float32")
     faults = {"FAULTS": str(folder / "memory"), "PYTHONPATH": str(SITE)}
     try:
         first = commands(*command, module="tests.resilience.faulty", **faults)
@@ -57,7 +56,7 @@ def faulty(tmp_path_factory, tiny_recognizer):
         yield seen
         assert commands.left() == {}
     finally:
-        commands.kill()
+        commands.close()
 
 
 class Seen:

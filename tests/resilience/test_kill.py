@@ -15,6 +15,8 @@ import time
 
 import pytest
 
+from pipeline.config import DecodeOptions, EncodeOptions, RunOptions, Sampling
+from pipeline.process import process_videos
 from tests.resilience.commands import (
     Commands,
     assert_same,
@@ -26,9 +28,7 @@ from tests.resilience.commands import (
 )
 from tests.videos import write_video
 
-pytestmark = pytest.mark.slow  # some fail on a busy machine: see the changelog
-
-VIDEOS = 120
+VIDEOS = 40
 SLOW_KILLS = 20
 
 
@@ -56,12 +56,30 @@ def command(videos, tiny_recognizer):
 
 
 @pytest.fixture(scope="module")
-def peaceful(tmp_path_factory, session_home, command):
-    """Rows of a run that nobody disturbed, and its seconds."""
+def peaceful(tmp_path_factory, videos, tiny_recognizer):
+    """Rows of a run that nobody disturbed, in this process and without Prefect."""
     out = tmp_path_factory.mktemp("peaceful")
-    ended = Commands(session_home)(*command(out))
-    assert ended.code == 0, ended.err
-    return tables(out), ended.seconds
+    options = RunOptions(
+        recognizer=str(tiny_recognizer),
+        sampling=Sampling(every=1),
+        frames=True,
+        decode=DecodeOptions(workers=2),
+        encode=EncodeOptions(precision="float32"),
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(out / "cache"))
+        process_videos([str(videos)], out, options)
+    return tables(out)
+
+
+@pytest.fixture(scope="module")
+def seconds(tmp_path_factory, session_home, command):
+    """How long a command takes that nobody disturbs, once its home is prepared."""
+    commands = Commands(session_home)
+    for name in ("first", "second"):
+        ended = commands(*command(tmp_path_factory.mktemp(name)))
+        assert ended.code == 0, ended.err
+    return ended.seconds
 
 
 def finish(clipline, command, out, rows):
@@ -87,56 +105,48 @@ def wait_for_rows(process, out, before=0):
     wait_until(lambda: committed(out) > before or process.poll() is not None)
 
 
-def kill_after(clipline, process, seconds):
-    """Kill every process of a command at once, so many seconds after its start."""
-    time.sleep(seconds)
-    clipline.kill()
-    process.communicate()
+def test_killed_twice_and_finished(clipline, command, peaceful, tmp_path):
+    """While it starts, and as soon as rows are there."""
+    process = clipline.begin(*command(tmp_path))
+    wait_until(lambda: clipline.running("prefect server"))
+    clipline.close()
+
+    process = clipline.begin(*command(tmp_path))
+    wait_for_rows(process, tmp_path)
+    clipline.close()
+
+    assert 0 < committed(tmp_path) < VIDEOS
+    finish(clipline, command, tmp_path, peaceful)
 
 
-def test_killed_three_times_and_finished(clipline, command, peaceful, tmp_path):
-    """While it starts, as soon as rows are there, and a little later."""
-    rows, seconds = peaceful
-    chance = random.Random(4)
-    kill_after(clipline, clipline.begin(*command(tmp_path)), chance.uniform(0.2, 0.5) * seconds)
-
-    for more in (0.0, chance.uniform(0, 1)):
-        before = committed(tmp_path)
-        process = clipline.begin(*command(tmp_path))
-        wait_for_rows(process, tmp_path, before)
-        kill_after(clipline, process, more)
-
-    assert committed(tmp_path) > 0
-    finish(clipline, command, tmp_path, rows)
-
-
+@pytest.mark.slow
 def test_server_and_decode_process_killed_alone(clipline, command, peaceful, tmp_path):
     """The run goes on to its end: another takes the place of each."""
     process = clipline.begin(*command(tmp_path))
     wait_for_rows(process, tmp_path)
     server = clipline.kill("prefect server")
-    decoder = next(pid for pid, line in clipline.processes().items() if "decode.worker" in line)
-    os.kill(decoder, signal.SIGKILL)
+    os.kill(clipline.running("decode.worker")[0], signal.SIGKILL)
 
     ended = clipline.end(process)
 
     assert server
     assert ended.code == 0, ended.err
     said = {"decoder", "attempts"}  # of the one video at hand: another reader took over
-    rows = {name: table.drop(columns=said, errors="ignore") for name, table in peaceful[0].items()}
+    rows = {name: table.drop(columns=said, errors="ignore") for name, table in peaceful.items()}
     assert_same(tables(tmp_path, *said), rows)
     assert clipline.left() == {}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(SLOW_KILLS))
-def test_killed_at_a_random_moment(clipline, command, peaceful, tmp_path, seed):
-    rows, seconds = peaceful
-    process = clipline.begin(*command(tmp_path))
+def test_killed_at_a_random_moment(clipline, command, peaceful, seconds, tmp_path, seed):
+    """Every process of a command at once, at any time from its start to after its end."""
+    clipline.begin(*command(tmp_path))
 
-    kill_after(clipline, process, random.Random(seed).uniform(0, 1.1) * seconds)
+    time.sleep(random.Random(seed).uniform(0, 1.1) * seconds)
+    clipline.close()
 
-    finish(clipline, command, tmp_path, rows)
+    finish(clipline, command, tmp_path, peaceful)
 
 
 @pytest.fixture
@@ -162,7 +172,7 @@ def test_a_disk_that_fills_up(clipline, command, peaceful, small_disk):
     assert "No space left on device" in ended.err
     assert "Traceback" not in ended.err
     enlarge()
-    finish(clipline, command, folder / "out", peaceful[0])
+    finish(clipline, command, folder / "out", peaceful)
 
 
 @pytest.mark.parametrize(
@@ -171,7 +181,7 @@ def test_a_disk_that_fills_up(clipline, command, peaceful, small_disk):
 def test_a_signal_while_it_starts(clipline, command, tmp_path, number, code):
     """Stopped before anything was done: soon, with the exit code and the words of any stop."""
     process = clipline.begin(*command(tmp_path))
-    wait_until(lambda: len(clipline.processes()) > 1)  # the server is on its way
+    wait_until(lambda: clipline.running("prefect server"))
     begin = time.monotonic()
     process.send_signal(number)
 

@@ -1,0 +1,89 @@
+"""
+A run that lasts: 2,000 clips, and nothing grows.
+
+    python -m pytest -m slow -s tests/resilience/test_soak.py
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.resilience.commands import committed, counts, litter
+from tests.videos import write_video
+
+CLIPS = 2000
+EARLY = 200
+"""Finished clips from which on nothing may grow."""
+MOST_HISTORY_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Vitals:
+    """What a process holds."""
+
+    memory_bytes: int
+    shared_bytes: int
+    files: int
+    threads: int
+    children: int
+
+    @classmethod
+    def of(cls, pid: int, children: int) -> Vitals:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        facts = dict(line.split(":\t") for line in lines if ":\t" in line)
+        size = {name: int(facts[name].split()[0]) << 10 for name in ("RssAnon", "RssShmem")}
+        files = len(os.listdir(f"/proc/{pid}/fd"))
+        threads = int(facts["Threads"])
+        return cls(size["RssAnon"], size["RssShmem"], files, threads, children)
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("soak") / "clips"
+    folder.mkdir()
+    drawn = [write_video(folder / f"{n}.mp4", 24, first=90 * n).read_bytes() for n in range(5)]
+    for number in range(CLIPS):
+        content = drawn[number % 5] + b"%d" % number  # else they were copies
+        (folder / f"{number}.mp4").write_bytes(content)
+    return folder
+
+
+@pytest.mark.slow
+def test_nothing_grows(clipline, clips, tiny_recognizer, tmp_path, capsys):
+    process = clipline.begin(
+        *("run", clips, "-o", tmp_path, "--recognizer", tiny_recognizer, "-q", "--workers", 2)
+    )
+    seen: dict[int, Vitals] = {}
+    while process.poll() is None:
+        done = committed(tmp_path)
+        if done >= EARLY:
+            try:
+                seen[done] = Vitals.of(process.pid, len(clipline.processes()) - 1)
+            except (OSError, KeyError):
+                break  # it is ending
+        time.sleep(0.1)
+
+    ended = clipline.end(process)
+
+    assert ended.code == 0, ended.err
+    assert counts(tmp_path)["videos_done"] == CLIPS
+    first, last = seen[min(seen)], seen[max(seen)]
+    history = clipline.home / ".local/state/clipline/prefect/prefect.db"
+    with capsys.disabled():
+        told = f"{min(seen)} clips: {first}\n{max(seen)} clips: {last}"
+        sys.stdout.write(f"\n{told}\nrun history: {history.stat().st_size:,} bytes\n")
+    assert max(seen) >= CLIPS * 3 // 4
+    assert last.memory_bytes <= 1.1 * first.memory_bytes
+    assert last.shared_bytes <= max(1.1 * first.shared_bytes, first.shared_bytes + (64 << 20))
+    assert last.files <= first.files + 4
+    assert last.threads <= first.threads + 4
+    assert last.children == first.children
+    assert history.stat().st_size < MOST_HISTORY_BYTES
+    assert litter(tmp_path) == []
+    assert clipline.left() == {}
