@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -200,17 +202,20 @@ class TestFolders:
         assert names(found) == ["a.mp4", "b.mp4", "self"]
         assert found[2].failure[0] == "unreadable"
 
-    def test_folders_may_be_nested_by_thousands(self, tmp_path):
-        depth = 1500
+    def test_folders_may_be_nested_deeper_than_functions(self, tmp_path):
+        """With few calls left, not with thousands of folders, which pytest could not tidy away."""
+        depth, calls = 400, 200
         with contextlib.chdir(tmp_path):
             for _ in range(depth):
                 os.mkdir("d")
                 os.chdir("d")
             put(Path("a.mp4"))
+        before = sys.getrecursionlimit()
+        sys.setrecursionlimit(len(inspect.stack(0)) + calls)
         try:
             (video,) = find(tmp_path)
-        finally:  # too deep for pytest to tidy
-            subprocess.run(["rm", "-rf", tmp_path / "d"], check=True)
+        finally:
+            sys.setrecursionlimit(before)
 
         assert video.path == f"{tmp_path}/{'d/' * depth}a.mp4"
         assert video.failure is None
