@@ -31,6 +31,13 @@ LASTING = ["encode-fails-always.mp4", "write-full-always.mp4"]
 PERMANENT = ["recognize-wrong-always.mp4"]
 SOUND = ["sound.mp4"]
 NAMES = [*READERS, *PASSING, *LASTING, *PERMANENT, *SOUND]
+WAITS = """
+    select task_run_id, timestamp,
+           86400 * (julianday(json_extract(state_details, '$.scheduled_time'))
+                    - julianday(timestamp)) as seconds
+    from task_run_state where name = 'AwaitingRetry' order by timestamp
+"""
+"""The run history of pauses before further attempts."""
 SITE = ROOT / "tests" / "resilience" / "faults"
 
 
@@ -70,10 +77,13 @@ class Seen:
         history = folder / "home" / ".local/state/clipline/prefect/prefect.db"
         with closing(sqlite3.connect(history)) as database:
             runs = pd.read_sql(
-                "select name, state_type, run_count, flow_run_id from task_run", database
+                "select id, name, state_type, run_count, flow_run_id from task_run", database
             )
+            waits = pd.read_sql(WAITS, database)
         of_this = runs.flow_run_id == self.run["flow_run_id"]
         self.tasks = runs[of_this].assign(name=runs.name.str.rsplit("-", n=1).str[0])
+        self.pauses = [list(waited.seconds) for _, waited in waits.groupby("task_run_id")]
+        """Seconds before each further attempt, of each task that was tried again."""
 
 
 class TestFaults:
@@ -108,6 +118,16 @@ class TestFaults:
         often = tasks[tasks.run_count > 1].groupby("name").run_count.apply(sorted).to_dict()
 
         assert often == {"decode": [2], "encode": [2, 4], "recognize": [2], "write": [2, 4]}
+
+    def test_pauses_before_retries_grow_and_are_a_matter_of_chance(self, faulty):
+        """Else all that failed together would fail together again."""
+        long = [pauses for pauses in faulty[0].pauses if len(pauses) == 3]
+
+        assert len(long) == len(LASTING)
+        for pauses in long:
+            for base, pause in zip((1, 2, 4), pauses, strict=True):
+                assert 0.5 * base - 0.1 < pause < 1.5 * base + 0.1
+        assert any(abs(a - b) > 1e-3 for a, b in zip(*long, strict=True))
 
     def test_permanent_errors_are_not_retried(self, faulty):
         tasks = faulty[0].tasks

@@ -155,7 +155,7 @@ def small_disk(tmp_path):
     folder = tmp_path / "disk"
     folder.mkdir()
     mount = shutil.which("mount")
-    made = [mount, "-t", "tmpfs", "-o", "size=600k", "tmpfs", folder]
+    made = [mount, "-t", "tmpfs", "-o", "size=200k", "tmpfs", folder]
     if not mount or subprocess.run(made, check=False, capture_output=True).returncode:
         pytest.skip("this user may not mount a small file system")
     yield folder, lambda: subprocess.run([mount, "-o", "remount,size=200m", folder], check=True)
