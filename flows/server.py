@@ -106,7 +106,7 @@ class EmbeddedServer:
         return self._process.pid if self._process else None
 
     def _keep(self) -> None:
-        with (self.home / "server.log").open("ab") as log:
+        with (self.home / "server.log").open("wb") as log:  # of this run: it must not grow for ever
             for _ in range(RESTARTS):
                 self._process = self._start(log)
                 self._started.set()

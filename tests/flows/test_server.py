@@ -155,6 +155,17 @@ def test_what_killed_runs_left_is_removed_and_what_lives_stays(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["run-living"]
 
 
+def test_its_log_is_of_one_run_only(tmp_path, monkeypatch):
+    (tmp_path / "server.log").write_text("of another run")
+    monkeypatch.setattr(
+        module.EmbeddedServer, "_start", lambda *_: subprocess.Popen(["sleep", "60"])
+    )
+
+    module.EmbeddedServer(tmp_path).stop()
+
+    assert (tmp_path / "server.log").read_text() == ""
+
+
 def test_no_server_is_found_where_none_runs(tmp_path):
     assert running_server(tmp_path) is None
     (tmp_path / "server.json").write_text('{"url": "http://127.0.0.1:9/api"}')
