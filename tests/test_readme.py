@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -45,6 +46,34 @@ def test_the_file_map_is_the_tree():
     }
 
     assert named == there
+
+
+def defined(tree: ast.AST) -> dict[str, ast.FunctionDef]:
+    """Give the tests of a file by name; those of a class behind its name."""
+    found = {}
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.FunctionDef):
+            found[node.name] = node
+        elif isinstance(node, ast.ClassDef):
+            found |= {f"{node.name}::{name}": test for name, test in defined(node).items()}
+    return found
+
+
+def is_slow(test: ast.FunctionDef) -> bool:
+    """Whether the default suite leaves a test out, all of its parameters."""
+    return "pytest.mark.slow" in map(ast.unparse, test.decorator_list)
+
+
+def test_every_promise_names_a_test_and_how_it_is_run():
+    promises = between("promises").splitlines()[2:]
+
+    for promise in promises:
+        named = re.search(r"\| `([\w/]+\.py)::([\w:]+)`( \*)? \|$", promise)
+        assert named, promise
+        tests = defined(ast.parse((ROOT / "tests" / named[1]).read_text()))
+        assert named[2] in tests, promise
+        assert is_slow(tests[named[2]]) == bool(named[3]), promise
+    assert len(promises) >= 15
 
 
 def test_every_command_is_named():
