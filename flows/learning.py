@@ -134,6 +134,30 @@ def train(
         int, typer.Option(help="Frames through which gradients flow back.", min=1)
     ] = 512,
     seed: Annotated[int, typer.Option(help="Same seed, same weights (on the CPU).", min=0)] = 0,
+    fine_tune: Annotated[
+        int,
+        typer.Option(
+            help="Then train the last FINE_TUNE blocks of the backbone, before its tap or end, "
+            "with the temporal model; 0 leaves it as it is.",
+            min=0,
+        ),
+    ] = 0,
+    fine_tune_epochs: Annotated[
+        int, typer.Option(help="Most passes over the clips of fine-tuning.", min=1)
+    ] = 8,
+    fine_tune_batch: Annotated[int, typer.Option(help="Clips a step of fine-tuning.", min=1)] = 4,
+    fine_tune_rate: Annotated[
+        float,
+        typer.Option(help="Highest learning rate of fine-tuning; that of the blocks is a tenth."),
+    ] = 5e-4,
+    fine_tune_frames: Annotated[
+        int,
+        typer.Option(
+            help="Frames a clip, drawn anew each step, that the blocks learn from; memory grows "
+            "with them.",
+            min=1,
+        ),
+    ] = 16,
     features: SharedFeatures = None,
     image_fps: ImageFps = None,
     device: DeviceName = "auto",
@@ -150,7 +174,8 @@ def train(
 ) -> None:
     """Train a recognizer on labelled clips, and save it for `run --recognizer`.
 
-    Frames are decoded and encoded once. An interrupted training goes on from its last epoch.
+    Frames are decoded and encoded once; with --fine-tune, pictures are kept beside the features
+    (3 bytes a pixel). An interrupted training goes on from its last epoch.
     """
     from flows.console import print_error
     from flows.stopping import Stopped, leave
@@ -173,6 +198,7 @@ def gather_learning_options(values: dict[str, Any]) -> LearningOptions:
     from pipeline.config import TemporalOptions, TrainingOptions
     from pipeline.learn import LearningOptions
     from pipeline.opening import cache_folder
+    from pipeline.tuning.options import TuningOptions
 
     given = {**values, "recognizer": None, "wait": True, "batch_size": 0}
     if values["sample_fps"] is None and values["every"] is None:
@@ -195,6 +221,13 @@ def gather_learning_options(values: dict[str, Any]) -> LearningOptions:
             batch_size=values["clips_a_step"], **{name: values[name] for name in manner}
         ),
         values["mirror"],
+        TuningOptions(
+            blocks=values["fine_tune"],
+            epochs=values["fine_tune_epochs"],
+            batch_size=values["fine_tune_batch"],
+            learning_rate=values["fine_tune_rate"],
+            frames=values["fine_tune_frames"],
+        ),
     )
 
 
@@ -220,7 +253,7 @@ def _train(
         from flows import train as flow
 
         def work(served: bool) -> dict[str, Any]:
-            with _shown(flow.listeners, options.training.epochs, quiet=quiet):
+            with _shown(flow.listeners, options, quiet=quiet):
                 return flow.train(*given) if served else flow.train_plainly(*given)
 
         return work
@@ -229,29 +262,36 @@ def _train(
 
 
 @contextlib.contextmanager
-def _shown(listeners: Any, epochs: int, *, quiet: bool) -> Iterator[None]:
-    """Show frames that are encoded, then epochs."""
+def _shown(listeners: Any, options: LearningOptions, *, quiet: bool) -> Iterator[None]:
+    """Show frames that are encoded, then epochs, then those of fine-tuning."""
     if quiet:
         yield
         return
     from flows import console
 
-    with contextlib.ExitStack() as stack:
-        encoding = stack.enter_context(contextlib.ExitStack())
-        listeners.on_pipeline = lambda pipeline: encoding.enter_context(
+    with contextlib.ExitStack() as shown:
+        listeners.on_pipeline = lambda pipeline: shown.enter_context(
             console.watch(pipeline, quiet=False)
         )
-        bar = None
-
-        def tell(epoch: Epoch) -> None:
-            nonlocal bar
-            if bar is None:
-                encoding.close()
-                bar = stack.enter_context(console.count("epochs", epochs))
-            bar(epoch.number, _said(epoch))
-
-        listeners.on_epoch = tell
+        listeners.on_epoch = _teller(shown, "epochs", options.training.epochs)
+        listeners.on_tuning = _teller(shown, "epochs of fine-tuning", options.tuning.epochs)
         yield
+
+
+def _teller(shown: contextlib.ExitStack, what: str, total: int) -> Callable[[Epoch], None]:
+    """Count epochs; with the first of them, what was shown before ends."""
+    from flows.console import count
+
+    bar: Callable[[int, str], None] | None = None
+
+    def tell(epoch: Epoch) -> None:
+        nonlocal bar
+        if bar is None:
+            shown.close()
+            bar = shown.enter_context(count(what, total))
+        bar(epoch.number, _said(epoch))
+
+    return tell
 
 
 def _said(epoch: Epoch) -> str:
@@ -277,7 +317,25 @@ def _print_metrics(metrics: dict[str, Any], out: Path) -> None:
             f"{held['accuracy']:.3f} of {held['clips']} clips held back are right after epoch "
             f"{metrics['best_epoch']}; {then}"
         )
+    if "fine_tuning" in metrics:
+        print_line(_said_of_tuning(metrics["fine_tuning"]))
     if metrics["mirrored"]:
         print_line("learned mirrored as well: --no-mirror where that makes a label false")
     print_line(f"recognizer: {out}   curves: {out / 'learning.png'}")
     print_line(f"use it: clipline run VIDEOS -o OUT --recognizer {out}")
+
+
+def _said_of_tuning(found: dict[str, Any]) -> str:
+    """Say what fine-tuning was good for."""
+    held, blocks = found["validation"], ", ".join(found["blocks"])
+    if not held["clips"]:
+        return f"fine-tuned {blocks} in {found['epochs']} epochs; nothing was held back to judge it"
+    before, after = held["before"], held["after"]
+    change = (
+        f"loss on the clips held back {before['loss']:.3f} before, {after['loss']:.3f} after epoch "
+        f"{found['best_epoch']} (right: {before['accuracy']:.3f}, {after['accuracy']:.3f})"
+    )
+    if not found["kept"]:
+        return f"fine-tuning {blocks} did not help: {change}; the backbone stays as it was"
+    then = "; then they were learned as well" if held["learned_afterwards"] else ""
+    return f"fine-tuned {blocks}: {change}{then}"

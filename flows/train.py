@@ -16,7 +16,6 @@ from prefect.utilities.annotations import quote
 
 from flows.process_folder import run_shards
 from flows.tasks import STAGE, run_key, workshop
-from pipeline.config import RunOptions
 from pipeline.labels import Labelled, read_labels
 from pipeline.learn import (
     Gathered,
@@ -24,11 +23,13 @@ from pipeline.learn import (
     find_labelled,
     gather_examples,
     learn,
+    with_pictures,
 )
 from pipeline.process import run
 from pipeline.records import Video
 from pipeline.stages import Pipeline
 from pipeline.temporal.training import OnEpoch
+from pipeline.tuning.finetune import load_tunable
 
 Told = Callable[[Any], None]
 
@@ -39,27 +40,32 @@ class Listeners:
 
     on_pipeline: Told = lambda pipeline: None
     on_epoch: OnEpoch = lambda epoch: None
+    on_tuning: OnEpoch = lambda epoch: None
 
 
 listeners = Listeners()
 
 
-def gather(labelled: Labelled, options: RunOptions, *, as_tasks: bool) -> Gathered:
+def gather(labelled: Labelled, chosen: LearningOptions, *, as_tasks: bool) -> Gathered:
     """
     Gather examples; what has to be decoded and encoded for that is cut into shards.
 
     Args:
         labelled: the clips.
-        options: of the pipeline, without a recognizer, with a folder for features.
+        chosen: of the training; the run has no recognizer, but a folder for features.
         as_tasks: run shards as tasks of the current flow run, instead of in threads.
     """
+    options, blocks = chosen.run, chosen.tuning.blocks
+    if blocks:
+        load_tunable(options, blocks)  # what cannot be is told before any work
     videos = find_labelled(labelled, options.image_fps)
     encode = encode_as_tasks if as_tasks else run
     with tempfile.TemporaryDirectory(prefix="clipline-") as out:  # rows say nothing here
         key = run_key(out, options.to_json())
         with workshop.opened(key, Path(out), options, videos) as pipeline:
             listeners.on_pipeline(pipeline)
-            return gather_examples(labelled, pipeline, encode=encode, videos=videos)
+            gathered = gather_examples(labelled, pipeline, encode=encode, videos=videos)
+            return with_pictures(gathered, pipeline, videos) if blocks else gathered
 
 
 def encode_as_tasks(pipeline: Pipeline, videos: Sequence[Video]) -> list[Exception]:
@@ -70,7 +76,12 @@ def encode_as_tasks(pipeline: Pipeline, videos: Sequence[Video]) -> list[Excepti
 @task(name="learn", **STAGE)
 def learn_as_task(gathered: Gathered, out: Path, options: LearningOptions) -> dict[str, Any]:
     """Train and save; another attempt goes on from the last epoch."""
-    return learn(gathered, out, options, on_epoch=listeners.on_epoch)
+    return learn_and_tell(gathered, out, options)
+
+
+def learn_and_tell(gathered: Gathered, out: Path, options: LearningOptions) -> dict[str, Any]:
+    """Train and save, telling whoever listens."""
+    return learn(gathered, out, options, on_epoch=listeners.on_epoch, on_tuning=listeners.on_tuning)
 
 
 @flow(name="train", flow_run_name="{out}", persist_result=False)
@@ -89,7 +100,7 @@ def train(labels: str, videos: str | None, out: str, options: dict[str, Any]) ->
     """
     chosen = LearningOptions.from_json(options)
     labelled = read_labels(Path(labels), Path(videos) if videos else None)
-    gathered = gather(labelled, chosen.run, as_tasks=True)
+    gathered = gather(labelled, chosen, as_tasks=True)
     given: Any = quote(gathered), quote(Path(out)), quote(chosen)
     metrics: dict[str, Any] = learn_as_task(*given)
     return metrics
@@ -101,5 +112,5 @@ def train_plainly(
     """Train as `train` does, without a server."""
     chosen = LearningOptions.from_json(options)
     labelled = read_labels(Path(labels), Path(videos) if videos else None)
-    gathered = gather(labelled, chosen.run, as_tasks=False)
-    return learn(gathered, Path(out), chosen, on_epoch=listeners.on_epoch)
+    gathered = gather(labelled, chosen, as_tasks=False)
+    return learn_and_tell(gathered, Path(out), chosen)

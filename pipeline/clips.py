@@ -12,7 +12,7 @@ from pipeline.encode.features import FeatureStore
 from pipeline.errors import SourceError
 from pipeline.files import printable
 from pipeline.labels import Labelled, LabelledClip
-from pipeline.records import DecodeReport, Video, merge_reports
+from pipeline.records import DecodeReport, Integers, Video, merge_reports
 from pipeline.temporal.examples import Example
 from pipeline.temporal.recognition import sample_times
 from pipeline.temporal.windows import EPSILON_SECONDS, Samples
@@ -25,6 +25,17 @@ class LeftOut:
     row: int
     video: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """What clips of one video are cut from."""
+
+    video: Video
+    samples: Samples
+    numbers: Integers
+    """Of the samples, in the video, (T,)."""
+    duration_seconds: float
 
 
 @dataclass(frozen=True)
@@ -63,21 +74,25 @@ class ClipCutter:
             np.concatenate([sample_times(part, self.sampling) for part in parts]),
             np.concatenate([part.values.astype(np.float32) for part in parts]),
         )
-        duration = self._report(video).duration_seconds or float(samples.seconds[-1])
-        return [self._cut(clip, video, samples, duration) for clip in clips]
+        numbers = np.concatenate([part.sample_index for part in parts])
+        source = _Source(video, samples, numbers, self._duration(video, samples))
+        return [self._cut(clip, source) for clip in clips]
 
     def _report(self, video: Video) -> DecodeReport:
         return merge_reports(self.store.reports(video.video_id))
 
-    def _cut(self, clip: LabelledClip, video: Video, samples: Samples, duration: float) -> Example:
+    def _duration(self, video: Video, samples: Samples) -> float:
+        return self._report(video).duration_seconds or float(samples.seconds[-1])
+
+    def _cut(self, clip: LabelledClip, source: _Source) -> Example:
         start = clip.start_seconds or 0.0
-        end = duration if clip.end_seconds is None else clip.end_seconds
-        self._check_times(clip, start, end, duration)
-        times = samples.seconds
+        end = source.duration_seconds if clip.end_seconds is None else clip.end_seconds
+        self._check_times(clip, start, end, source.duration_seconds)
+        times = source.samples.seconds
         first = int(np.searchsorted(times, start - EPSILON_SECONDS))
         to_end = clip.end_seconds is None  # a last frame may be sampled at the very end
         last = len(times) if to_end else int(np.searchsorted(times, end - EPSILON_SECONDS))
-        features = samples.features[first:last]
+        features = source.samples.features[first:last]
         if not len(features):
             raise SourceError(
                 f"row {clip.row}: no frame is sampled between {start:g} and {end:g} seconds of "
@@ -90,13 +105,14 @@ class ClipCutter:
             )
         return Example(
             name=_name(clip),
-            video_id=video.video_id,
+            video_id=source.video.video_id,
             group=clip.group,
             label=self.labelled.labels.index(clip.label),
             features=features,
             counts=self._counts(first, len(features)),
             start_seconds=start,
             end_seconds=end,
+            samples=source.numbers[first:last],
         )
 
     def _check_times(self, clip: LabelledClip, start: float, end: float, duration: float) -> None:

@@ -28,6 +28,8 @@ from pipeline.config import (
     TemporalOptions,
     TrainingOptions,
 )
+from pipeline.encode.backbone import require_same
+from pipeline.encode.own import describe_network, own_weights
 from pipeline.errors import OptionError, SourceError
 from pipeline.files import exclusive, write_json
 from pipeline.labels import Labelled, LabelledClip, name_rows
@@ -39,13 +41,19 @@ from pipeline.stages import Pipeline
 from pipeline.temporal.examples import Example, Examples, fingerprint_of
 from pipeline.temporal.recognizer import BackboneSpec, Recognizer, save_recognizer
 from pipeline.temporal.schedule import hold_back
-from pipeline.temporal.training import Fitted, OnEpoch, fit
+from pipeline.temporal.training import Epoch, Fitted, OnEpoch, fit
+from pipeline.tuning.finetune import Outcome, fine_tune, load_tunable
+from pipeline.tuning.lesson import TuningLesson
+from pipeline.tuning.options import TuningOptions
+from pipeline.tuning.pictures import PictureCache, keep_pictures
 
 LOCAL = "local-dir:"
 CHECKPOINT = "checkpoint.safetensors"
+TUNING_CHECKPOINT = "checkpoint-tuning.safetensors"
 CHECKPOINTS = "checkpoint*.safetensors"
 METRICS = "metrics.json"
 CURVES = "learning.png"
+TUNING_CURVES = "fine-tuning.png"
 SIDES = frozenset(
     {
         *("left", "right", "l", "r", "east", "west"),
@@ -77,6 +85,8 @@ class LearningOptions:
     training: TrainingOptions = field(default_factory=TrainingOptions)
     mirror: bool | None = None
     """Whether clips are also learned mirrored; None decides by the labels."""
+    tuning: TuningOptions = field(default_factory=TuningOptions)
+    """How the backbone is trained as well, in the end."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; `from_json` reads them back."""
@@ -96,6 +106,7 @@ class LearningOptions:
                 TemporalOptions(**values.get("temporal", {})),
                 TrainingOptions(**values.get("training", {})),
                 values.get("mirror"),
+                TuningOptions(**values.get("tuning", {})),
             )
         except (KeyError, TypeError) as error:
             raise OptionError(f"options are not understood: {error}") from error
@@ -115,6 +126,8 @@ class Gathered:
     windows: ClipWindows
     """As long as the labelled clips; whole videos where no row has times."""
     left_out: tuple[LeftOut, ...]
+    pictures: PictureCache | None = None
+    """Of the examples, where the backbone is to be fine-tuned."""
 
     def of(self, *splits: str | None) -> list[Example]:
         """Give the examples of some splits."""
@@ -204,6 +217,20 @@ def gather_examples(
     )
 
 
+def with_pictures(gathered: Gathered, pipeline: Pipeline, videos: Sequence[Video]) -> Gathered:
+    """
+    Decode the pictures that are to be learned from, where that was not done before.
+
+    Args:
+        gathered: from the same pipeline.
+        pipeline: its decode processes are used.
+        videos: those of the examples, and maybe others.
+    """
+    wanted = {example.video_id for example in gathered.of("train", "validation", None)}
+    found = [video for video in videos if video.video_id in wanted]
+    return replace(gathered, pictures=keep_pictures(pipeline, found))
+
+
 def _clips_by_video(
     labelled: Labelled, videos: Sequence[Video]
 ) -> Iterator[tuple[Video, list[LabelledClip]]]:
@@ -258,7 +285,12 @@ def spec_of(pipeline: Pipeline) -> BackboneSpec:
 
 
 def learn(
-    gathered: Gathered, out: Path, options: LearningOptions, *, on_epoch: OnEpoch | None = None
+    gathered: Gathered,
+    out: Path,
+    options: LearningOptions,
+    *,
+    on_epoch: OnEpoch | None = None,
+    on_tuning: OnEpoch | None = None,
 ) -> dict[str, Any]:
     """
     Train a recognizer and save it: with `recognizer.json`, the folder is one.
@@ -271,6 +303,8 @@ def learn(
         out: folder of the recognizer; an interrupted training in it is gone on with.
         options: of the training.
         on_epoch: told of each epoch.
+        on_tuning: told of each epoch of fine-tuning the backbone, where that is wanted; it needs
+            what `with_pictures` adds.
 
     Returns:
         What `metrics.json` says.
@@ -288,10 +322,18 @@ def learn(
             checkpoint=out / CHECKPOINT,
         )
         metrics = describe(gathered, fitted, (learned, held_back), options.training)
+        _draw(fitted.history, fitted.best.number, out / CURVES)
+        tuned = None
+        if options.tuning.blocks:
+            lesson = _tuning_lesson(gathered, fitted, (learned, held_back), options)
+            path = out / TUNING_CHECKPOINT
+            tuned = fine_tune(lesson, fitted, on_epoch=on_tuning, checkpoint=path)
+            metrics["fine_tuning"] = tuned.metrics
+            _draw(tuned.history, tuned.metrics["best_epoch"], out / TUNING_CURVES)
         notes = _notes(gathered, metrics, fingerprint_of(learned, held_back), options)
-        save_recognizer(as_recognizer(out.resolve().name, gathered, fitted, notes), out)
+        recognizer = as_recognizer(out.resolve().name, gathered, fitted, notes)
+        _save(recognizer, tuned, out)
         write_json(metrics, out / METRICS)
-        _draw(fitted, out / CURVES)
         for path in out.glob(CHECKPOINTS):
             path.unlink()
     return metrics
@@ -307,8 +349,13 @@ def with_mirror(gathered: Gathered, options: LearningOptions) -> TrainingOptions
     grid = gathered.backbone.grid or 1
     if options.mirror and grid == 1:
         raise OptionError("features without a grid cannot be mirrored: add --grid, or --no-mirror")
-    wanted = stays_true(gathered.examples.labels) if options.mirror is None else options.mirror
+    wanted = may_mirror(gathered, options)
     return replace(options.training, mirror_grid=grid if wanted and grid > 1 else 0)
+
+
+def may_mirror(gathered: Gathered, options: LearningOptions) -> bool:
+    """Tell whether clips may be mirrored: as a person says, or by their labels."""
+    return stays_true(gathered.examples.labels) if options.mirror is None else options.mirror
 
 
 def stays_true(labels: Sequence[str]) -> bool:
@@ -377,19 +424,64 @@ def _notes(
         "temporal model belong to whoever trained it, within the licence of the videos",
         "training_data": data,
         "training": dataclasses.asdict(options.training),
-        "metrics": {name: value for name, value in metrics.items() if name != "history"},
+        "tuning": dataclasses.asdict(options.tuning),
+        "metrics": _without_history(metrics),
     }
 
 
-def _draw(fitted: Fitted, path: Path) -> None:
-    history = fitted.history
+def _without_history(metrics: dict[str, Any]) -> dict[str, Any]:
+    kept = {name: value for name, value in metrics.items() if name != "history"}
+    if "fine_tuning" in kept:
+        kept["fine_tuning"] = _without_history(kept["fine_tuning"])
+    return kept
+
+
+def _tuning_lesson(
+    gathered: Gathered,
+    fitted: Fitted,
+    parts: tuple[Sequence[Example], Sequence[Example]],
+    options: LearningOptions,
+) -> TuningLesson:
+    """Begin with the backbone as it is, and with a model that has not seen what is held back."""
+    if gathered.pictures is None:
+        raise ValueError("fine-tuning needs pictures: call with_pictures first")
+    backbone = load_tunable(options.run, options.tuning.blocks)
+    require_same(gathered.backbone.weights_hash, backbone.weights_hash, backbone.name)
+    return TuningLesson(
+        *parts,
+        backbone=backbone,
+        model=fitted.apart or fitted.model,
+        cache=gathered.pictures,
+        tuning=options.tuning,
+        training=options.training,
+        mirror=may_mirror(gathered, options),
+    )
+
+
+def _save(recognizer: Recognizer, tuned: Outcome | None, out: Path) -> None:
+    """Save a recognizer, with a backbone of its own where it was fine-tuned to any use."""
+    if tuned is None or tuned.backbone is None:
+        save_recognizer(recognizer, out)
+        return
+    spec = replace(recognizer.backbone, weights_hash=tuned.backbone.weights_hash)
+    own = replace(
+        recognizer,
+        backbone=spec,
+        model=tuned.fitted.model,
+        temperature=tuned.fitted.temperature,
+        network=describe_network(tuned.backbone),
+    )
+    save_recognizer(own, out, own_weights(tuned.backbone))
+
+
+def _draw(history: Sequence[Epoch], best: int, path: Path) -> None:
     plot_learning(
         [
             ("loss", [e.loss for e in history], [e.validation_loss for e in history]),
             ("accuracy", [e.accuracy for e in history], [e.validation_accuracy for e in history]),
             ("share of steps with clipped gradient", [e.clipped for e in history], []),
         ],
-        fitted.best.number,
+        best,
         path,
     )
 

@@ -34,6 +34,7 @@ from pipeline.encode.engines import (
     make_engine,
     reduced_precision,
 )
+from pipeline.encode.own import load_own
 from pipeline.encode.pairs import load_pairs
 from pipeline.encode.precision import Evidence, weigh
 from pipeline.errors import RecognizerError, VideoError
@@ -70,6 +71,10 @@ def load_parts(options: RunOptions) -> tuple[Recognizer | None, Backbone]:
     if spec.name == "pairs":
         assert recognizer.folder is not None
         backbone = load_pairs(recognizer.folder / BACKBONE_WEIGHTS)
+    elif recognizer.network is not None:
+        assert recognizer.folder is not None
+        own = recognizer.folder / BACKBONE_WEIGHTS
+        backbone = load_own(own, recognizer.network, tap=spec.tap, grid=spec.grid)
     else:
         name = options.backbone or spec.name
         backbone = load_backbone(name, weights=weights, tap=spec.tap, grid=spec.grid)

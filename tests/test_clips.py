@@ -17,6 +17,7 @@ from pipeline.records import DecodeReport, FrameFeatures, Video
 FPS = 8
 VIDEO = Video("a.mp4", "/a.mp4", "file", "id-a", 1)
 CLIP = LabelledClip("/a.mp4", "wave", None, None, "ann", None, row=7)
+FACTS = ("values", "sample_index", "frame_index", "pts_seconds")
 OK = DecodeReport("ok", duration_seconds=2.0, frames_sampled=16)
 
 
@@ -77,6 +78,16 @@ class TestCut:
         assert numbers(second) == [4, 5, 6, 7]
         assert numbers(third) == [5, 6, 7, 8]
         assert second.name == "/a.mp4 [0.5, 1)"
+
+    def test_frames_know_their_numbers_in_the_video(self, cutter):
+        part = replace(CLIP, start_seconds=0.5, end_seconds=1.0)
+        gap = stored(5, 8)  # the first sample of it could not be decoded
+        gap = replace(gap, **{f: getattr(gap, f)[1:] for f in FACTS})
+
+        whole, example = cutter(stored(0, 5), gap, stored(8, 16)).cut(VIDEO, [CLIP, part])
+
+        assert whole.samples.tolist() == [*range(5), *range(6, 16)]
+        assert example.samples.tolist() == [4, 6, 7]
 
     def test_segments_of_a_long_video_are_joined(self, cutter):
         parts = [stored(a, b, report=replace(OK, frames_sampled=8)) for a, b in ((0, 8), (8, 16))]

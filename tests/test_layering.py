@@ -34,6 +34,7 @@ RANKS = {
     "pipeline.opening": 6,
     "pipeline.summary": 6,
     "pipeline.process": 7,
+    "pipeline.tuning": 7,
     "pipeline.learn": 8,
     "pipeline.diagnose": 8,
     "pipeline.novelty": 8,
@@ -54,7 +55,10 @@ ONLY_IN = {
     "cv2": ("pipeline.decode", "pipeline.bundled", "pipeline.bench"),
     "openvino": ("pipeline.encode",),
     "timm": ("pipeline.encode", "pipeline.bench"),
-    "torch": ("pipeline.encode", "pipeline.temporal", "pipeline.bundled", "pipeline.bench"),
+    "torch": (
+        *("pipeline.encode", "pipeline.temporal", "pipeline.tuning"),
+        *("pipeline.bundled", "pipeline.bench"),
+    ),
 }
 """Libraries, and the only places that import them."""
 

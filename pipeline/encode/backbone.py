@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,9 +86,14 @@ def load_backbone(
     Raises:
         OptionError: no such model, tap or grid, or weights that do not fit.
     """
-    network = _create(name, pretrained=not name.startswith(RANDOM) and weights is None)
+    network = create_network(name, pretrained=not name.startswith(RANDOM) and weights is None)
     if weights is not None:
         _load_weights(network, name, weights)
+    return read_network(network, name, tap=tap, grid=grid)
+
+
+def read_network(network: Any, name: str, *, tap: str | None, grid: int | None) -> Backbone:
+    """Make a network of timm a backbone; raises as `load_backbone` does."""
     config = _data_config(network)
     reader = _Reader(network, tap, grid).eval()
     geometry = _geometry(config)
@@ -108,6 +114,11 @@ def load_backbone(
     )
 
 
+def network_of(backbone: Backbone) -> Any:
+    """Give the network whose weights a backbone has."""
+    return getattr(backbone.module, "network", backbone.module)
+
+
 def middle_tap(name: str) -> str | None:
     """
     Name the module of a network that movement is best read from.
@@ -118,22 +129,32 @@ def middle_tap(name: str) -> str | None:
     Raises:
         OptionError: no such model.
     """
-    network = _create(name, pretrained=False)
+    network = create_network(name, pretrained=False)
     stages = getattr(network, "feature_info", [])
     modules = dict(network.named_modules())
     named = [stage["module"] for stage in stages if stage["reduction"] == MIDDLE_REDUCTION]
     return next((module for module in reversed(named) if module in modules), None)
 
 
-def _create(name: str, *, pretrained: bool) -> Any:
+def create_network(name: str, *, pretrained: bool, options: Mapping[str, Any] | None = None) -> Any:
+    """
+    Create a network of timm without its classifier.
+
+    Args:
+        name: as for `load_backbone`.
+        pretrained: whether weights are loaded; otherwise they are the same random ones each time.
+        options: for timm, beside those that belong to the name.
+
+    Raises:
+        OptionError: timm cannot.
+    """
     import timm
 
+    given = {"num_classes": 0, **(options or {})}
     try:
         with torch.random.fork_rng(devices=[]):  # the caller's chance stays as it was
             torch.manual_seed(RANDOM_SEED)
-            network = timm.create_model(
-                name.removeprefix(RANDOM), pretrained=pretrained, num_classes=0
-            )
+            network = timm.create_model(name.removeprefix(RANDOM), pretrained=pretrained, **given)
     except Exception as error:  # timm raises whatever its loaders do: names, files, network
         raise OptionError(
             f"backbone {name} could not be loaded: {error}. Give a name that timm knows, "

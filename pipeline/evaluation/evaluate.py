@@ -133,6 +133,18 @@ def _overlap_warnings(items: Sequence[Example], learned: Collection[str]) -> lis
     ]
 
 
+def _tuning_warnings(recognizer: Recognizer) -> list[str]:
+    """Say that folds do not undo what a backbone has learned."""
+    if recognizer.network is None:
+        return []
+    return [
+        "the backbone was fine-tuned, and is taken as it is: in each fold, only the temporal model "
+        "is trained anew. Where the backbone has learned from these clips, its features know the "
+        "answers, and the figures are too good, those of the baselines as well: judge it on clips "
+        "that it has not learned from (split test), or train without --fine-tune"
+    ]
+
+
 @dataclass(frozen=True)
 class Plan:
     """How a model is trained and judged again and again."""
@@ -184,6 +196,7 @@ def evaluate_folds(
     names = [examples.labels[item.label] for item in examples.items]
     warnings = [
         *_left_out(gathered),
+        *_tuning_warnings(recognizer),
         *_group_warnings(examples),
         *empty_warnings(names, plan.folds),
         *leak_warnings(examples.items),

@@ -21,16 +21,21 @@ MIRRORED = 0.5
 
 def augment(batch: Batch, options: TrainingOptions, generator: torch.Generator) -> Batch:
     """Change a batch by chance. Every clip keeps at least one frame."""
-    x, mask = batch.x, batch.mask
+    x = batch.x
     if options.mirror_grid:
         chosen = torch.rand(len(x), 1, 1, generator=generator) < MIRRORED
         x = torch.where(chosen, mirror(x, options.mirror_grid), x)
+    return Batch(x, jitter(batch.mask, options, generator), batch.labels)
+
+
+def jitter(mask: Tensor, options: TrainingOptions, generator: torch.Generator) -> Tensor:
+    """Let a random part of each clip count, (N, L), and not all of its frames: at least one."""
     if options.shortest_crop < 1:
         mask = _kept(mask, crop(mask, options.shortest_crop, generator))
     if options.drop_frames:
         chance = torch.rand(mask.shape, generator=generator)
         mask = _kept(mask, mask & (chance >= options.drop_frames))
-    return Batch(x, mask, batch.labels)
+    return mask
 
 
 def mirror(x: Tensor, grid: int) -> Tensor:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -65,3 +67,21 @@ def load_checkpoint(path: Path, key: str) -> Checkpoint | None:
         logger.warning("%s cannot be read, training starts anew: %r", path, error)
         return None
     return Checkpoint(key, said["progress"], tensors)
+
+
+def moments_of(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Give what an optimizer remembers of the steps so far, by parameter and name."""
+    return {
+        f"{number}/{name}": value
+        for number, values in optimizer.state_dict()["state"].items()
+        for name, value in values.items()
+    }
+
+
+def restore_moments(optimizer: torch.optim.Optimizer, moments: Mapping[str, Tensor]) -> None:
+    """Let an optimizer remember what `moments_of` gave."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for path, tensor in moments.items():
+        number, _, name = path.partition("/")
+        state.setdefault(int(number), {})[name] = tensor
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

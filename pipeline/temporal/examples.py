@@ -37,6 +37,8 @@ class Example:
     """Which frames count, (L,)."""
     start_seconds: float
     end_seconds: float
+    samples: NDArray[np.int64] | None = None
+    """Numbers of the frames among the samples of their video, (L,); None for a clip of none."""
 
     def __post_init__(self) -> None:
         if self.features.ndim != 2 or self.features.dtype != np.float32:
@@ -48,6 +50,10 @@ class Example:
             raise ValueError(
                 f"counts must be bool of shape {self.features.shape[:1]}, got "
                 f"{self.counts.dtype} of shape {self.counts.shape}"
+            )
+        if self.samples is not None and self.samples.shape != self.counts.shape:
+            raise ValueError(
+                f"samples must have the shape {self.counts.shape}, got {self.samples.shape}"
             )
 
 

@@ -52,7 +52,7 @@ class Objective:
         state: State | None = None
         pieces = torch.split(batch.x, unroll, 1), torch.split(batch.mask, unroll, 1)
         for x, mask in zip(*pieces, strict=True):
-            with self._autocast(x.device):
+            with autocast(self.options, x.device):
                 if whole or not model.streams:
                     logits = model(x, mask)
                 else:
@@ -67,11 +67,13 @@ class Objective:
         )
         return (losses * weight).sum()
 
-    def _autocast(self, device: torch.device) -> torch.autocast:
-        precision = self.options.precision
-        if precision == "auto":
-            precision = "bfloat16" if device.type == "cuda" else "float32"
-        return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+def autocast(options: TrainingOptions, device: torch.device) -> torch.autocast:
+    """Compute the block in the precision of training."""
+    precision = options.precision
+    if precision == "auto":
+        precision = "bfloat16" if device.type == "cuda" else "float32"
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
 def absolute_sum(model: nn.Module) -> Tensor:

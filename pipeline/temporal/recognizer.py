@@ -70,6 +70,9 @@ class Recognizer:
     """Divides logits, so that scores are frequencies."""
     notes: dict[str, Any] = field(default_factory=dict)
     """Licence, training data, metrics: what a person may want to know."""
+    network: dict[str, Any] | None = None
+    """How the recognizer's own backbone is built, as plain JSON; its weights lie in the folder.
+    None where the backbone is found by its name."""
     folder: Path | None = None
 
     def __post_init__(self) -> None:
@@ -161,6 +164,7 @@ def save_recognizer(
         "cut": dataclasses.asdict(recognizer.cut) if recognizer.cut else None,
         "switch_penalty": recognizer.switch_penalty,
         "temperature": recognizer.temperature,
+        "network": recognizer.network,
         "weights": {name: hash_file(folder / name) for name in files},
         "notes": recognizer.notes,
     }
@@ -199,6 +203,7 @@ def load_recognizer(name: str | Path) -> Recognizer:
             switch_penalty=said["switch_penalty"],
             temperature=said["temperature"],
             notes=said["notes"],
+            network=said.get("network"),  # older ones have none
             folder=folder,
         )
     except (KeyError, TypeError, AttributeError, ValueError) as error:  # also of the options

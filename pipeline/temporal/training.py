@@ -11,8 +11,8 @@ interrupted goes on exactly as it would have, and two trainings on one CPU agree
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,13 @@ from pipeline.config import TemporalOptions, TrainingOptions, fingerprint
 from pipeline.errors import OptionError
 from pipeline.temporal.augment import augment
 from pipeline.temporal.calibration import fit_temperature
-from pipeline.temporal.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from pipeline.temporal.checkpoint import (
+    Checkpoint,
+    load_checkpoint,
+    moments_of,
+    restore_moments,
+    save_checkpoint,
+)
 from pipeline.temporal.examples import (
     Batch,
     Example,
@@ -73,6 +79,8 @@ class Fitted:
     """Divides logits; 1 where no examples were held back to fit it on."""
     history: tuple[Epoch, ...]
     """Of the training in which examples were held back, where they were."""
+    apart: TemporalModel | None = None
+    """The one that has not seen what was held back, where `model` learned that as well."""
 
     @property
     def best(self) -> Epoch:
@@ -82,6 +90,40 @@ class Fitted:
 
 
 OnEpoch = Callable[[Epoch], None]
+Measured = tuple[float, float] | tuple[None, None]
+"""Validation loss and accuracy, where examples were held back."""
+
+
+@dataclass
+class Steps:
+    """The steps of one epoch, as they are taken."""
+
+    clip_norm: float
+    losses: list[float] = field(default_factory=list)
+    """Each times its clips."""
+    norms: list[float] = field(default_factory=list)
+    clips: int = 0
+    right: int = 0
+
+    def add(self, loss: float, right: int, norm: float, clips: int) -> None:
+        """Take note of a step: its loss, how many clips were right, the gradient norm, clips."""
+        self.losses.append(loss * clips)
+        self.norms.append(norm)
+        self.clips += clips
+        self.right += right
+
+    def epoch(self, number: int, learning_rate: float, measured: Measured) -> Epoch:
+        """Sum up."""
+        return Epoch(
+            number=number,
+            learning_rate=learning_rate,
+            loss=sum(self.losses) / self.clips,
+            accuracy=self.right / self.clips,
+            gradient_norm=float(np.mean(self.norms)),
+            clipped=float(np.mean([norm > self.clip_norm for norm in self.norms])),
+            validation_loss=measured[0],
+            validation_accuracy=measured[1],
+        )
 
 
 def fit(
@@ -121,7 +163,7 @@ def fit(
     # not until the best epoch: the learning rate was still high there, and chance has chosen it
     again = Lesson(everything, (), *given, replace(options, epochs=len(fitted.history)))
     beside = checkpoint and checkpoint.with_stem(checkpoint.stem + "-all")
-    return replace(fitted, model=_run(again, on_epoch, beside).model)
+    return replace(fitted, model=_run(again, on_epoch, beside).model, apart=fitted.model)
 
 
 @dataclass(frozen=True)
@@ -170,7 +212,7 @@ class Trainer:
         standardize(self.model, examples)
         self.model.to(self.device)
         self.optimizer = torch.optim.AdamW(
-            _decayed(self.model, options.weight_decay), lr=options.learning_rate
+            decayed(self.model.parameters(), options.weight_decay), lr=options.learning_rate
         )
         labels = [example.label for example in examples]
         weights = class_weights(labels, lesson.num_labels, balanced=options.balanced)
@@ -187,28 +229,16 @@ class Trainer:
     def run_epoch(self) -> Epoch:
         """Learn from every example once, and measure on those held back."""
         number = len(self.history)
-        seed = (self.options.seed * 1_000_003 + number + 1) % LARGEST_SEED
+        seed = epoch_seed(self.options, number)
         torch.manual_seed(seed)  # of dropout
-        losses, right, norms = [], 0, []
+        steps = Steps(self.options.clip_norm)
         for batch in self._batches(torch.Generator().manual_seed(seed)):
-            loss, hits, norm = self._step(batch)
-            losses.append(loss * len(batch.labels))
-            right += hits
-            norms.append(norm)
+            steps.add(*self._step(batch), len(batch.labels))
         measured = measure(self.model, self.validation) if self.validation else (None, None)
-        epoch = Epoch(
-            number=number + 1,
-            learning_rate=self.optimizer.param_groups[0]["lr"],
-            loss=sum(losses) / len(self.examples),
-            accuracy=right / len(self.examples),
-            gradient_norm=float(np.mean(norms)),
-            clipped=float(np.mean([norm > self.options.clip_norm for norm in norms])),
-            validation_loss=measured[0],
-            validation_accuracy=measured[1],
-        )
+        epoch = steps.epoch(number + 1, self.optimizer.param_groups[0]["lr"], measured)
         self.history.append(epoch)
         if measured[0] is not None and self.patience.better(measured[0]):
-            self.best = _copied(self.model.state_dict())
+            self.best = copied(self.model.state_dict())
         return epoch
 
     def _batches(self, generator: torch.Generator) -> Iterator[Batch]:
@@ -236,18 +266,13 @@ class Trainer:
 
     def checkpoint(self, key: str) -> Checkpoint:
         """Give what `go_on` needs."""
-        moments = self.optimizer.state_dict()["state"]
         return Checkpoint(
             key,
             {"history": [dataclasses.asdict(epoch) for epoch in self.history]},
             {
                 "model": self.model.state_dict(),
                 "best": self.best,
-                "optimizer": {
-                    f"{number}/{name}": value
-                    for number, values in moments.items()
-                    for name, value in values.items()
-                },
+                "optimizer": moments_of(self.optimizer),
             },
         )
 
@@ -261,12 +286,7 @@ class Trainer:
         for epoch in self.history:
             if epoch.validation_loss is not None:
                 self.patience.better(epoch.validation_loss)
-        moments: dict[int, dict[str, Tensor]] = {}
-        for path, tensor in checkpoint.tensors["optimizer"].items():
-            number, _, name = path.partition("/")
-            moments.setdefault(int(number), {})[name] = tensor
-        known = self.optimizer.state_dict()
-        self.optimizer.load_state_dict({**known, "state": moments})
+        restore_moments(self.optimizer, checkpoint.tensors["optimizer"])
 
     def result(self) -> Fitted:
         """Give the model with its best weights, calibrated on the examples held back."""
@@ -280,6 +300,11 @@ class Trainer:
         return Fitted(model, temperature, tuple(self.history))
 
 
+def epoch_seed(options: TrainingOptions, number: int) -> int:
+    """Give the seed of all that is left to chance in an epoch, counted from 0."""
+    return (options.seed * 1_000_003 + number + 1) % LARGEST_SEED
+
+
 def choose_device(options: TrainingOptions) -> torch.device:
     """Give the device to train on: CUDA where there is one, unless the options say otherwise."""
     if options.device != "auto":
@@ -287,17 +312,17 @@ def choose_device(options: TrainingOptions) -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _decayed(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Let matrices decay, and neither biases nor norms."""
-    matrices = [p for p in model.parameters() if p.ndim > 1]
-    others = [p for p in model.parameters() if p.ndim <= 1]
+def decayed(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
+    """Make groups for an optimizer in which matrices decay, and neither biases nor norms."""
+    known = list(parameters)
     return [
-        {"params": matrices, "weight_decay": weight_decay},
-        {"params": others, "weight_decay": 0.0},
+        {"params": [p for p in known if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in known if p.ndim <= 1], "weight_decay": 0.0},
     ]
 
 
-def _copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copy tensors as they are now."""
     return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
 

@@ -140,6 +140,18 @@ class TestFolds:
         assert "no column group" in said.warnings[1]
         assert "the same content but are in different groups" in said.warnings[-1]
 
+    def test_a_backbone_that_was_tuned_is_told(self):
+        """It is not trained anew, and may have learned from the clips of every fold."""
+        recognizer = replace(make_recognizer(), network={"architecture": "toy"})
+        gathered = gather()
+        plan = Plan(tuple(folds_of(gathered.examples, 2)), replace(QUICK, epochs=1))
+
+        found = evaluate_folds(recognizer, gathered, plan, nobody)
+
+        (said,) = [warning for warning in found.warnings if "fine-tuned" in warning]
+        assert "only the temporal model is trained anew" in said
+        assert not any("fine-tuned" in warning for warning in judged_folds(gathered, 2).warnings)
+
     def test_no_seeds_fail(self):
         with pytest.raises(OptionError, match="--seeds must be 1 or more, got 0"):
             Plan((), QUICK, 0)

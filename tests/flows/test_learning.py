@@ -56,6 +56,23 @@ def test_what_is_trained_labels_new_videos(clipline, movers, tmp_path):
     assert clips.num_frames.tolist() == [LENGTH, LENGTH]
 
 
+def test_a_fine_tuned_backbone_is_part_of_what_is_trained(clipline, movers, tmp_path):
+    made, out = tmp_path / "movers", tmp_path / "out"
+    tuning = ("--fine-tune", "1", "--fine-tune-epochs", "2", "--no-refit")
+    trained = clipline("train", movers / "labels.csv", "-o", made, *QUICK, *tuning)
+
+    assert trained.code == 0, trained.err
+    assert "epochs of fine-tuning 2 of 2" in trained.err
+    assert re.search(r"fine-tun(ed|ing) layer3.0.*loss on the clips held back", trained.out)
+    said = json.loads((made / "metrics.json").read_text())["fine_tuning"]
+    assert (made / "backbone.safetensors").exists() == said["kept"]
+
+    ended = clipline("run", movers / "1.mp4", "-o", out, "--recognizer", made)
+
+    assert ended.code == 0, ended.err
+    assert pd.read_parquet(out / "clips").num_frames.tolist() == [LENGTH]
+
+
 @pytest.mark.parametrize(
     ("table", "said"),
     [

@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pipeline.temporal.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from pipeline.temporal.checkpoint import (
+    Checkpoint,
+    load_checkpoint,
+    moments_of,
+    restore_moments,
+    save_checkpoint,
+)
 
 
 @pytest.fixture
@@ -51,3 +57,23 @@ def test_a_damaged_one_is_told_and_left(checkpoint, tmp_path, damage, caplog):
 
     assert load_checkpoint(path, "key") is None
     assert "training starts anew" in caplog.text
+
+
+def test_an_optimizer_goes_on_with_the_moments_of_another():
+    def make():
+        weight = torch.nn.Parameter(torch.ones(3))
+        return weight, torch.optim.AdamW([weight], lr=0.1)
+
+    def step(weight, optimizer):
+        weight.grad = torch.tensor([1.0, -2.0, 3.0]) * weight.detach()
+        optimizer.step()
+        return weight.detach().clone()
+
+    weight, optimizer = make()
+    other, fresh = make()
+    other.data.copy_(step(weight, optimizer))
+    moments = moments_of(optimizer)
+    restore_moments(fresh, {name: value.clone() for name, value in moments.items()})
+
+    assert sorted(moments) == ["0/exp_avg", "0/exp_avg_sq", "0/step"]
+    assert torch.equal(step(other, fresh), step(weight, optimizer))

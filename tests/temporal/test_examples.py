@@ -32,6 +32,10 @@ class TestExample:
         with pytest.raises(ValueError, match=r"bool of shape \(1,\), got bool of shape \(2,\)"):
             make_example(0, [[1]], counts=[True, False])
 
+    def test_samples_of_another_length_fail(self):
+        with pytest.raises(ValueError, match=r"samples must have the shape \(1,\), got \(2,\)"):
+            replace(make_example(0, [[1]]), samples=np.arange(2))
+
     def test_a_label_without_a_name_fails(self):
         with pytest.raises(ValueError, match=r"labels must be in \[0, 1\).*clip"):
             Examples((make_example(1, [[0]]),), ("wave",))

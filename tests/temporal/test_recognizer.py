@@ -69,6 +69,7 @@ class TestSaveAndLoad:
             {"cut": None, "sampling": Sampling(every=3), "clips": ClipWindows()},
             {"options": TemporalOptions(cell="gru_transformer", size=8, bidirectional=True)},
             {"labels": ("ja", "nein", "vielleicht – 多分")},
+            {"network": {"architecture": "test_resnet", "options": {}, "config": {}}},
         ],
     )
     def test_round_trip(self, tmp_path, changes):

@@ -200,6 +200,13 @@ class TestRefit:
         assert fitted.temperature == first.temperature
         assert not agree(fitted, first)
 
+    def test_the_first_model_is_kept_beside_it(self):
+        first = fit(self.EXAMPLES[:16], 2, SMALL, SHORT, validation=self.EXAMPLES[16:])
+        fitted = self.fit()
+
+        assert agree(replace(fitted, model=fitted.apart), first)
+        assert first.apart is None
+
     def test_it_goes_on_after_an_end(self, tmp_path):
         path, told = tmp_path / "c.safetensors", []
         held, whole = self.EXAMPLES[16:], self.fit()

@@ -1,0 +1,1 @@
+"""Fine-tune the last blocks of a backbone together with the temporal model that reads it."""

@@ -1,0 +1,70 @@
+"""What a fine-tuning is given, and what it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipeline.config import TrainingOptions, fingerprint
+from pipeline.encode.backbone import Backbone, hash_weights
+from pipeline.encode.blocks import Block
+from pipeline.temporal.examples import Example, fingerprint_of
+from pipeline.temporal.models import TemporalModel
+from pipeline.temporal.training import Epoch, Measured
+from pipeline.tuning.options import TuningOptions
+from pipeline.tuning.pictures import PictureCache
+
+
+@dataclass(frozen=True)
+class TuningLesson:
+    """What is learned, what is held back, and from where on."""
+
+    examples: Sequence[Example]
+    validation: Sequence[Example]
+    backbone: Backbone
+    model: TemporalModel
+    """Trained on features of that backbone; neither is changed."""
+    cache: PictureCache
+    tuning: TuningOptions
+    training: TrainingOptions
+    """Of the training before."""
+    mirror: bool
+    """Whether labels stay true in a mirror."""
+
+    @property
+    def key(self) -> str:
+        """Fingerprint of all of it."""
+        return fingerprint(
+            self.tuning,
+            self.training,
+            self.mirror,
+            self.backbone.identity,
+            self.cache.folder.name,
+            hash_weights(self.model),
+            fingerprint_of(self.examples, self.validation),
+        )
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A backbone and a temporal model that were trained together, both on the CPU."""
+
+    backbone: Backbone
+    model: TemporalModel
+    temperature: float
+    blocks: tuple[Block, ...]
+    """That were trained."""
+    before: Measured
+    history: tuple[Epoch, ...]
+
+    @property
+    def best(self) -> Epoch:
+        """The epoch with the lowest validation loss, or the last where nothing was held back."""
+        losses = [e.validation_loss for e in self.history if e.validation_loss is not None]
+        return self.history[losses.index(min(losses)) if losses else -1]
+
+    @property
+    def improved(self) -> bool:
+        """Whether the loss on what was held back fell; also where nothing was."""
+        before, after = self.before[0], self.best.validation_loss
+        return before is None or after is None or after < before

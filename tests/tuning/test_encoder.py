@@ -1,0 +1,115 @@
+"""Clips through a backbone whose last blocks learn."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.encode.blocks import free_last
+from pipeline.encode.engines import Placement, TorchEngine
+from pipeline.errors import MachineError
+from pipeline.tuning.encoder import ClipEncoder, Look
+from pipeline.tuning.views import draw_view
+from tests.tuning.material import STEPS, TRAINING, TUNING, draw, make_lesson
+
+ALL = torch.ones(STEPS, dtype=torch.bool)
+
+
+@pytest.fixture(scope="module")
+def lesson(tmp_path_factory):
+    made = make_lesson(tmp_path_factory.mktemp("pictures"), clips=4, held=0)
+    free_last(made.backbone, 1)
+    return made
+
+
+def encoder_of(lesson, chunk=4):
+    return ClipEncoder(lesson.backbone, lesson.cache, TRAINING, chunk)
+
+
+def look_at(example, learned=(), view=None, mask=ALL):
+    chosen = torch.zeros(STEPS, dtype=torch.bool)
+    chosen[list(learned)] = True
+    return Look(example, mask, chosen, view)
+
+
+def test_features_are_those_of_a_run(lesson):
+    """What is learned from pictures as they are must hold for what `run` encodes."""
+    engine = TorchEngine(lesson.backbone, Placement("cpu", "float32"), 4)
+    (example,) = encoder_of(lesson).encoded(lesson.examples[1:2])
+
+    pictures = torch.from_numpy(draw(1, 1, lesson.cache.size))
+
+    np.testing.assert_allclose(example.features, engine.run(pictures), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("chunk", [1, 5, 100])
+def test_chunks_do_not_matter(lesson, chunk):
+    generator = torch.Generator().manual_seed(0)
+    view = draw_view(lesson.cache.size, TUNING, generator, mirror=True)
+    looks = [look_at(example, (0, 3), view) for example in lesson.examples]
+
+    found = encoder_of(lesson, chunk).encode(looks)
+
+    torch.testing.assert_close(found, encoder_of(lesson).encode(looks), rtol=1e-4, atol=1e-5)
+
+
+def test_frames_that_do_not_count_are_not_encoded(lesson):
+    mask = torch.tensor([True, False, True, True, False, False])
+    (x,) = encoder_of(lesson).encode([look_at(lesson.examples[0], mask=mask)])
+
+    assert torch.equal(x.abs().sum(1) > 0, mask)
+
+
+def test_gradients_come_from_the_chosen_frames_only(lesson):
+    x = encoder_of(lesson).encode([look_at(lesson.examples[0], (1, 4))])
+
+    assert x.requires_grad
+    for frame in range(STEPS):
+        (gradient, *_) = torch.autograd.grad(
+            x[0, frame].sum(),
+            [p for p in lesson.backbone.module.parameters() if p.requires_grad],
+            retain_graph=True,
+        )
+        assert bool(gradient.abs().sum() > 0) == (frame in (1, 4)), frame
+
+
+def test_nothing_is_remembered_where_nothing_is_learned(lesson):
+    assert not encoder_of(lesson).encode([look_at(lesson.examples[0])]).requires_grad
+
+
+def test_shorter_clips_are_padded(lesson):
+    short = replace(
+        lesson.examples[1],
+        counts=np.ones(3, np.bool_),
+        features=np.zeros((3, lesson.backbone.feature_size), np.float32),
+        samples=np.arange(2, 5),
+    )
+    looks = [look_at(lesson.examples[0]), replace(look_at(short), mask=ALL[:3], learned=~ALL[:3])]
+
+    x = encoder_of(lesson).encode(looks)
+
+    assert x.shape == (2, STEPS, lesson.backbone.feature_size)
+    assert not x[1, 3:].any()
+    (whole,) = encoder_of(lesson).encoded(lesson.examples[1:2])
+    torch.testing.assert_close(
+        x[1, :3], torch.from_numpy(whole.features[2:5]), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_norms_keep_their_statistics(lesson):
+    before = {name: value.clone() for name, value in lesson.backbone.module.named_buffers()}
+    encoder_of(lesson).encode([look_at(lesson.examples[0], range(STEPS))])
+
+    assert any("running_mean" in name for name in before)
+    for name, value in lesson.backbone.module.named_buffers():
+        assert torch.equal(value, before[name]), name
+
+
+def test_pictures_that_are_gone_fail(lesson):
+    lost = replace(lesson.examples[0], video_id="nowhere")
+
+    with pytest.raises(MachineError, match=r"nowhere.pictures is damaged: .* delete it"):
+        encoder_of(lesson).encoded([lost])

@@ -1,0 +1,212 @@
+"""Backbone and temporal model, trained together."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from pipeline.encode.backbone import hash_weights, network_of
+from pipeline.errors import OptionError
+from pipeline.temporal.training import measure
+from pipeline.tuning import training
+from pipeline.tuning.encoder import ClipEncoder
+from pipeline.tuning.training import Tuner, tune
+from tests.tuning.material import TRAINING, TUNING, make_lesson
+
+EAGER = replace(TUNING, epochs=8, learning_rate=5e-3, backbone_rate=1.0, frames=6)
+
+
+@pytest.fixture(scope="module")
+def lesson(tmp_path_factory):
+    return make_lesson(tmp_path_factory.mktemp("pictures"))
+
+
+@pytest.fixture(scope="module")
+def tuned(lesson):
+    return tune(lesson)
+
+
+def weights(tuned):
+    return network_of(tuned.backbone).state_dict()
+
+
+def same(a, b):
+    return {name for name in a if torch.equal(a[name], b[name])}
+
+
+class TestWhatChanges:
+    def test_the_last_blocks_change_and_the_others_stay_bit_for_bit(self, lesson, tuned):
+        before, after = network_of(lesson.backbone).state_dict(), weights(tuned)
+
+        changed = set(before) - same(before, after)
+
+        assert [block.name for block in tuned.blocks] == ["blocks.1.0"]
+        assert changed == set(tuned.blocks[0].parameters)
+
+    def test_the_start_stays_as_it_was(self, lesson, tuned):
+        again = make_lesson(lesson.cache.folder.parents[1])
+
+        assert hash_weights(again.model) == hash_weights(lesson.model)
+        assert again.backbone.weights_hash == hash_weights(network_of(lesson.backbone))
+
+    def test_the_backbone_knows_its_new_weights(self, lesson, tuned):
+        assert tuned.backbone.weights_hash == hash_weights(network_of(tuned.backbone))
+        assert tuned.backbone.weights_hash != lesson.backbone.weights_hash
+        assert tuned.backbone.identity != lesson.backbone.identity
+
+    def test_blocks_learn_slower_than_the_model(self, lesson):
+        tuner = Tuner(lesson)
+        tuner.begin(None)
+        tuner.run_epoch()
+
+        rates = {group["share"]: group["lr"] for group in tuner.optimizer.param_groups}
+        assert rates[0.1] == pytest.approx(0.1 * rates[1.0])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("grains")
+
+
+class TestWorth:
+    def learned(self, folder, **how):
+        tuning = replace(EAGER, **how)
+        return tune(make_lesson(folder, clips=40, held=12, tuning=tuning))
+
+    def test_blocks_learn_what_frozen_ones_do_not_tell(self, folder):
+        with_blocks = self.learned(folder)
+        frozen = self.learned(folder, backbone_rate=1e-9)
+
+        assert with_blocks.before == frozen.before
+        assert with_blocks.best.validation_loss < 0.2 < 0.35 < frozen.best.validation_loss
+        assert with_blocks.best.validation_accuracy == 1.0
+
+    def test_what_is_given_is_the_best(self, folder):
+        found = self.learned(folder, epochs=3)
+        lesson = make_lesson(folder, clips=40, held=12)
+        encoder = ClipEncoder(found.backbone, lesson.cache, TRAINING, 4)
+
+        loss, accuracy = measure(found.model, encoder.encoded(lesson.validation))
+
+        assert loss == pytest.approx(found.best.validation_loss, abs=1e-5)
+        assert accuracy == found.best.validation_accuracy
+        assert found.improved
+
+    def test_what_does_not_help_is_told(self, folder):
+        ruined = self.learned(folder, epochs=1, learning_rate=50.0)
+
+        assert ruined.best.validation_loss > ruined.before[0]
+        assert not ruined.improved
+
+    def test_without_clips_held_back_the_last_epoch_is_kept(self, folder):
+        found = tune(make_lesson(folder, clips=4, held=0))
+
+        assert found.before == (None, None)
+        assert found.best.number == len(found.history) == 2
+        assert found.improved
+        assert found.temperature == 1.0
+
+
+class TestChance:
+    def test_the_same_again_is_the_same_bit_for_bit(self, lesson, tuned):
+        again = tune(lesson)
+
+        assert same(weights(again), weights(tuned)) == set(weights(tuned))
+        assert hash_weights(again.model) == hash_weights(tuned.model)
+        assert again.history == tuned.history
+
+    def test_another_seed_is_another_training(self, lesson, tuned):
+        other = tune(replace(lesson, training=replace(TRAINING, seed=1)))
+
+        assert other.history != tuned.history
+
+    def test_the_callers_chance_stays_as_it_was(self, lesson):
+        torch.manual_seed(5)
+        expected = torch.rand(3)
+        torch.manual_seed(5)
+        tune(replace(lesson, tuning=replace(TUNING, epochs=1)))
+
+        assert torch.equal(torch.rand(3), expected)
+
+    @pytest.mark.parametrize("mirror", [True, False])
+    def test_a_clip_gets_one_view_mirrored_only_where_that_is_allowed(
+        self, lesson, mirror, monkeypatch
+    ):
+        seen = []
+        monkeypatch.setattr(training.ClipEncoder, "encode", record(seen))
+        tuner = Tuner(replace(lesson, mirror=mirror))
+        tuner.begin(None)
+        for _ in range(2):
+            tuner.run_epoch()
+
+        views = [look.view for looks in seen for look in looks]
+        assert len(views) == len(set(views)) == 24  # each clip its own, each epoch another
+        assert any(view.mirrored for view in views) == mirror
+
+    def test_not_all_frames_count_and_not_all_that_count_are_learned(self, lesson, monkeypatch):
+        seen = []
+        monkeypatch.setattr(training.ClipEncoder, "encode", record(seen))
+        tuner = Tuner(lesson)
+        tuner.begin(None)
+        tuner.run_epoch()
+
+        looks = [look for looks in seen for look in looks]
+        assert {int(look.mask.sum()) for look in looks} > {5, 6}
+        assert {int(look.learned.sum()) for look in looks} == {4}
+
+
+def record(seen):
+    encode = ClipEncoder.encode
+
+    def recording(self, looks):
+        seen.append(looks)
+        return encode(self, looks)
+
+    return recording
+
+
+class TestInterruption:
+    class Stop(Exception):
+        pass
+
+    def interrupted(self, lesson, path, after):
+        def stop(epoch):
+            if epoch.number == after:
+                raise self.Stop
+
+        with pytest.raises(self.Stop):
+            tune(lesson, on_epoch=stop, checkpoint=path)
+
+    @pytest.mark.parametrize("after", [1, 2])
+    def test_a_resumed_training_is_as_if_it_had_never_stopped(self, lesson, tmp_path, after):
+        longer = replace(lesson, tuning=replace(TUNING, epochs=3))
+        whole = tune(longer)
+        self.interrupted(longer, tmp_path / "c.safetensors", after)
+        told = []
+
+        resumed = tune(longer, on_epoch=told.append, checkpoint=tmp_path / "c.safetensors")
+
+        assert [epoch.number for epoch in told] == [1, 2, 3][after:]
+        assert resumed.history == whole.history
+        assert resumed.before == whole.before
+        assert same(weights(resumed), weights(whole)) == set(weights(whole))
+        assert hash_weights(resumed.model) == hash_weights(whole.model)
+        assert resumed.temperature == whole.temperature
+
+    @pytest.mark.parametrize(
+        "other", [{"mirror": True}, {"training": replace(TRAINING, seed=3)}, {"validation": ()}]
+    )
+    def test_another_training_begins_anew(self, lesson, tmp_path, other):
+        self.interrupted(lesson, tmp_path / "c.safetensors", 1)
+        told = []
+
+        tune(replace(lesson, **other), on_epoch=told.append, checkpoint=tmp_path / "c.safetensors")
+
+        assert [epoch.number for epoch in told] == [1, 2]
+
+
+def test_more_blocks_than_there_are_fail(lesson):
+    with pytest.raises(OptionError, match=r"3 blocks of .* are to be fine-tuned; .* are 2"):
+        tune(replace(lesson, tuning=replace(TUNING, blocks=3)))
