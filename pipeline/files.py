@@ -16,7 +16,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import OptionError
+from pipeline.errors import MachineError, OptionError
 
 logger = logging.getLogger(__name__)
 
@@ -36,12 +36,24 @@ def without_secrets(source: str) -> str:
 
 
 def _replace(path: Path, write: Callable[[Path], None]) -> None:
-    """Write under a hidden name, then rename: readers see all of a file or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """
+    Write under a hidden name, then rename: readers see all of a file or nothing.
+
+    Raises:
+        MachineError: the disk is full, or does not take the file.
+    """
     fresh = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.new")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write(fresh)
         os.replace(fresh, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            fresh.unlink(missing_ok=True)
+        raise MachineError(
+            f"{path} cannot be written: {error.strerror or error}; "
+            "make room, or let this user write there, and run the same command again"
+        ) from error
     except BaseException:
         fresh.unlink(missing_ok=True)
         raise
@@ -49,7 +61,12 @@ def _replace(path: Path, write: Callable[[Path], None]) -> None:
 
 def write_table(table: pa.Table, path: Path) -> None:
     """Write a Parquet file, whole or not at all."""
-    _replace(path, lambda fresh: pq.write_table(table, fresh, compression="zstd"))
+    # numbers in lists hardly ever repeat: a dictionary of them makes reading seven times slower
+    flat = [field.name for field in table.schema if not pa.types.is_nested(field.type)]
+    _replace(
+        path,
+        lambda fresh: pq.write_table(table, fresh, compression="zstd", use_dictionary=flat),
+    )
 
 
 def write_text(text: str, path: Path) -> None:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import files
-from pipeline.errors import OptionError
+from pipeline.errors import MachineError, OptionError
 from pipeline.files import (
     exclusive,
     printable,
@@ -62,6 +62,13 @@ class TestWholeOrNothing:
 
         assert pq.read_table(tmp_path / "deep" / "er" / "t.parquet") == table
 
+    def test_only_what_repeats_has_a_dictionary(self, tmp_path):
+        vectors = pa.FixedSizeListArray.from_arrays(pa.array(range(6)), 2)
+        write_table(pa.table({"name": ["a", "a", "b"], "vector": vectors}), tmp_path / "t.parquet")
+
+        group = pq.read_metadata(tmp_path / "t.parquet").row_group(0)
+        assert [group.column(n).has_dictionary_page for n in range(2)] == [True, False]
+
     def test_text_and_json_are_read_back(self, tmp_path):
         write_text("naïve\n", tmp_path / "t.txt")
         write_json({"b": 1, "a": [None, 2.5]}, tmp_path / "t.json")
@@ -82,8 +89,20 @@ class TestWholeOrNothing:
         assert [path.name for path in tmp_path.iterdir()] == ["t.txt"]
         assert (tmp_path / "t.txt").read_text() == "new"
 
-    @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-    def test_a_write_that_breaks_off_leaves_what_was_there(self, tmp_path, monkeypatch, error):
+    @pytest.mark.parametrize(
+        ("error", "raised", "words"),
+        [
+            (
+                OSError(28, "No space left on device"),
+                MachineError,
+                r"t\.txt cannot be written: No space left on device; make room, .* run the same",
+            ),
+            (KeyboardInterrupt(), KeyboardInterrupt, ""),
+        ],
+    )
+    def test_a_write_that_breaks_off_leaves_what_was_there(
+        self, tmp_path, monkeypatch, error, raised, words
+    ):
         write_text("old", tmp_path / "t.txt")
 
         def half(data, path):
@@ -91,7 +110,7 @@ class TestWholeOrNothing:
             raise error
 
         monkeypatch.setattr(files, "_write_bytes", half)
-        with pytest.raises(type(error)):
+        with pytest.raises(raised, match=words):
             write_text("new", tmp_path / "t.txt")
 
         assert [path.name for path in tmp_path.iterdir()] == ["t.txt"]
