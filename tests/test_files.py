@@ -97,7 +97,7 @@ class TestWholeOrNothing:
                 MachineError,
                 r"t\.txt cannot be written: No space left on device; make room, .* run the same",
             ),
-            (KeyboardInterrupt(), KeyboardInterrupt, ""),
+            (KeyboardInterrupt(), KeyboardInterrupt, None),
         ],
     )
     def test_a_write_that_breaks_off_leaves_what_was_there(

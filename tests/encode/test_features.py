@@ -21,6 +21,7 @@ from pipeline.encode.engines import Placement, TorchEngine
 from pipeline.encode.features import FeatureStore, encode_frames
 from pipeline.encode.openvino_engine import OpenVINOEngine
 from pipeline.encode.pairs import PairNetwork, pairs_backbone
+from pipeline.errors import MachineError
 from pipeline.records import DecodeReport, FrameBatch, FrameFeatures, Segment, Video
 from tests.videos import draw_number
 
@@ -421,7 +422,7 @@ class TestStore:
             raise OSError("no space left on device")
 
         monkeypatch.setattr(pq, "write_table", full)
-        with pytest.raises(OSError, match="no space left"):
+        with pytest.raises(MachineError, match="cannot be written: no space left"):
             store.write([part("a")])
 
         assert list(store.folder.iterdir()) == []
