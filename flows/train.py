@@ -1,5 +1,6 @@
 """
 The training flow: encode what is labelled, cut the clips, train, save; each a task that is retried.
+To fine-tune the backbone as well, the pictures of the clips are kept before.
 
 A training that was interrupted goes on from its last epoch. Prefect reads the parameters' types:
 annotations must not be postponed here.
@@ -65,7 +66,22 @@ def gather(labelled: Labelled, chosen: LearningOptions, *, as_tasks: bool) -> Ga
         with workshop.opened(key, Path(out), options, videos) as pipeline:
             listeners.on_pipeline(pipeline)
             gathered = gather_examples(labelled, pipeline, encode=encode, videos=videos)
-            return with_pictures(gathered, pipeline, videos) if blocks else gathered
+            if not blocks:
+                return gathered
+            return (keep_pictures if as_tasks else with_pictures)(gathered, pipeline, videos)
+
+
+def keep_pictures(gathered: Gathered, pipeline: Pipeline, videos: Sequence[Video]) -> Gathered:
+    """Decode the pictures that the backbone learns from, as a task of the current flow run."""
+    given: Any = quote(gathered), quote(pipeline), quote(videos)
+    kept: Gathered = keep_as_task(*given)
+    return kept
+
+
+@task(name="keep-pictures", **STAGE)
+def keep_as_task(gathered: Gathered, pipeline: Pipeline, videos: Sequence[Video]) -> Gathered:
+    """Decode pictures; another attempt decodes only the videos that are not kept."""
+    return with_pictures(gathered, pipeline, videos)
 
 
 def encode_as_tasks(pipeline: Pipeline, videos: Sequence[Video]) -> list[Exception]:

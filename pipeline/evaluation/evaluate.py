@@ -96,7 +96,7 @@ def evaluate_saved(recognizer: Recognizer, gathered: Gathered, read_video: ReadV
     answers = ask_model(asked, everything, fitted, SAVED)
     baselines, warnings = _baselines(asked, learned)
     frames = label_sequences(recognizer, find_sequences(asked.items), read_video, seed=SAVED)
-    warnings += _overlap_warnings(items, trained_on(recognizer, gathered))
+    warnings += _overlap_warnings(items, trained_on(recognizer, gathered), recognizer)
     facts = {**_of_recognizer(recognizer), "folds": []}
     return _evaluation(asked, [*answers, *baselines], frames, _left_out(gathered) + warnings, facts)
 
@@ -122,14 +122,19 @@ def folds_of(examples: Examples, count: int) -> list[Fold]:
     return group_folds(groups, [examples.labels[item.label] for item in examples.items], count)
 
 
-def _overlap_warnings(items: Sequence[Example], learned: Collection[str]) -> list[str]:
+def _overlap_warnings(
+    items: Sequence[Example], learned: Collection[str], recognizer: Recognizer
+) -> list[str]:
     known = [item.name for item in items if item.video_id in learned]
     if not known:
         return []
     first = ", ".join(known[:3]) + ", …" * (len(known) > 3)
+    anew = (
+        "it" if recognizer.network is None else "its temporal model, not its fine-tuned backbone,"
+    )
     return [
         f"{len(known)} of {len(items)} clips are of videos that the recognizer was trained on "
-        f"({first}): it may know them by heart; --folds trains it anew without them"
+        f"({first}): it may know them by heart; --folds trains {anew} anew without them"
     ]
 
 

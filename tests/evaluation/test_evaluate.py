@@ -75,6 +75,15 @@ class TestSaved:
 
         assert said.startswith("32 of 32 clips are of videos that the recognizer was trained on")
         assert "(clip0, clip1, clip2, …)" in said
+        assert said.endswith("--folds trains it anew without them")
+
+    def test_folds_are_no_way_out_for_a_tuned_backbone(self):
+        gathered = gather()
+        made = make_recognizer(training_data=fingerprint_of(*split(gathered, QUICK)))
+
+        (said,) = evaluate_saved(replace(made, network={}), gathered, nobody).warnings
+
+        assert "not its fine-tuned backbone, anew" in said
 
     def test_one_group_leaves_nothing_for_baselines(self):
         items = [replace(item, group="all") for item in rises_and_falls(8)]
