@@ -78,8 +78,8 @@ def diagnose(
     from flows.stopping import leave
     from pipeline.config import TrainingOptions
     from pipeline.diagnose import Diagnosis, diagnose_saved, require_known, seconds_per_frame
+    from pipeline.gather import gather_examples
     from pipeline.labels import read_labels
-    from pipeline.learn import gather_examples
     from pipeline.opening import open_pipeline
     from pipeline.temporal.diagnostics import COMPARED, diagnose_cell
     from pipeline.temporal.recognizer import load_recognizer

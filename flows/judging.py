@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from pipeline.config import RunOptions
     from pipeline.encode.features import FeatureStore
     from pipeline.evaluation.evaluate import Evaluation, Plan
+    from pipeline.gather import Gathered
     from pipeline.labels import Labelled
-    from pipeline.learn import Gathered
     from pipeline.temporal.judging import Round
     from pipeline.temporal.recognizer import Recognizer
 
@@ -142,7 +142,7 @@ def _gather(
 ) -> tuple[Gathered, FeatureStore]:
     """Cut the clips; what has to be decoded and encoded for that is kept for next time."""
     from flows.console import watch
-    from pipeline.learn import find_labelled, gather_examples
+    from pipeline.gather import find_labelled, gather_examples
     from pipeline.opening import open_pipeline
 
     videos = find_labelled(labelled, options.image_fps)

@@ -17,15 +17,9 @@ from prefect.utilities.annotations import quote
 
 from flows.process_folder import run_shards
 from flows.tasks import STAGE, run_key, workshop
+from pipeline.gather import Gathered, find_labelled, gather_examples, with_pictures
 from pipeline.labels import Labelled, read_labels
-from pipeline.learn import (
-    Gathered,
-    LearningOptions,
-    find_labelled,
-    gather_examples,
-    learn,
-    with_pictures,
-)
+from pipeline.learn import LearningOptions, learn
 from pipeline.process import run
 from pipeline.records import Video
 from pipeline.stages import Pipeline

@@ -14,8 +14,9 @@ from safetensors.torch import load_file, save_file
 
 from pipeline.config import EncodeOptions, RunOptions, Sampling, TemporalOptions, TrainingOptions
 from pipeline.errors import OptionError, RecognizerError
+from pipeline.gather import find_labelled, gather_examples, with_pictures
 from pipeline.labels import read_labels
-from pipeline.learn import LearningOptions, find_labelled, gather_examples, learn, with_pictures
+from pipeline.learn import LearningOptions, learn
 from pipeline.opening import load_parts
 from pipeline.process import open_pipeline, process_videos
 from pipeline.results import load

@@ -35,12 +35,13 @@ RANKS = {
     "pipeline.summary": 6,
     "pipeline.process": 7,
     "pipeline.tuning": 7,
-    "pipeline.learn": 8,
+    "pipeline.gather": 8,
+    "pipeline.learn": 9,
     "pipeline.diagnose": 8,
     "pipeline.novelty": 8,
     "pipeline.bundled": 8,
     "pipeline.bench": 8,
-    "pipeline.evaluation": 9,
+    "pipeline.evaluation": 10,
     "flows": 12,
 }
 """A file imports from its own folder and from lower ranks: stages of one rank ignore each other."""

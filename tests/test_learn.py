@@ -18,17 +18,9 @@ from pipeline.config import (
     TrainingOptions,
 )
 from pipeline.errors import OptionError, SourceError
+from pipeline.gather import Gathered, find_labelled, gather_examples, windows_for
 from pipeline.labels import Labelled, LabelledClip, read_labels
-from pipeline.learn import (
-    Gathered,
-    LearningOptions,
-    find_labelled,
-    gather_examples,
-    learn,
-    split,
-    windows_for,
-    with_mirror,
-)
+from pipeline.learn import LearningOptions, learn, split, with_mirror
 from pipeline.process import open_pipeline, process_videos
 from pipeline.results import load
 from pipeline.temporal.examples import Examples

@@ -22,7 +22,7 @@ from pipeline.encode.features import FeatureStore
 from pipeline.errors import OptionError
 from pipeline.evaluation.knowledge import relabel, trained_on
 from pipeline.files import printable
-from pipeline.learn import Gathered
+from pipeline.gather import Gathered
 from pipeline.records import merge_reports
 from pipeline.temporal.examples import Example, Examples
 from pipeline.temporal.folds import Fold, empty_warnings, group_folds, leak_warnings

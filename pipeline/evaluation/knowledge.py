@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from pipeline.config import TrainingOptions
 from pipeline.errors import OptionError, SourceError
-from pipeline.learn import Gathered, split
+from pipeline.gather import Gathered
+from pipeline.learn import split
 from pipeline.temporal.examples import Examples, fingerprint_of
 from pipeline.temporal.recognizer import Recognizer
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from pipeline.config import ClipWindows, Sampling, TemporalOptions, TrainingOptions
-from pipeline.learn import Gathered
+from pipeline.gather import Gathered
 from pipeline.records import DecodeReport, FrameFeatures
 from pipeline.temporal.examples import Examples
 from pipeline.temporal.models import TemporalModel
