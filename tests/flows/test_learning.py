@@ -56,6 +56,33 @@ def test_what_is_trained_labels_new_videos(clipline, movers, tmp_path):
     assert clips.num_frames.tolist() == [LENGTH, LENGTH]
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({}, "fine-tuned layer3.0: loss on the clips held back 0.900 before, 0.400 after epoch 2 "
+         "(right: 0.500, 0.750); then they were learned as well"),
+        ({"learned_afterwards": False}, "after epoch 2 (right: 0.500, 0.750)"),
+        ({"kept": False}, "fine-tuning layer3.0 did not help: loss on the clips held back 0.900 "
+         "before, 0.400 after epoch 2 (right: 0.500, 0.750); the backbone stays as it was"),
+        ({"clips": 0}, "fine-tuned layer3.0 in 3 epochs; nothing was held back to judge it"),
+    ],
+)  # fmt: skip
+def test_what_fine_tuning_was_good_for_is_said(change, said):
+    from flows.learning import _said_of_tuning
+
+    held = {
+        "clips": 4,
+        "before": {"loss": 0.9, "accuracy": 0.5},
+        "after": {"loss": 0.4, "accuracy": 0.75},
+        "learned_afterwards": True,
+    }
+    found = {"blocks": ["layer3.0"], "kept": True, "epochs": 3, "best_epoch": 2}
+    held |= {name: value for name, value in change.items() if name in held}
+    found |= {name: value for name, value in change.items() if name in found}
+
+    assert _said_of_tuning({**found, "validation": held}).endswith(said)
+
+
 def test_a_fine_tuned_backbone_is_part_of_what_is_trained(clipline, movers, tmp_path):
     made, out = tmp_path / "movers", tmp_path / "out"
     tuning = ("--fine-tune", "1", "--fine-tune-epochs", "2", "--no-refit")

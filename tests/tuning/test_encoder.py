@@ -76,6 +76,32 @@ def test_gradients_come_from_the_chosen_frames_only(lesson):
         assert bool(gradient.abs().sum() > 0) == (frame in (1, 4)), frame
 
 
+def test_memory_grows_with_the_frames_that_are_learned_from_alone(lesson):
+    def remembered(count, learned):
+        sizes = []
+
+        def keep(tensor):
+            sizes.append(tensor.nbytes)
+            return tensor
+
+        mask = ALL & (torch.arange(STEPS) < count)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            encoder_of(lesson).encode([look_at(lesson.examples[0], learned, mask=mask)])
+        return sum(sizes)
+
+    assert remembered(2, (0, 1)) == remembered(6, (0, 1)) < remembered(6, (0, 1, 2, 3))
+    assert remembered(6, ()) == 0
+
+
+def test_no_more_frames_than_a_chunk_are_encoded_at_once(lesson):
+    encoder, counts = encoder_of(lesson, chunk=4), []
+    hook = encoder.module.register_forward_pre_hook(lambda _, given: counts.append(len(given[0])))
+    encoder.encode([look_at(lesson.examples[0], (5,))])
+    hook.remove()
+
+    assert counts == [4, 1, 1]
+
+
 def test_nothing_is_remembered_where_nothing_is_learned(lesson):
     assert not encoder_of(lesson).encode([look_at(lesson.examples[0])]).requires_grad
 

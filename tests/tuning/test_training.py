@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 import pytest
@@ -205,6 +206,24 @@ class TestInterruption:
         tune(replace(lesson, **other), on_epoch=told.append, checkpoint=tmp_path / "c.safetensors")
 
         assert [epoch.number for epoch in told] == [1, 2]
+
+
+@pytest.fixture
+def cuda():
+    if not torch.cuda.is_available():
+        if os.environ.get("FAIL_WITHOUT_CUDA"):
+            pytest.fail("FAIL_WITHOUT_CUDA is set, and torch sees no CUDA device")
+        pytest.skip("torch sees no CUDA device")
+
+
+@pytest.mark.cuda
+@pytest.mark.usefixtures("cuda")
+def test_on_a_gpu_it_learns_in_bfloat16_and_comes_back(lesson):
+    tuned = tune(replace(lesson, tuning=EAGER, training=replace(TRAINING, device="cuda")))
+
+    assert tuned.best.validation_loss < tuned.before[0]
+    assert {p.device.type for p in tuned.model.parameters()} == {"cpu"}
+    assert {p.device.type for p in tuned.backbone.module.parameters()} == {"cpu"}
 
 
 def test_more_blocks_than_there_are_fail(lesson):
