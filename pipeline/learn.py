@@ -25,7 +25,7 @@ from pipeline.errors import OptionError, SourceError
 from pipeline.files import exclusive, write_json
 from pipeline.gather import Gathered
 from pipeline.plots import plot_learning
-from pipeline.temporal.examples import Example, fingerprint_of
+from pipeline.temporal.examples import Example, fingerprint_of, without_features
 from pipeline.temporal.recognizer import Recognizer, save_recognizer
 from pipeline.temporal.schedule import hold_back
 from pipeline.temporal.training import Epoch, Fitted, OnEpoch, fit
@@ -142,7 +142,8 @@ def learn(
             tuned = fine_tune(lesson, fitted, on_epoch=on_tuning, checkpoint=path)
             metrics["fine_tuning"] = tuned.metrics
             _draw(tuned.history, tuned.metrics["best_epoch"], out / TUNING_CURVES)
-        notes = _notes(gathered, metrics, fingerprint_of(learned, held_back), options)
+        data = _fingerprint((learned, held_back), tuned)
+        notes = _notes(gathered, metrics, data, options)
         recognizer = as_recognizer(out.resolve().name, gathered, fitted, notes)
         _save(recognizer, tuned, out)
         write_json(metrics, out / METRICS)
@@ -225,6 +226,12 @@ def describe(
         "left_out": [dataclasses.asdict(left) for left in gathered.left_out],
         "history": [dataclasses.asdict(epoch) for epoch in fitted.history],
     }
+
+
+def _fingerprint(parts: Sequence[Sequence[Example]], tuned: Outcome | None) -> str:
+    """Hash what was learned, as it will be found again: a tuned backbone gives other features."""
+    own = tuned is not None and tuned.backbone is not None
+    return fingerprint_of(*map(without_features, parts) if own else parts)
 
 
 def _notes(
