@@ -337,12 +337,13 @@ def recognizers(
         return
     for said in found:
         print_line(said["name"])
-        cell = said["temporal"]["cell"]
+        cell, spec = said["temporal"]["cell"], said["backbone"]
+        tuned = ", fine-tuned" if said.get("network") else ""
         facts = [
             ["labels", ", ".join(said["labels"])],
             ["sampling", json.dumps(said["sampling"])],
             ["clips", json.dumps(said["clips"])],
-            ["backbone", f"{said['backbone']['name']}, weights {said['backbone']['weights_hash']}"],
+            ["backbone", f"{spec['name']}{tuned}, weights {spec['weights_hash']}"],
             [
                 "temporal model",
                 f"{cell}, {said['temporal']['layers']} × {said['temporal']['size']}",
