@@ -36,7 +36,7 @@ STATUSES = {
     "out_of_memory": "decoding needed more memory than allowed",
     "too_large": "frames have more pixels than allowed",
     "too_long": "the video is longer than allowed",
-    "unreadable": "the file could not be read (permission, or an I/O error)",
+    "unreadable": "the file could not be read (permission, or an I/O error, three times)",
     "missing": "the list names a file that is not there",
 }
 """Every status a video can have, and what it means."""

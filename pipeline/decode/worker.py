@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import json
 import mmap
 import os
@@ -19,7 +20,7 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,10 @@ from pipeline.errors import VideoError
 from pipeline.records import VideoIndex
 
 PROGRESS_SECONDS = 0.2
+PASSING = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN})
+"""What a disk or a network drive says that may say otherwise in a moment."""
+PAUSES_SECONDS = (0.5, 1.5)
+"""Before the second and the third attempt at a file that could not be read."""
 HEADER = struct.Struct("!I")
 Message = dict[str, Any]
 
@@ -204,7 +209,7 @@ def _answer(
     job: Message, cache: dict[str, VideoIndex], memory: int | None, progress: _Progress
 ) -> Message:
     try:
-        return _run(job, cache, memory, progress)
+        return _patiently(lambda: _run(job, cache, memory, progress))
     except VideoError as error:
         return {"status": error.status, "message": str(error)}
     except ReaderRefused as error:
@@ -215,6 +220,18 @@ def _answer(
         return {"status": "unreadable", "message": f"cannot be read: {error.strerror or error}"}
     except Exception as error:  # whatever a library throws at a file: the next reader may not
         return {"refused": f"{type(error).__name__}: {error}"}
+
+
+def _patiently(run: Callable[[], Message]) -> Message:
+    """Run a job, again where the file could not be read for a reason that may pass."""
+    for pause in PAUSES_SECONDS:
+        try:
+            return run()
+        except OSError as error:
+            if error.errno not in PASSING:
+                raise
+            time.sleep(pause)
+    return run()
 
 
 def _live_and_die_with_parent(memory_bytes: int) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -12,8 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.decode import worker as module
 from pipeline.decode.arena import Arena
 from pipeline.decode.worker import HEADER, receive, send
+from pipeline.errors import VideoError
 from tests.decode.decoding import numbers, read_with
 from tests.videos import write_video
 
@@ -317,3 +320,51 @@ def test_any_file_name(name, reader, tmp_path, process):
 
     assert numbers(pictures) == [0, 1, 2, 3, 4]
     assert np.isclose(answer["pts_seconds"][-1], 4 / 30)
+
+
+class TestPatience:
+    """A disk that fails may not fail for ever."""
+
+    @pytest.fixture(autouse=True)
+    def _briefly(self, monkeypatch):
+        monkeypatch.setattr(module, "PAUSES_SECONDS", (0.0, 0.0))
+
+    def answer(self, monkeypatch, *errors):
+        left = list(errors)
+
+        def run(*_):
+            if left:
+                raise left.pop(0)
+            return {"index": {}}
+
+        monkeypatch.setattr(module, "_run", run)
+        return module._answer({}, {}, None, lambda: None), left
+
+    def test_what_fails_for_a_moment_is_read_again(self, monkeypatch):
+        error = OSError(errno.EIO, "Input/output error")
+
+        answer, left = self.answer(monkeypatch, error, error)
+
+        assert (answer, left) == ({"index": {}}, [])
+
+    def test_what_fails_for_good_is_unreadable(self, monkeypatch):
+        error = OSError(errno.EIO, "Input/output error")
+
+        answer, _ = self.answer(monkeypatch, error, error, error)
+
+        assert answer == {"status": "unreadable", "message": "cannot be read: Input/output error"}
+
+    @pytest.mark.parametrize(
+        ("error", "status"),
+        [
+            (PermissionError(errno.EACCES, "Permission denied"), "unreadable"),
+            (VideoError("not_video", "no container"), "not_video"),
+            (MemoryError(), "out_of_memory"),
+        ],
+        ids=lambda value: type(value).__name__,
+    )
+    def test_what_would_fail_again_is_not_tried_again(self, monkeypatch, error, status):
+        answer, left = self.answer(monkeypatch, error, error)
+
+        assert answer["status"] == status
+        assert left == [error]
