@@ -32,7 +32,7 @@ from flows.options import (
 
 if TYPE_CHECKING:
     from pipeline.config import RunOptions
-    from pipeline.encode.features import FeatureStore
+    from pipeline.encode.store import FeatureStore
     from pipeline.evaluation.evaluate import Evaluation, Plan
     from pipeline.gather import Gathered
     from pipeline.labels import Labelled

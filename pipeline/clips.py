@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import Sampling
-from pipeline.encode.features import FeatureStore
+from pipeline.encode.store import FeatureStore
 from pipeline.errors import SourceError
 from pipeline.files import printable
 from pipeline.labels import Labelled, LabelledClip

@@ -19,7 +19,7 @@ from pipeline.decode.pictures import delivered_size
 from pipeline.decode.pool import FIRST, DecodePool
 from pipeline.decode.sampling import SamplePlan
 from pipeline.encode.backbone import Backbone
-from pipeline.encode.features import FeatureStore
+from pipeline.encode.store import FeatureStore
 from pipeline.errors import VideoError
 from pipeline.files import printable
 from pipeline.records import DecodeReport, Integers, Segment, Shard, Video, VideoIndex

@@ -20,8 +20,9 @@ from pipeline.decode.attempts import Room, capacity_of, decode_segment
 from pipeline.decode.pictures import delivered_size
 from pipeline.decode.pool import DecodePool
 from pipeline.encode.engines import Engine, describe
-from pipeline.encode.features import FeatureStore, encode_frames
+from pipeline.encode.features import encode_frames
 from pipeline.encode.precision import Evidence
+from pipeline.encode.store import FeatureStore
 from pipeline.plan import Planner
 from pipeline.records import (
     TRANSIENT,

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.clips import ClipCutter
 from pipeline.config import Sampling
-from pipeline.encode.features import FeatureStore
+from pipeline.encode.store import FeatureStore
 from pipeline.errors import SourceError
 from pipeline.labels import Labelled, LabelledClip
 from pipeline.records import DecodeReport, FrameFeatures, Video

@@ -16,7 +16,7 @@ from torch import Tensor
 from pipeline.bench.rates import EngineRate, measure
 from pipeline.encode.backbone import Backbone
 from pipeline.encode.engines import Arithmetic, Engine, Placement, TorchEngine
-from pipeline.encode.features import encode_frames, fit_batches
+from pipeline.encode.features import encode_frames, fit_pictures
 from pipeline.encode.precision import cosines
 from pipeline.opening import Workbench
 from pipeline.records import FrameBatch
@@ -88,7 +88,8 @@ def measure_engines(workbench: Workbench, frames: Frames, repeats: int) -> Itera
         values = encode(engine, frames)
         expected = values if expected is None else expected
         agree = cosines(values, expected)
-        pictures = torch.cat(list(fit_batches(engine, frames.batches))).contiguous()
+        shown = [batch.pictures for batch in frames.batches]
+        pictures = torch.cat(list(fit_pictures(engine, shown))).contiguous()
         yield EngineRate(
             engine=f"{engine.name} on {engine.device}",
             precision=engine.precision,

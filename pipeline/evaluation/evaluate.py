@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.config import TrainingOptions
-from pipeline.encode.features import FeatureStore
+from pipeline.encode.store import FeatureStore
 from pipeline.errors import OptionError
 from pipeline.evaluation.knowledge import relabel, trained_on
 from pipeline.files import printable
