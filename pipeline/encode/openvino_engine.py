@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib.metadata
 import logging
 import os
@@ -70,7 +71,8 @@ class OpenVINOEngine:
             inference_num_threads: cores,
             num_streams: cores,
         }
-        compiled = openvino.Core().compile_model(model, "CPU", settings)
+        with _same_signal_stack():
+            compiled = openvino.Core().compile_model(model, "CPU", settings)
         return openvino.AsyncInferQueue(compiled, cores)
 
     def fit(self, frames: Pictures) -> Tensor:
@@ -86,6 +88,28 @@ class OpenVINOEngine:
         _infer(self._full, pixels[:whole], features[:whole], self.batch_size)
         _infer(self._single, pixels[whole:], features[whole:], 1)
         return features
+
+
+class _SignalStack(ctypes.Structure):
+    """`stack_t` of the C library."""
+
+    _fields_ = (("start", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+
+@contextlib.contextmanager
+def _same_signal_stack() -> Iterator[None]:
+    """
+    Give this thread back the stack that its signals are handled on.
+
+    Compiling leaves it another one, which is unmapped with the network: the next signal then ends
+    the process with a segmentation fault.
+    """
+    library, before = ctypes.CDLL(None), _SignalStack()
+    library.sigaltstack(None, ctypes.byref(before))
+    try:
+        yield
+    finally:
+        library.sigaltstack(ctypes.byref(before), None)
 
 
 def _infer(

@@ -208,3 +208,28 @@ def test_nothing_is_reported(tmp_path):
     assert done.stdout.endswith("converted\n"), done.stderr
     assert "WATCHED" not in done.stderr
     assert not (tmp_path / "intel").exists()
+
+
+INTERRUPTED = """
+import gc, os, signal, sys
+import torch
+from pathlib import Path
+from pipeline.encode.backbone import load_backbone
+from pipeline.encode.engines import Placement
+from pipeline.encode.openvino_engine import OpenVINOEngine
+
+signal.signal(signal.SIGINT, lambda *_: sys.exit(7))
+backbone = load_backbone("random:test_resnet")
+engine = OpenVINOEngine(backbone, Placement("cpu", "float32"), 4, Path(sys.argv[1]))
+engine.run(torch.zeros(9, 160, 160, 3, dtype=torch.uint8))
+del engine
+gc.collect()
+os.kill(os.getpid(), signal.SIGINT)
+"""
+
+
+def test_a_signal_after_an_engine_was_freed_is_handled(tmp_path):
+    """Compiling moves the stack on which signals are handled into memory that goes with it."""
+    ended = subprocess.run([sys.executable, "-c", INTERRUPTED, str(tmp_path)], check=False)
+
+    assert ended.returncode == 7
