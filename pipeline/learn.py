@@ -25,7 +25,7 @@ from pipeline.errors import OptionError, SourceError
 from pipeline.files import exclusive, write_json
 from pipeline.gather import Gathered
 from pipeline.plots import plot_learning
-from pipeline.temporal.examples import Example, fingerprint_of, without_features
+from pipeline.temporal.examples import Example, fingerprint_of
 from pipeline.temporal.recognizer import Recognizer, save_recognizer
 from pipeline.temporal.schedule import hold_back
 from pipeline.temporal.training import Epoch, Fitted, OnEpoch, fit
@@ -142,8 +142,7 @@ def learn(
             tuned = fine_tune(lesson, fitted, on_epoch=on_tuning, checkpoint=path)
             metrics["fine_tuning"] = tuned.metrics
             _draw(tuned.history, tuned.metrics["best_epoch"], out / TUNING_CURVES)
-        data = _fingerprint((learned, held_back), tuned)
-        notes = _notes(gathered, metrics, data, options)
+        notes = _notes(gathered, metrics, (learned, held_back), options)
         recognizer = as_recognizer(out.resolve().name, gathered, fitted, notes)
         _save(recognizer, tuned, out)
         write_json(metrics, out / METRICS)
@@ -228,20 +227,19 @@ def describe(
     }
 
 
-def _fingerprint(parts: Sequence[Sequence[Example]], tuned: Outcome | None) -> str:
-    """Hash what was learned, as it will be found again: a tuned backbone gives other features."""
-    own = tuned is not None and tuned.backbone is not None
-    return fingerprint_of(*map(without_features, parts) if own else parts)
-
-
 def _notes(
-    gathered: Gathered, metrics: dict[str, Any], data: str, options: LearningOptions
+    gathered: Gathered,
+    metrics: dict[str, Any],
+    parts: tuple[Sequence[Example], Sequence[Example]],
+    options: LearningOptions,
 ) -> dict[str, Any]:
     """Give what a person may want to know of a recognizer."""
+    learned, held_back = parts
     return {
         "licence": f"weights of the backbone: {gathered.licence or 'unknown'}; those of the "
         "temporal model belong to whoever trained it, within the licence of the videos",
-        "training_data": data,
+        "training_data": fingerprint_of(learned, held_back),
+        "training_videos": sorted({example.video_id for example in (*learned, *held_back)}),
         "training": dataclasses.asdict(options.training),
         "tuning": dataclasses.asdict(options.tuning),
         "metrics": _without_history(metrics),

@@ -147,20 +147,10 @@ class TestMade:
         assert backbone.weights_hash != gathered.backbone.weights_hash
         assert recognizer.backbone == replace(gathered.backbone, weights_hash=backbone.weights_hash)
 
-    def test_what_it_was_trained_on_is_found_by_its_own_features(
-        self, made, gathered, videos, tmp_path, engine_cache
-    ):
-        labelled = read_labels(videos / "labels.csv")
-        own = RunOptions(recognizer=str(made[0]))
-        with open_pipeline(tmp_path, own, engine_cache) as pipeline:
-            again = gather_examples(labelled, pipeline)
+    def test_it_says_what_it_was_trained_on(self, made, gathered):
+        learned = {item.video_id for item in gathered.examples.items[:6]}
 
-        assert not np.array_equal(
-            again.examples.items[0].features, gathered.examples.items[0].features
-        )
-        assert trained_on(load_recognizer(made[0]), again) == {
-            item.video_id for item in gathered.examples.items[:6]
-        }
+        assert trained_on(load_recognizer(made[0])) == learned
 
     def test_the_first_weights_are_not_needed(self, made, network, tmp_path):
         (network / "config.json").rename(tmp_path / "config.json")

@@ -250,6 +250,7 @@ class TestLearn:
         assert TrainingOptions(**notes["training"]) == replace(OPTIONS.training, mirror_grid=2)
         assert notes["metrics"]["validation"]["clips"] == 2
         assert len(notes["training_data"]) == 32
+        assert len(notes["training_videos"]) == 6
         assert "weights of the backbone" in notes["licence"]
 
     def test_figures_and_curves_lie_beside_it(self, learned):

@@ -96,7 +96,7 @@ def evaluate_saved(recognizer: Recognizer, gathered: Gathered, read_video: ReadV
     answers = ask_model(asked, everything, fitted, SAVED)
     baselines, warnings = _baselines(asked, learned)
     frames = label_sequences(recognizer, find_sequences(asked.items), read_video, seed=SAVED)
-    warnings += _overlap_warnings(items, trained_on(recognizer, gathered), recognizer)
+    warnings += _overlap_warnings(items, trained_on(recognizer), recognizer)
     facts = {**_of_recognizer(recognizer), "folds": []}
     return _evaluation(asked, [*answers, *baselines], frames, _left_out(gathered) + warnings, facts)
 

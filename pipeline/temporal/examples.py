@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -136,14 +136,6 @@ def fingerprint_of(*parts: Sequence[Example]) -> str:
             digest.update(example.counts.tobytes())
         digest.update(b"end of part")
     return digest.hexdigest()
-
-
-def without_features(examples: Sequence[Example]) -> list[Example]:
-    """Give clips with nothing of what a backbone makes of them: which they are."""
-    return [
-        replace(example, features=np.zeros((len(example.features), 0), np.float32))
-        for example in examples
-    ]
 
 
 def moments(parts: Iterable[Tensor]) -> tuple[Tensor, Tensor]:

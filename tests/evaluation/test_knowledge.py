@@ -1,14 +1,13 @@
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pytest
 
 from pipeline.errors import OptionError
 from pipeline.evaluation.knowledge import relabel, require_known, trained_on, training_options
-from pipeline.learn import split
-from pipeline.temporal.examples import Examples, fingerprint_of
-from tests.evaluation.judged import QUICK, gather, make_recognizer
+from pipeline.temporal.examples import Examples
+from tests.evaluation.judged import QUICK, make_recognizer
 from tests.temporal.lessons import rises_and_falls
 
 
@@ -41,21 +40,8 @@ class TestTraining:
         with pytest.raises(OptionError, match=r"toy does not say how it was trained.*only `clip"):
             training_options(replace(make_recognizer(), notes=notes))
 
-    def test_videos_are_found_by_their_fingerprint(self):
-        gathered = gather()
-        recognizer = make_recognizer(training_data=fingerprint_of(*split(gathered, QUICK)))
+    def test_videos_that_it_learned_from_are_known(self):
+        assert trained_on(make_recognizer(training_videos=["a", "b"])) == {"a", "b"}
 
-        found = trained_on(recognizer, gathered)
-
-        assert found == {item.video_id for item in gathered.examples.items}
-
-    def test_those_of_the_split_test_are_not_among_them(self):
-        splits = ["test" if number >= 24 else "train" for number in range(32)]
-        gathered = gather(splits=splits)
-        recognizer = make_recognizer(training_data=fingerprint_of(*split(gathered, QUICK)))
-
-        assert trained_on(recognizer, gathered) == {f"clip{number}" for number in range(24)}
-
-    @pytest.mark.parametrize("notes", [{}, {"training": asdict(QUICK), "training_data": "other"}])
-    def test_other_clips_are_not_known(self, notes):
-        assert trained_on(replace(make_recognizer(), notes=notes), gather()) == set()
+    def test_one_that_does_not_say_knows_none(self):
+        assert trained_on(make_recognizer()) == set()

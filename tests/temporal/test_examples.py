@@ -15,7 +15,6 @@ from pipeline.temporal.examples import (
     moments,
     ordered_batches,
     shuffled_batches,
-    without_features,
 )
 from tests.temporal.lessons import make_example
 
@@ -116,17 +115,6 @@ class TestFingerprint:
         (example,) = of_lengths(2)
 
         assert fingerprint_of([example]) != fingerprint_of([replace(example, **change)])
-
-    def test_without_features_it_tells_which_clips_they_are(self):
-        one, other = make_example(0, [[1.0], [2.0]]), make_example(0, [[3.0], [4.0]])
-        shorter = make_example(0, [[1.0]])
-
-        def of(example):
-            return fingerprint_of(without_features([example]))
-
-        assert fingerprint_of([one]) != fingerprint_of([other])
-        assert of(one) == of(other)
-        assert len({of(one), of(shorter), of(replace(one, label=1))}) == 3
 
     def test_it_tells_on_which_side_of_a_split_examples_are(self):
         a, b = of_lengths(2, 3)
