@@ -241,7 +241,8 @@ def _print_summary(out: Path, summary: dict[str, Any], statuses: dict[str, int])
     counts, seconds = summary["counts"], summary["timings_seconds"]["run"]
     found = ", ".join(f"{count} {status}" for status, count in sorted(statuses.items()))
     again = f" ({counts['videos_skipped']} were done before)" if counts["videos_skipped"] else ""
-    print_line(f"{counts['videos_total']} videos{again}: {found}")
+    rows = sum(statuses.values())  # copies, and what other commands put there, have rows as well
+    print_line(f"{counts['videos_total']} videos{again}; {rows} rows: {found}")
     print_line(
         f"{counts['clips']} new clips; {counts['frames_encoded']} frames encoded, "
         f"{counts['frames_reused']} reused, in {seconds:.1f} s"

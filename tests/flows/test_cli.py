@@ -44,7 +44,7 @@ class TestRun:
         ended = clipline(*command, own_server=True)
 
         assert ended.code == 0, ended.err
-        assert "2 videos: 2 ok" in ended.out
+        assert "2 videos; 2 rows: 2 ok" in ended.out
         clips = pd.read_parquet(tmp_path / "out" / "clips")
         assert clips.start_seconds.tolist() == [0.0, 1.0, 0.0, 1.0]
         assert clips.end_seconds.tolist() == [1.0, 2.0, 1.0, 2.0]
