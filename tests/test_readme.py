@@ -59,9 +59,10 @@ def defined(tree: ast.AST) -> dict[str, ast.FunctionDef]:
     return found
 
 
-def is_slow(test: ast.FunctionDef) -> bool:
+def is_slow(test: ast.FunctionDef, file: ast.Module) -> bool:
     """Whether the default suite leaves a test out, all of its parameters."""
-    return "pytest.mark.slow" in map(ast.unparse, test.decorator_list)
+    whole_file = "pytestmark = pytest.mark.slow" in map(ast.unparse, file.body)
+    return whole_file or "pytest.mark.slow" in map(ast.unparse, test.decorator_list)
 
 
 def test_every_promise_names_a_test_and_how_it_is_run():
@@ -70,9 +71,10 @@ def test_every_promise_names_a_test_and_how_it_is_run():
     for promise in promises:
         named = re.search(r"\| `([\w/]+\.py)::([\w:]+)`( \*)? \|$", promise)
         assert named, promise
-        tests = defined(ast.parse((ROOT / "tests" / named[1]).read_text()))
+        file = ast.parse((ROOT / "tests" / named[1]).read_text())
+        tests = defined(file)
         assert named[2] in tests, promise
-        assert is_slow(tests[named[2]]) == bool(named[3]), promise
+        assert is_slow(tests[named[2]], file) == bool(named[3]), promise
     assert len(promises) >= 15
 
 

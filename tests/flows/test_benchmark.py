@@ -16,6 +16,7 @@ def video(tmp_path_factory):
     return draw_video(tmp_path_factory.mktemp("drawn") / "a.mp4", (96, 64), 1.0)
 
 
+@pytest.mark.slow
 def test_it_measures_a_video_for_machines(clipline, video, tmp_path):
     ended = clipline(*BENCH, video, "--json", "--hours", "2", "--plot", tmp_path / "bars.png")
 

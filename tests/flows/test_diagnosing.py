@@ -35,6 +35,7 @@ class TestNovelty:
         assert ended.code == 0, ended.err
         assert pd.read_parquet(out / "clips").novelty.notna().all()
 
+    @pytest.mark.slow
     def test_features_of_another_backbone_are_refused(
         self, clipline, folder, plain_recognizer, tiny_recognizer, tmp_path
     ):
@@ -49,6 +50,7 @@ class TestNovelty:
         assert "of pairs" in ended.err
         assert "Traceback" not in ended.err
 
+    @pytest.mark.slow
     def test_a_backbone_alone_will_do(self, clipline, folder, tmp_path):
         ended = clipline(
             *("novelty", "fit", folder, "-o", tmp_path / "M", "--backbone", "random:test_resnet")

@@ -83,6 +83,7 @@ def test_what_fine_tuning_was_good_for_is_said(change, said):
     assert _said_of_tuning({**found, "validation": held}).endswith(said)
 
 
+@pytest.mark.slow
 def test_a_fine_tuned_backbone_is_part_of_what_is_trained(clipline, movers, tmp_path):
     made, out = tmp_path / "movers", tmp_path / "out"
     tuning = ("--fine-tune", "1", "--fine-tune-epochs", "2", "--no-refit")

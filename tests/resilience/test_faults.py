@@ -14,6 +14,8 @@ from pipeline.results import load, read_run
 from tests.resilience.commands import ROOT, Commands
 from tests.videos import write_video
 
+pytestmark = pytest.mark.slow  # three whole commands over seventeen faults
+
 READERS = {
     "reader-hangs-once.mp4": ("ok", "no frame for 3 s"),
     "reader-exits-once.mp4": ("ok", "ended with code 3"),
