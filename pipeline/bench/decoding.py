@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import get_args
 
-from pipeline.bench.rates import DecodeRate, Timed, measure
+from pipeline.bench.rates import DecodeRate, Timed, measure, seconds_of
 from pipeline.config import DecodeOptions, Geometry, ReaderName, Sampling
 from pipeline.decode.arena import ArenaPool
 from pipeline.decode.attempts import Room, capacity_of, decode_segment, index_video
@@ -21,6 +21,10 @@ from pipeline.records import DecodeReport, FrameBatch, Segment, Video
 READERS: tuple[ReaderName, ...] = get_args(ReaderName)
 MOST_BYTES = 256 << 20
 """Of pictures of one video; what is longer is measured by its beginning."""
+MOST_SECONDS = 3.0
+"""Of decoding at once; what takes longer is measured by the beginnings of its videos."""
+TRIAL = 1 / 16
+"""Share of the videos that tells how long all of them take."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,11 @@ class Jobs:
     def frames(self) -> int:
         """Sampled frames."""
         return sum(segment.stop - segment.start for segment in self.segments)
+
+    def beginnings(self, share: float) -> Jobs:
+        """Cut the videos to this share of their samples, and at least one."""
+        cut = [replace(s, stop=max(1, round(s.stop * share))) for s in self.segments]
+        return replace(self, segments=tuple(cut))
 
 
 def plan_jobs(
@@ -71,8 +80,10 @@ def _measure(jobs: Jobs, options: DecodeOptions, repeats: int) -> Timed | None:
         arenas = ArenaPool(keep=options.num_workers)
         warm(pool)
         # every process gets every video, so that all of them end together
-        work = Decoding(jobs, pool, arenas, copies=options.num_workers)
+        make = partial(Decoding, pool=pool, arenas=arenas, copies=options.num_workers)
         try:
+            whole_seconds = seconds_of(make(jobs.beginnings(TRIAL))) / TRIAL
+            work = make(jobs.beginnings(min(1.0, MOST_SECONDS / whole_seconds)))
             timed = measure(work, repeats)
         finally:
             arenas.close()
@@ -142,9 +153,7 @@ def decode_into(
 def decoded_frames(jobs: Jobs, most: int, options: DecodeOptions) -> list[FrameBatch]:
     """Decode about `most` sampled frames, the same share of every video, and keep them."""
     share = min(1.0, most / jobs.frames)
-    parts = [
-        replace(segment, stop=max(1, round(segment.stop * share))) for segment in jobs.segments
-    ]
+    parts = jobs.beginnings(share).segments
     arenas = ArenaPool(keep=0)
     with DecodePool(options) as pool:
         decode = partial(decode_into, arenas=arenas, jobs=jobs)

@@ -73,6 +73,17 @@ class TestMeasure:
             assert {report.decoder for report in work.reports} == {"pyav"}
             arenas.close()
 
+    @pytest.mark.parametrize(("most_seconds", "stops"), [(1e-9, [1, 1, 1]), (1e9, [60, 60, 60])])
+    def test_no_measurement_takes_long(self, jobs, one_worker, monkeypatch, most_seconds, stops):
+        """A reader that is slow on these videos shows it on their beginnings."""
+        measured = []
+        monkeypatch.setattr(decoding, "MOST_SECONDS", most_seconds)
+        monkeypatch.setattr(decoding, "measure", lambda work, _: measured.append(work.jobs))
+
+        decoding._measure(jobs, one_worker, 1)
+
+        assert [segment.stop for segment in measured[0].segments] == stops
+
     def test_a_reader_that_gives_way_has_no_rate(self, jobs, one_worker, monkeypatch):
         measured = Timed(10, (0.5,))
         given = {
