@@ -72,7 +72,7 @@ class ClipCutter:
         parts = list(self.store.stream(video.video_id))
         samples = Samples(
             np.concatenate([sample_times(part, self.sampling) for part in parts]),
-            np.concatenate([part.values.astype(np.float32) for part in parts]),
+            np.concatenate([part.values for part in parts]),
         )
         numbers = np.concatenate([part.sample_index for part in parts])
         source = _Source(video, samples, numbers, self._duration(video, samples))
@@ -92,7 +92,7 @@ class ClipCutter:
         first = int(np.searchsorted(times, start - EPSILON_SECONDS))
         to_end = clip.end_seconds is None  # a last frame may be sampled at the very end
         last = len(times) if to_end else int(np.searchsorted(times, end - EPSILON_SECONDS))
-        features = source.samples.features[first:last]
+        features = source.samples.features[first:last].astype(np.float32)
         if not len(features):
             raise SourceError(
                 f"row {clip.row}: no frame is sampled between {start:g} and {end:g} seconds of "

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -131,12 +132,14 @@ def _timelines(videos: pd.DataFrame, segments: pd.DataFrame, colours: dict[str, 
     if segments.empty:
         return ""
     # two lists may give two videos the same name
-    by_video = dict(tuple(segments.groupby(["video", "video_id"])))
-    labelled = [video for video in videos.itertuples() if (video.video, video.video_id) in by_video]
-    rows = [
-        _timeline(video, by_video[video.video, video.video_id], colours)
-        for video in labelled[:VIDEOS_SHOWN]
-    ]
+    known = set(zip(segments.video, segments.video_id, strict=True))
+    labelled = [video for video in videos.itertuples() if (video.video, video.video_id) in known]
+    shown = {(video.video, video.video_id): video for video in labelled[:VIDEOS_SHOWN]}
+    runs: dict[Any, list[Any]] = {video: [] for video in shown}
+    for run in segments[segments.video_id.isin({key[1] for key in shown})].itertuples():
+        if (run.video, run.video_id) in runs:
+            runs[run.video, run.video_id].append(run)
+    rows = [_timeline(video, runs[key], colours) for key, video in shown.items()]
     key = "".join(
         f"<span><i style='background:{colour}'></i>{escape(label)}</span>"
         for label, colour in colours.items()
@@ -152,10 +155,10 @@ def _more(count: int) -> str:
     return f"<p>{count:,} more are in the tables.</p>" if count > 0 else ""
 
 
-def _timeline(video: object, segments: pd.DataFrame, colours: dict[str, str]) -> str:
-    total = max(float(video.duration_seconds), 1e-6)  # type: ignore[attr-defined]
+def _timeline(video: Any, segments: list[Any], colours: dict[str, str]) -> str:
+    total = max(float(video.duration_seconds), 1e-6)
     boxes, shot = [], 0
-    for run in segments.itertuples():
+    for run in segments:
         start = 1000 * float(run.start_seconds) / total
         width = max(1.0, 1000 * float(run.end_seconds) / total - start)
         said = f"{run.start_seconds:.2f}–{run.end_seconds:.2f} s {run.label} ({run.score:.2f})"
@@ -171,7 +174,7 @@ def _timeline(video: object, segments: pd.DataFrame, colours: dict[str, str]) ->
         "<svg viewBox='0 0 1000 16' preserveAspectRatio=none width='100%' height=16>"
         f"{''.join(boxes)}</svg>"
     )
-    name = escape(str(video.video))  # type: ignore[attr-defined]
+    name = escape(str(video.video))
     return f"<tr><td class=name>{name}<td style='width:60%'>{drawing}<td class=n>{total:.1f} s"
 
 

@@ -19,7 +19,7 @@ from pipeline.records import FrameFeatures, Integers, Seconds
 from pipeline.temporal.models import State, TemporalModel
 from pipeline.temporal.recognizer import Recognizer
 from pipeline.temporal.segments import runs, smooth
-from pipeline.temporal.windows import Piece, Samples, ShotSplitter, Window, WindowCutter
+from pipeline.temporal.windows import Features, Piece, Samples, ShotSplitter, Window, WindowCutter
 
 BATCH_STEPS = 16_384
 """Steps, padding included, that are computed at once."""
@@ -79,7 +79,7 @@ class Recognition:
 class _Row:
     """One sequence to be computed."""
 
-    x: NDArray[np.float32]
+    x: Features
     """(L, D)."""
     mask: NDArray[np.bool_]
     """(L,)."""
@@ -211,9 +211,7 @@ def _recognize_video(
         result.sample_index.append(features.sample_index)
         result.frame_index.append(features.frame_index)
         result.pts_seconds.append(features.pts_seconds)
-        samples = Samples(
-            sample_times(features, recognizer.sampling), features.values.astype(np.float32)
-        )
+        samples = Samples(sample_times(features, recognizer.sampling), features.values)
         for piece in reader.splitter.feed(samples, reader.cuts(samples)):
             yield from reader.read(piece)
     for piece in reader.splitter.finish(duration_seconds):
@@ -243,7 +241,7 @@ class _VideoReader:
         cut = self.recognizer.cut
         if cut is None:
             return np.zeros(len(samples), np.bool_)
-        return np.asarray(samples.features[:, cut.feature] > cut.threshold)
+        return np.asarray(samples.features[:, cut.feature].astype(np.float32) > cut.threshold)
 
     def read(self, piece: Piece) -> Generator[list[_Row], list[_Answer], None]:
         """Compute a piece of a shot, and what is complete with it."""

@@ -21,6 +21,9 @@ from pipeline.records import Seconds
 
 EPSILON_SECONDS = 1e-6
 
+Features = NDArray[np.float16] | NDArray[np.float32]
+"""As they are stored, or computed; they become float32 where a batch is made."""
+
 
 @dataclass(frozen=True, slots=True)
 class Samples:
@@ -28,7 +31,7 @@ class Samples:
 
     seconds: Seconds
     """Time of each, (T,)."""
-    features: NDArray[np.float32]
+    features: Features
     """(T, D)."""
 
     def __len__(self) -> int:

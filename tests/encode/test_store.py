@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -220,6 +221,33 @@ class TestStore:
             found = [f.values[0] for f in opened.stream("a")]
             expected = [part("a", n, n + 1, 24, seed=n).values[0] for n in range(24)]
             np.testing.assert_array_equal(found, expected)
+
+    def test_no_number_may_be_missing(self, store):
+        """Levels that tell nulls from numbers would double the time of reading."""
+        path = store.write([part("a")])
+
+        column = pq.ParquetFile(path).schema.column(4)
+
+        assert column.path == "feature.list.element"
+        assert column.max_definition_level == 1  # a list may be empty, as far as Parquet knows
+
+    def test_numbers_that_may_be_missing_are_read_all_the_same(self, store):
+        """As in stores that were made before it was forbidden."""
+        path = store.write([part("a")])
+        table = pq.read_table(path)
+        kinds = [pa.list_(pa.float16(), 3) if f.name == "feature" else f.type for f in table.schema]
+        older = pa.schema(
+            list(zip(table.column_names, kinds, strict=True)), metadata=table.schema.metadata
+        )
+        pq.write_table(table.cast(older), path)
+
+        assert_same(next(again(store).stream("a")), part("a"))
+
+    def test_what_is_read_may_be_written_to(self, store):
+        """Torch takes no other memory."""
+        store.write([part("a")])
+
+        assert next(store.stream("a")).values.flags.writeable
 
     def test_pandas_reads_it(self, store):
         store.write([part("a", seed=1), part("b", 0, 2, seed=2)])
