@@ -15,6 +15,8 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+BROKEN, USAGE, SOME_FAILED = 1, 2, 3
+"""Exit codes beside 0, and 128 with the signal that stopped a command."""
 LATEST_SECONDS = 4.0
 """A stop that takes longer, in native code or in a library that let nothing pass, is cut short."""
 WORDS = "stopped; what is finished stays. The same command goes on from there.\n"

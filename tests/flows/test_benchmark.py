@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flows import cli
+from flows.stopping import USAGE
 from pipeline.bench.material import draw_video
 
 BENCH = ("bench", "--backbone", "random:test_resnet", "--workers", "1", "--repeats", "1")
@@ -38,5 +38,5 @@ def test_it_measures_a_video_for_machines(clipline, video, tmp_path):
 def test_an_unknown_case_fails(clipline):
     ended = clipline("bench", "--case", "speed")
 
-    assert ended.code == cli.USAGE
+    assert ended.code == USAGE
     assert "--case must be one of roofline, startup, scale, long, got speed" in ended.err

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from flows import cli
+from flows.stopping import SOME_FAILED, USAGE
 from tests.flows.conftest import environment
 from tests.videos import write_images, write_video
 
@@ -78,7 +79,7 @@ class TestRun:
         out = tmp_path / "out"
         ended = clipline("run", bad, "-o", out, "--recognizer", tiny_recognizer)
 
-        assert ended.code == cli.SOME_FAILED
+        assert ended.code == SOME_FAILED
         assert f"clipline inspect {out} --failures" in ended.err
         listed = clipline("inspect", out, "--failures")
         assert "empty.mp4\tnot_video" in listed.out
@@ -104,7 +105,7 @@ class TestRun:
         refused = clipline(*command, tiny_recognizer)
         ended = clipline(*command, tiny_recognizer, "--image-fps", "12")
 
-        assert refused.code == cli.USAGE
+        assert refused.code == USAGE
         assert "--image-fps" in refused.err
         assert ended.code == 0, ended.err
         assert pd.read_parquet(tmp_path / "out" / "clips").end_seconds.tolist() == [1.0]
@@ -198,7 +199,7 @@ class TestUsage:
             monkeypatch.setattr(sys, "argv", ["clipline", *map(str, arguments)])
             with mock.patch.dict(os.environ), pytest.raises(SystemExit) as ended:
                 cli.main()
-            assert ended.value.code == cli.USAGE
+            assert ended.value.code == USAGE
             return capsys.readouterr().err
 
         return run
@@ -207,7 +208,7 @@ class TestUsage:
         nowhere = tmp_path / "nowhere"
         ended = clipline("run", nowhere, "-o", tmp_path / "out", "--recognizer", tiny_recognizer)
 
-        assert ended.code == cli.USAGE
+        assert ended.code == USAGE
         assert f"no such file or folder: {nowhere}" in ended.err
         assert "Traceback" not in ended.err
 
@@ -217,19 +218,19 @@ class TestUsage:
             *("run", tmp_path / "empty", "-o", tmp_path / "out", "--recognizer", tiny_recognizer)
         )
 
-        assert ended.code == cli.USAGE
+        assert ended.code == USAGE
         assert "holds no videos" in ended.err
 
     def test_results_folder_that_cannot_be_written(self, clipline, folder, tiny_recognizer):
         ended = clipline("run", folder, "-o", "/proc/out", "--recognizer", tiny_recognizer)
 
-        assert ended.code == cli.USAGE
+        assert ended.code == USAGE
         assert "/proc/out cannot be written" in ended.err
 
     def test_no_such_recognizer(self, clipline, folder, tmp_path):
         ended = clipline("run", folder, "-o", tmp_path, "--recognizer", tmp_path / "none")
 
-        assert ended.code == cli.USAGE
+        assert ended.code == USAGE
         assert "no recognizer" in ended.err
         assert "camera-motion" in ended.err
 
@@ -281,14 +282,14 @@ class TestRetry:
 
         ended = clipline("retry", out, "--status", "decode_timeout,partial", "--json")
 
-        assert ended.code == cli.SOME_FAILED
+        assert ended.code == SOME_FAILED
         assert ended.json["counts"]["videos_done"] == 0
 
     def test_unknown_statuses_are_refused(self, clipline, bad, tiny_recognizer, tmp_path):
         clipline("run", bad, "-o", tmp_path / "out", "--recognizer", tiny_recognizer)
         ended = clipline("retry", tmp_path / "out", "--status", "sad")
 
-        assert ended.code == cli.USAGE
+        assert ended.code == USAGE
         assert "no status sad; there are ok, partial" in ended.err
 
 
@@ -307,7 +308,7 @@ class TestOthers:
     def test_doctor_tells_what_files_hold(self, clipline, bad):
         ended = clipline("doctor", bad, "--json")
 
-        assert ended.code == cli.SOME_FAILED
+        assert ended.code == SOME_FAILED
         good, empty = ended.json
         assert (good["status"], good["frames_decoded"]) == ("ok", 48)
         assert (empty["status"], empty["frames_decoded"]) == ("not_video", 0)

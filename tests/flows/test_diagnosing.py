@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from flows import cli
+from flows.stopping import USAGE
 from tests.videos import write_video
 
 
@@ -45,7 +46,7 @@ class TestNovelty:
             *("run", folder, "-o", out, "--recognizer", tiny_recognizer, "--novelty", model)
         )
 
-        assert ended.code == cli.USAGE
+        assert ended.code == USAGE
         assert "was fitted to features of random:test_resnet" in ended.err
         assert "of pairs" in ended.err
         assert "Traceback" not in ended.err
@@ -65,7 +66,7 @@ class TestNovelty:
             *("--recognizer", plain_recognizer),
         )
 
-        assert ended.code == cli.USAGE
+        assert ended.code == USAGE
         assert "hold 16 sampled frames, wanted 64 or more" in ended.err
 
 
@@ -95,7 +96,7 @@ class TestDiagnose:
             "diagnose", plain_recognizer, folder / "other.csv", "-o", tmp_path / "DIAG"
         )
 
-        assert ended.code == cli.USAGE
+        assert ended.code == USAGE
         assert "plain does not know the labels up; it knows left, right, still" in ended.err
         assert not (tmp_path / "DIAG").exists()
 
