@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows.options import (
+    SAMPLE_FPS,
     AsJson,
+    BackboneName,
     DeviceName,
     Every,
     Grid,
     ImageFps,
     PrecisionName,
-    SampleFps,
     Tap,
     Weights,
     Workers,
@@ -42,13 +43,14 @@ def bench(
             "scale: Prefect's share, growth, a second recognizer; long: memory of a long video."
         ),
     ] = "roofline",
-    backbone: Annotated[
-        str, typer.Option(help="timm name, local-dir:PATH, or random:NAME for untrained weights.")
-    ] = "random:mobilenetv2_100",
+    backbone: BackboneName = "random:mobilenetv2_100",
     weights: Weights = None,
     tap: Tap = None,
     grid: Grid = None,
-    sample_fps: SampleFps = None,
+    sample_fps: Annotated[
+        float | None,
+        typer.Option(help=SAMPLE_FPS, show_default="every frame; 8 in the case scale"),
+    ] = None,
     every: Every = None,
     image_fps: ImageFps = None,
     device: DeviceName = "auto",
@@ -66,7 +68,7 @@ def bench(
 ) -> None:
     """Measure this machine: decoding, engines, whole runs; the floor, and how near a run comes.
 
-    Nothing is left behind. Compare figures of one command only: machines have their moods.
+    Nothing is left behind. Compare figures of one command only: machines, and their days, differ.
     """
     from flows import cases
     from pipeline.errors import OptionError

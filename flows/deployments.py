@@ -1,13 +1,16 @@
 """Serve the flow on a schedule, and trigger a served one."""
 
 import time
+import zoneinfo
 from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.schedules import CronSchedule
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
+from prefect.schedules import Cron, Schedule
 from prefect.types.entrypoint import EntrypointType
 
 from flows.process_folder import process_folder
@@ -18,7 +21,9 @@ FLOW = "process-folder"
 POLL_SECONDS = 1.0
 
 
-def serve(sources: list[str], out: str, options: RunOptions, name: str, cron: str | None) -> None:
+def serve(
+    sources: list[str], out: str, options: RunOptions, name: str, schedule: Schedule | None
+) -> None:
     """
     Register the job, and run it whenever it is due or triggered, one run at a time, until stopped.
 
@@ -27,11 +32,11 @@ def serve(sources: list[str], out: str, options: RunOptions, name: str, cron: st
         out: results folder.
         options: of each run.
         name: of the deployment, for `trigger`.
-        cron: when to run; None runs only when triggered.
+        schedule: when to run; None runs only when triggered.
     """
     process_folder.serve(
         name=name,
-        cron=cron,
+        schedules=[schedule] if schedule else None,
         parameters={"sources": sources, "out": out, "options": options.to_json()},
         limit=1,
         global_limit=1,
@@ -42,21 +47,26 @@ def serve(sources: list[str], out: str, options: RunOptions, name: str, cron: st
     )
 
 
-def check_cron(cron: str) -> None:
+def schedule_of(cron: str, timezone: str) -> Schedule:
     """
-    Refuse a schedule that never comes.
+    Make a schedule, and refuse one that never comes.
 
     Raises:
         OptionError: with what was wrong.
     """
-    from prefect.client.schemas.schedules import CronSchedule
-
     try:
-        CronSchedule(cron=cron)
+        zoneinfo.ZoneInfo(timezone)
+    except (ValueError, OSError, zoneinfo.ZoneInfoNotFoundError) as error:
+        raise OptionError(
+            f"--timezone {timezone!r} is no time zone, such as Europe/Berlin"
+        ) from error
+    try:
+        CronSchedule(cron=cron, timezone=timezone)
     except ValueError as error:
         raise OptionError(
             f"--cron {cron!r} is no schedule, such as '0 2 * * *' (2 a.m.)"
         ) from error
+    return Cron(cron, timezone=timezone)
 
 
 def trigger(name: str | None) -> tuple[UUID, str]:

@@ -10,18 +10,31 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows.options import (
+    BackbonePlace,
+    DecodeMemory,
     DeviceName,
     Every,
-    Features,
+    FrameTimeout,
+    FullHash,
     Grid,
     ImageFps,
+    LabelsTable,
+    MaxPixels,
+    MaxVideoSeconds,
+    OutputFolder,
     PrecisionName,
     Quiet,
+    ReaderOption,
     SampleFps,
+    Seed,
+    SharedFeatures,
     Tap,
     Videos,
+    VideosFolder,
+    VideoTimeout,
     Weights,
     Workers,
+    gather_options,
 )
 
 if TYPE_CHECKING:
@@ -37,37 +50,32 @@ TIMED_CELLS: tuple[CellName, ...] = ("rnn_tanh", "lstm", "gru", "mingru")
 novelty = typer.Typer(help="Tell how unusual videos are.", no_args_is_help=True)
 
 
-Folder = Annotated[
-    Path, typer.Option("--out", "-o", help="Folder for what is found.", show_default=False)
-]
-Epochs = Annotated[int, typer.Option(help="Passes over the sequences that each cell gets.", min=1)]
-Seed = Annotated[int, typer.Option(help="Of what is left to chance.", min=0)]
-BackbonePlace = Annotated[
-    str | None, typer.Option(help="Where to find the recognizer's backbone, if not by its name.")
-]
+Epochs = Annotated[int, typer.Option(help="Epochs that each cell is trained.", min=1)]
 
 
 def diagnose(
     recognizer: Annotated[
         str, typer.Argument(help="Folder of a recognizer, or a bundled one.", show_default=False)
     ],
-    labels: Annotated[
-        Path,
-        typer.Argument(help="Table of labelled clips, or a folder a label.", show_default=False),
-    ],
-    out: Folder,
-    videos: Annotated[
-        Path | None, typer.Option(help="Folder that the paths of the table count from.")
-    ] = None,
+    labels: LabelsTable,
+    out: OutputFolder,
+    videos: VideosFolder = None,
     epochs: Epochs = 30,
     seed: Seed = 0,
     backbone: BackbonePlace = None,
     weights: Weights = None,
-    features: Features = None,
+    features: SharedFeatures = None,
     image_fps: ImageFps = None,
     device: DeviceName = "auto",
     precision: PrecisionName = "auto",
+    reader: ReaderOption = "auto",
     workers: Workers = 0,
+    frame_timeout: FrameTimeout = 20.0,
+    video_timeout: VideoTimeout = 900.0,
+    max_pixels: MaxPixels = 200_000_000,
+    max_video_seconds: MaxVideoSeconds = 172_800.0,
+    decode_memory: DecodeMemory = 4096,
+    full_hash: FullHash = False,
     quiet: Quiet = False,
 ) -> None:
     """Show how far back cells look on labelled clips: RNN, LSTM, GRU, minGRU, Transformer.
@@ -84,9 +92,10 @@ def diagnose(
     from pipeline.temporal.diagnostics import COMPARED, diagnose_cell
     from pipeline.temporal.recognizer import load_recognizer
 
-    options, labelled = _run_options(locals()), read_labels(labels, videos)
-    saved = load_recognizer(recognizer)
+    labelled, saved = read_labels(labels, videos), load_recognizer(recognizer)
     require_known(saved, labelled.labels)
+    same = saved.backbone.precision if precision == "auto" else precision
+    options = _run_options({**locals(), "precision": same})
     _encode([clip.video for clip in labelled.clips], out / RUN, options, quiet=quiet)
     with open_pipeline(out / RUN, options) as pipeline:
         found = gather_examples(labelled, pipeline).examples
@@ -105,7 +114,7 @@ def diagnose(
 
 
 def cells(
-    out: Folder,
+    out: OutputFolder,
     lag: Annotated[
         int, typer.Option(help="Frames from the one that shows the label to the last.", min=1)
     ] = 39,
@@ -172,15 +181,15 @@ def fit_novelty(
     recognizer: Annotated[
         str | None,
         typer.Option(
-            help="The recognizer of the runs to come: its backbone, sampling and cuts. By default "
-            "camera-motion, unless a backbone is named."
+            help="The recognizer of the runs to come: its backbone, sampling and cuts.",
+            show_default="camera-motion, unless a backbone is named",
         ),
     ] = None,
     backbone: Annotated[
         str | None,
         typer.Option(
-            help="Instead of a recognizer: timm name, local-dir:PATH, or random:NAME; with one: "
-            "where to find its backbone."
+            help="Instead of a recognizer: model name in timm, local-dir:PATH, or random:NAME; "
+            "with one: where its backbone is found."
         ),
     ] = None,
     weights: Weights = None,
@@ -188,11 +197,18 @@ def fit_novelty(
     grid: Grid = None,
     sample_fps: SampleFps = None,
     every: Every = None,
-    features: Features = None,
+    features: SharedFeatures = None,
     image_fps: ImageFps = None,
     device: DeviceName = "auto",
     precision: PrecisionName = "auto",
+    reader: ReaderOption = "auto",
     workers: Workers = 0,
+    frame_timeout: FrameTimeout = 20.0,
+    video_timeout: VideoTimeout = 900.0,
+    max_pixels: MaxPixels = 200_000_000,
+    max_video_seconds: MaxVideoSeconds = 172_800.0,
+    decode_memory: DecodeMemory = 4096,
+    full_hash: FullHash = False,
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
@@ -233,24 +249,10 @@ def _print_novelty(notes: dict[str, Any], out: Path, recognizer: str | None) -> 
 
 def _run_options(values: dict[str, Any]) -> RunOptions:
     """Gather the options of the run that fills the feature store."""
-    from pipeline.config import DecodeOptions, EncodeOptions, RunOptions, Sampling
+    from pipeline.opening import cache_folder
 
-    get = values.get
-    sampling = None
-    if get("sample_fps") is not None or get("every") is not None:
-        sampling = Sampling(fps=get("sample_fps"), every=get("every"))
-    return RunOptions(
-        recognizer=values["recognizer"],
-        backbone=values["backbone"],
-        weights=str(values["weights"]) if values["weights"] else None,
-        tap=get("tap"),
-        grid=get("grid"),
-        sampling=sampling,
-        features=str(values["features"]) if values["features"] else None,
-        image_fps=values["image_fps"],
-        decode=DecodeOptions(workers=values["workers"]),
-        encode=EncodeOptions(device=values["device"], precision=values["precision"]),
-    )
+    features = values["features"] or cache_folder() / "features"
+    return gather_options({**values, "features": features, "batch_size": 0})
 
 
 def _encode(videos: list[str], out: Path, options: RunOptions, *, quiet: bool) -> None:

@@ -11,19 +11,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.learning import Labels, SharedFeatures, VideosFolder
 from flows.options import (
     AsJson,
+    BackbonePlace,
     DecodeMemory,
     DeviceName,
     FrameTimeout,
     FullHash,
     ImageFps,
+    LabelsTable,
     MaxPixels,
     MaxVideoSeconds,
+    OutputFolder,
     PrecisionName,
     Quiet,
     ReaderOption,
+    SharedFeatures,
+    VideosFolder,
     VideoTimeout,
     Weights,
     Workers,
@@ -45,26 +49,22 @@ def evaluate(
         str,
         typer.Argument(help="A bundled recognizer, or the folder of one.", show_default=False),
     ],
-    labels: Labels,
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder for what is found.", show_default=False)
-    ],
+    labels: LabelsTable,
+    out: OutputFolder,
     videos: VideosFolder = None,
     folds: Annotated[
         int | None,
         typer.Option(
-            help="Train the same architecture anew in FOLDS folds of groups; 0 leaves out one "
-            "group at a time. By default the recognizer is judged as it was saved.",
+            help="Cross-validate: train the same architecture anew in FOLDS folds of groups; 0 "
+            "leaves out one group at a time.",
             min=0,
+            show_default="judge the recognizer as it was saved",
         ),
     ] = None,
     seeds: Annotated[
-        int, typer.Option(help="Trainings a fold, each with its own chance.", min=1)
+        int, typer.Option(help="Trainings per fold, each with another random seed.", min=1)
     ] = 1,
-    backbone: Annotated[
-        str | None,
-        typer.Option(help="Where to find the backbone, should its own name not do here."),
-    ] = None,
+    backbone: BackbonePlace = None,
     weights: Weights = None,
     features: SharedFeatures = None,
     image_fps: ImageFps = None,

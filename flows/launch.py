@@ -220,7 +220,12 @@ def _drain(server: EmbeddedServer, flow_run_id: str, shards: int) -> None:
 
 
 def serve_forever(
-    sources: list[str], out: Path, options: RunOptions, name: str, cron: str | None
+    sources: list[str],
+    out: Path,
+    options: RunOptions,
+    name: str,
+    cron: str | None,
+    timezone: str = "UTC",
 ) -> None:
     """Serve the job until Ctrl-C or SIGTERM, which Prefect handles; `trigger` finds it."""
     state = state_folder()
@@ -230,15 +235,14 @@ def serve_forever(
             server.wait_until_ready()
             _tidy(server)
         from flows.console import print_line
-        from flows.deployments import check_cron, serve
+        from flows.deployments import schedule_of, serve
 
-        if cron is not None:
-            check_cron(cron)
+        schedule = schedule_of(cron, timezone) if cron else None
         with announced(state, url) if server is not None else contextlib.nullcontext():
-            when = f"at {cron!r}" if cron else "when triggered"
+            when = f"at {cron!r} ({timezone})" if cron else "when triggered"
             print_line(f"serving {name} {when}: {without_secrets(url).removesuffix('/api')}")
             print_line(f"run it now: clipline trigger {name}")
-            serve(sources, str(out), options, name, cron)
+            serve(sources, str(out), options, name, schedule)
 
 
 def reach_server() -> None:

@@ -11,17 +11,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows.options import (
+    BackboneName,
     DecodeMemory,
     DeviceName,
     Every,
     FrameTimeout,
     FullHash,
     ImageFps,
+    LabelsTable,
     MaxPixels,
     MaxVideoSeconds,
     PrecisionName,
     Quiet,
     ReaderOption,
+    SampleFpsOr8,
+    Seed,
+    SharedFeatures,
+    VideosFolder,
     VideoTimeout,
     Weights,
     Workers,
@@ -34,35 +40,14 @@ if TYPE_CHECKING:
 
 GRID = 4
 """Cells a side, where nothing else is said: 3 and 4 did best in cross-validation on real clips."""
-Labels = Annotated[
-    Path,
-    typer.Argument(
-        help="Table video,label[,start_seconds,end_seconds][,group][,split] in CSV, or a folder "
-        "with one sub-folder of videos a label.",
-        show_default=False,
-    ),
-]
-VideosFolder = Annotated[
-    Path | None,
-    typer.Option("--videos", help="Folder that the table's paths count from; else that of it."),
-]
-SharedFeatures = Annotated[
-    Path | None,
-    typer.Option(
-        help="Folder of the feature store; by default one in the user's cache, shared by all "
-        "trainings, so that no frame is decoded twice."
-    ),
-]
 
 
 def train(
-    labels: Labels,
+    labels: LabelsTable,
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder of the recognizer.", show_default=False)
     ],
-    backbone: Annotated[
-        str, typer.Option(help="timm name, local-dir:PATH, or random:NAME for untrained weights.")
-    ],
+    backbone: BackboneName,
     videos: VideosFolder = None,
     cell: Annotated[
         str,
@@ -72,89 +57,97 @@ def train(
         ),
     ] = "gru",
     layers: Annotated[int, typer.Option(help="Layers of the cell.", min=1)] = 1,
-    size: Annotated[int, typer.Option(help="Features of a hidden state.", min=1)] = 64,
+    size: Annotated[int, typer.Option(help="Hidden size.", min=1)] = 64,
     bidirectional: Annotated[
         bool, typer.Option("--bidirectional", help="Also read clips backwards; cannot stream.")
     ] = False,
     pooling: Annotated[
-        str, typer.Option(help="How a clip is read from its frames: mean, last, or attention.")
+        str, typer.Option(help="Pooling of frames to a clip: mean, last, or attention.")
     ] = "mean",
     differences: Annotated[
-        bool, typer.Option(help="Join features by their change since the frame before.")
+        bool, typer.Option(help="Append temporal differences: the change since the frame before.")
     ] = True,
     rectified: Annotated[
         bool,
-        typer.Option(help="Tell rises from falls, and weigh by what differs between clips."),
+        typer.Option(
+            help="Rectify differences to positive and negative ones, and weigh them by how they "
+            "vary between clips."
+        ),
     ] = True,
     signed_root: Annotated[bool, typer.Option(help="Take signed square roots of features.")] = True,
     layer_norm: Annotated[
-        bool, typer.Option(help="Bring states to one size; hides how much moves.")
+        bool, typer.Option(help="Layer normalization of hidden states; hides how much moves.")
     ] = False,
-    dropout: Annotated[float, typer.Option(help="Share of features left out at random.")] = 0.3,
+    dropout: Annotated[float, typer.Option(help="Dropout probability.")] = 0.3,
     tap: Annotated[
         str | None,
         typer.Option(
-            help="Module of the backbone to read, such as blocks.4, or end; by default the last "
-            "whose maps are a 16th of the picture."
+            help="Read the backbone after this module, such as blocks.4, or at its end.",
+            show_default="the last module whose feature maps are a 16th of the picture",
         ),
     ] = None,
     grid: Annotated[
         int | None,
         typer.Option(
-            help="Keep where things are: pool to GRID × GRID cells; 4 unless --tap end.", min=1
+            help="Pool feature maps to GRID × GRID cells, which keeps where things are.",
+            min=1,
+            show_default="4; 1 with --tap end",
         ),
     ] = None,
     mirror: Annotated[
         bool | None,
         typer.Option(
-            help="Learn clips mirrored as well; by default unless a label names a side.",
-            show_default=False,
+            help="Augment with clips flipped horizontally.",
+            show_default="unless a label names a side",
         ),
     ] = None,
     weights: Weights = None,
-    sample_fps: Annotated[
-        float | None, typer.Option(help="Frames a second of video; 8 unless --every is given.")
-    ] = None,
+    sample_fps: SampleFpsOr8 = None,
     every: Every = None,
-    epochs: Annotated[int, typer.Option(help="Most passes over the clips.", min=1)] = 30,
-    clips_a_step: Annotated[int, typer.Option("--batch", help="Clips a step.", min=1)] = 16,
-    learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 2e-3,
-    weight_decay: Annotated[float, typer.Option(help="Decoupled L2 of weight matrices.")] = 1e-2,
-    l1: Annotated[float, typer.Option("--l1", help="Weight of absolute weights.")] = 0.0,
+    epochs: Annotated[int, typer.Option(help="Maximum epochs.", min=1)] = 30,
+    clips_a_step: Annotated[int, typer.Option("--batch-size", help="Clips per batch.", min=1)] = 16,
+    learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 2e-3,
+    weight_decay: Annotated[
+        float, typer.Option(help="Decoupled weight decay (L2) of weight matrices.")
+    ] = 1e-2,
+    l1: Annotated[float, typer.Option("--l1", help="L1 penalty.")] = 0.0,
     validation: Annotated[
-        float, typer.Option(help="Share of groups held back to stop early and to calibrate.")
+        float, typer.Option(help="Share of groups held out to stop early and to calibrate.")
     ] = 0.2,
     refit: Annotated[
-        bool, typer.Option(help="Learn what was held back as well, once the epochs are known.")
+        bool,
+        typer.Option(help="Then train on everything, held-out clips included, for as many epochs."),
     ] = True,
     patience: Annotated[
-        int, typer.Option(help="Epochs without improvement after which training ends.", min=1)
+        int, typer.Option(help="Epochs without improvement after which training stops.", min=1)
     ] = 20,
     unroll: Annotated[
-        int, typer.Option(help="Frames through which gradients flow back.", min=1)
+        int, typer.Option(help="Frames of truncated back-propagation through time.", min=1)
     ] = 512,
-    seed: Annotated[int, typer.Option(help="Same seed, same weights (on the CPU).", min=0)] = 0,
+    seed: Seed = 0,
     fine_tune: Annotated[
         int,
         typer.Option(
-            help="Then train the last FINE_TUNE blocks of the backbone, before its tap or end, "
-            "with the temporal model; 0 leaves it as it is.",
+            help="Then fine-tune the last FINE_TUNE blocks of the backbone, before its tap or end, "
+            "together with the temporal model; 0 leaves it as it is.",
             min=0,
         ),
     ] = 0,
     fine_tune_epochs: Annotated[
-        int, typer.Option(help="Most passes over the clips of fine-tuning.", min=1)
+        int, typer.Option(help="Maximum epochs of fine-tuning.", min=1)
     ] = 8,
-    fine_tune_batch: Annotated[int, typer.Option(help="Clips a step of fine-tuning.", min=1)] = 4,
+    fine_tune_batch: Annotated[
+        int, typer.Option(help="Clips per batch of fine-tuning.", min=1)
+    ] = 4,
     fine_tune_rate: Annotated[
         float,
-        typer.Option(help="Highest learning rate of fine-tuning; that of the blocks is a tenth."),
+        typer.Option(help="Peak learning rate of fine-tuning; that of the blocks is a tenth."),
     ] = 5e-4,
     fine_tune_frames: Annotated[
         int,
         typer.Option(
-            help="Frames a clip, drawn anew each step, that the blocks learn from; memory grows "
-            "with them.",
+            help="Frames per clip, sampled anew each step, that the blocks are trained on; memory "
+            "grows with them.",
             min=1,
         ),
     ] = 16,

@@ -22,74 +22,166 @@ RecognizerName = Annotated[
     str, typer.Option(help="A bundled recognizer, or the folder of a saved one.")
 ]
 BackboneName = Annotated[
+    str,
+    typer.Option(
+        help="Model name in timm, local-dir:PATH of a downloaded one, or random:NAME for untrained "
+        "weights."
+    ),
+]
+BackbonePlace = Annotated[
     str | None,
-    typer.Option(help="timm name, local-dir:PATH, or random:NAME for untrained weights."),
+    typer.Option(
+        help="Where the recognizer's own backbone is found, where not by its saved name: "
+        "local-dir:PATH, say. Its weights must be the same."
+    ),
 ]
 Weights = Annotated[
     Path | None, typer.Option(help="Safetensors file with the weights of the backbone.")
 ]
-Tap = Annotated[str | None, typer.Option(help="Module of the backbone to read, such as blocks.4.")]
-Grid = Annotated[
-    int | None, typer.Option(help="Keep where things are: pool to GRID × GRID cells.", min=1)
+Tap = Annotated[
+    str | None,
+    typer.Option(
+        help="Read the backbone after this module, such as blocks.4.",
+        show_default="its end",
+    ),
 ]
+Grid = Annotated[
+    int | None,
+    typer.Option(
+        help="Pool feature maps to GRID × GRID cells, which keeps where things are.",
+        min=1,
+        show_default="1, global pooling",
+    ),
+]
+SAMPLE_FPS = "Frames per second of video to sample: those displayed at k / SAMPLE_FPS seconds."
 SampleFps = Annotated[
     float | None,
-    typer.Option(help="Frames a second of video: those displayed at k / SAMPLE_FPS seconds."),
+    typer.Option(help=SAMPLE_FPS, show_default="the recognizer's"),
 ]
-Every = Annotated[int | None, typer.Option(help="Every n-th frame instead; 1 takes all.", min=1)]
+SampleFpsOr8 = Annotated[
+    float | None,
+    typer.Option(help=SAMPLE_FPS, show_default="8, unless --every is given"),
+]
+Every = Annotated[
+    int | None, typer.Option(help="Sample every n-th frame instead; 1 takes all.", min=1)
+]
 ClipSeconds = Annotated[
-    float | None, typer.Option(help="Length of a clip in seconds; 0 makes one clip a shot.")
+    float | None,
+    typer.Option(
+        help="Length of clips in seconds; 0 makes one clip of each shot.",
+        show_default="the recognizer's, 2 with camera-motion",
+    ),
 ]
 StrideSeconds = Annotated[
     float | None,
-    typer.Option(help="From clip to clip in seconds; by default the length of a clip."),
+    typer.Option(
+        help="Seconds from the start of a clip to that of the next; needs --clip-seconds.",
+        show_default="as CLIP_SECONDS",
+    ),
 ]
-ImageFps = Annotated[float | None, typer.Option(help="Images a second of image sequences.")]
-Frames = Annotated[bool, typer.Option("--frames", help="Also write one row a sampled frame.")]
+ImageFps = Annotated[
+    float | None,
+    typer.Option(help="Frame rate of image sequences, in images per second; needed for them."),
+]
+Frames = Annotated[bool, typer.Option("--frames", help="Also write one row per sampled frame.")]
 Embeddings = Annotated[
-    bool, typer.Option("--embeddings", help="Also write the pooled state of each clip.")
+    bool, typer.Option("--embeddings", help="Also write the pooled hidden state of each clip.")
 ]
 Novelty = Annotated[
     Path | None,
-    typer.Option(help="Folder of a novelty model: also tell how unusual clips and frames are."),
+    typer.Option(
+        help="Folder of a novelty model: also tell how unusual clips are, and with --frames frames."
+    ),
 ]
 Features = Annotated[
-    Path | None, typer.Option(help="Folder of the feature store; by default OUT/features.")
+    Path | None,
+    typer.Option(help="Folder of the feature store.", show_default="OUT/features"),
 ]
-DeviceName = Annotated[str, typer.Option("--device", help="auto, cpu, or cuda.")]
+SharedFeatures = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of the feature store; train, evaluate, diagnose and novelty fit share theirs, "
+        "so that no frame is decoded twice.",
+        show_default="features in the user's cache folder",
+    ),
+]
+DeviceName = Annotated[
+    str, typer.Option("--device", help="auto (CUDA where there is one), cpu, or cuda.")
+]
 PrecisionName = Annotated[
-    str, typer.Option("--precision", help="auto, float32, bfloat16, or float16 (CUDA).")
+    str,
+    typer.Option(
+        "--precision",
+        help="auto, float32, bfloat16, or float16 (CUDA); auto takes a reduced one only where its "
+        "features equal those of float32.",
+    ),
 ]
-BatchSize = Annotated[int, typer.Option(help="Frames a batch; 0 chooses by device.", min=0)]
-ReaderOption = Annotated[
-    str, typer.Option("--reader", help="Reader to try first: auto, decord, opencv, or pyav.")
-]
-Workers = Annotated[int, typer.Option(help="Decode processes; 0 is one a core.", min=0)]
-FrameTimeout = Annotated[
-    float, typer.Option(help="Seconds without a new frame after which a decoder is killed.")
-]
-VideoTimeout = Annotated[
-    float, typer.Option(help="Seconds that one attempt at one file or segment may take.")
-]
-MaxPixels = Annotated[int, typer.Option(help="Pixels a frame; larger ones are refused.")]
-MaxVideoSeconds = Annotated[
-    float, typer.Option(help="Length in seconds above which a video is refused.")
-]
-DecodeMemory = Annotated[
-    int, typer.Option(help="Memory in MiB that one decode process may take.", min=64)
-]
+BatchSize = Annotated[int, typer.Option(help="Frames per batch; 0 chooses by device.", min=0)]
+READERS = ("auto", "decord", "opencv", "pyav")
+READER = "Reader to try first: auto, decord, opencv, or pyav."
+WORKERS = "Decode processes; 0 is one per core."
+FRAME_TIMEOUT = "Seconds without a new frame after which a decoder is killed."
+VIDEO_TIMEOUT = "Seconds that one attempt at one file or segment may take."
+MAX_PIXELS = "Pixels per frame above which a video is refused."
+MAX_VIDEO_SECONDS = "Length in seconds above which a video is refused."
+DECODE_MEMORY = "Memory in MiB that one decode process may take."
+ReaderOption = Annotated[str, typer.Option("--reader", help=READER)]
+Workers = Annotated[int, typer.Option(help=WORKERS, min=0)]
+FrameTimeout = Annotated[float, typer.Option(help=FRAME_TIMEOUT)]
+VideoTimeout = Annotated[float, typer.Option(help=VIDEO_TIMEOUT)]
+MaxPixels = Annotated[int, typer.Option(help=MAX_PIXELS)]
+MaxVideoSeconds = Annotated[float, typer.Option(help=MAX_VIDEO_SECONDS)]
+DecodeMemory = Annotated[int, typer.Option(help=DECODE_MEMORY, min=64)]
+
+
+def _as_last(said: str, **bounds: Any) -> Any:
+    return typer.Option(help=said, show_default="as in the last run", **bounds)
+
+
+LastReader = Annotated[str | None, _as_last(READER)]
+LastWorkers = Annotated[int | None, _as_last(WORKERS, min=0)]
+LastFrameTimeout = Annotated[float | None, _as_last(FRAME_TIMEOUT)]
+LastVideoTimeout = Annotated[float | None, _as_last(VIDEO_TIMEOUT)]
+LastMaxPixels = Annotated[int | None, _as_last(MAX_PIXELS)]
+LastMaxVideoSeconds = Annotated[float | None, _as_last(MAX_VIDEO_SECONDS)]
+LastDecodeMemory = Annotated[int | None, _as_last(DECODE_MEMORY, min=64)]
 FullHash = Annotated[
-    bool, typer.Option("--full-hash", help="Fingerprint whole files, not blocks of them.")
+    bool,
+    typer.Option(
+        "--full-hash", help="Fingerprint whole files, not blocks of their head, middle and tail."
+    ),
 ]
 Fresh = Annotated[
     bool, typer.Option("--fresh", help="Delete the results and features in OUT first.")
 ]
 Wait = Annotated[
-    bool, typer.Option("--wait", help="Wait for another run on the same results folder.")
+    bool,
+    typer.Option("--wait", help="Wait for another run on the same results folder; else refuse."),
 ]
 Timings = Annotated[bool, typer.Option("--timings", help="Also print where the time went.")]
+Seed = Annotated[int, typer.Option(help="Random seed.", min=0)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+LabelsTable = Annotated[
+    Path,
+    typer.Argument(
+        metavar="LABELS",
+        help="Table video,label[,start_seconds,end_seconds][,group][,split] in CSV, or a folder "
+        "with one sub-folder of videos per label.",
+        show_default=False,
+    ),
+]
+VideosFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--videos",
+        help="Folder that the paths of LABELS count from.",
+        show_default="that of LABELS",
+    ),
+]
+OutputFolder = Annotated[
+    Path, typer.Option("--out", "-o", help="Output folder.", show_default=False)
+]
 
 
 def gather_options(values: dict[str, Any]) -> RunOptions:
@@ -134,12 +226,28 @@ def gather_options(values: dict[str, Any]) -> RunOptions:
     )
 
 
+def change_decode_options(last: DecodeOptions, values: dict[str, Any]) -> DecodeOptions:
+    """Change those options that are given, by the names of the parameters of a command."""
+    from dataclasses import replace
+
+    changes = {
+        "reader": values["reader"] and _one_of("reader", values["reader"], READERS),
+        "workers": values["workers"],
+        "frame_timeout_seconds": values["frame_timeout"],
+        "video_timeout_seconds": values["video_timeout"],
+        "max_pixels": values["max_pixels"],
+        "max_video_seconds": values["max_video_seconds"],
+        "memory_bytes": values["decode_memory"] and values["decode_memory"] << 20,
+    }
+    return replace(last, **{name: value for name, value in changes.items() if value is not None})
+
+
 def gather_decode_options(values: dict[str, Any]) -> DecodeOptions:
     """Gather the options that say how files are decoded, as `gather_options` does."""
     from pipeline.config import DecodeOptions
 
     return DecodeOptions(
-        reader=_one_of("reader", values["reader"], ("auto", "decord", "opencv", "pyav")),
+        reader=_one_of("reader", values["reader"], READERS),
         workers=values["workers"],
         frame_timeout_seconds=values["frame_timeout"],
         video_timeout_seconds=values["video_timeout"],

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +16,7 @@ import typer
 from flows.options import (
     AsJson,
     BackboneName,
+    BackbonePlace,
     BatchSize,
     ClipSeconds,
     DecodeMemory,
@@ -26,6 +30,13 @@ from flows.options import (
     FullHash,
     Grid,
     ImageFps,
+    LastDecodeMemory,
+    LastFrameTimeout,
+    LastMaxPixels,
+    LastMaxVideoSeconds,
+    LastReader,
+    LastVideoTimeout,
+    LastWorkers,
     MaxPixels,
     MaxVideoSeconds,
     Novelty,
@@ -35,6 +46,7 @@ from flows.options import (
     ReaderOption,
     RecognizerName,
     SampleFps,
+    SampleFpsOr8,
     StrideSeconds,
     Tap,
     Timings,
@@ -43,6 +55,7 @@ from flows.options import (
     Wait,
     Weights,
     Workers,
+    change_decode_options,
     gather_options,
 )
 from flows.stopping import BROKEN, SOME_FAILED, leave
@@ -55,7 +68,7 @@ def run(
     videos: Videos,
     out: Out,
     recognizer: RecognizerName = "camera-motion",
-    backbone: BackboneName = None,
+    backbone: BackbonePlace = None,
     weights: Weights = None,
     sample_fps: SampleFps = None,
     every: Every = None,
@@ -94,13 +107,11 @@ def run(
 def features(
     videos: Videos,
     out: Out,
-    backbone: Annotated[
-        str, typer.Option(help="timm name, local-dir:PATH, or random:NAME for untrained weights.")
-    ],
+    backbone: BackboneName,
     weights: Weights = None,
     tap: Tap = None,
     grid: Grid = None,
-    sample_fps: SampleFps = None,
+    sample_fps: SampleFpsOr8 = None,
     every: Every = None,
     image_fps: ImageFps = None,
     features: Features = None,
@@ -224,18 +235,20 @@ def _print_summary(out: Path, summary: dict[str, Any], statuses: dict[str, int])
 def retry(
     out: Annotated[Path, typer.Argument(help="Results folder.", show_default=False)],
     status: Annotated[
-        str, typer.Option(help="Statuses to try again, with commas between; all but ok by default.")
+        str,
+        typer.Option(help="Statuses to try again, with commas between.", show_default="all but ok"),
     ] = "",
-    frame_timeout: Annotated[
-        float | None, typer.Option(help="Other than that of the last run, in seconds.")
-    ] = None,
-    video_timeout: Annotated[
-        float | None, typer.Option(help="Other than that of the last run, in seconds.")
-    ] = None,
+    reader: LastReader = None,
+    workers: LastWorkers = None,
+    frame_timeout: LastFrameTimeout = None,
+    video_timeout: LastVideoTimeout = None,
+    max_pixels: LastMaxPixels = None,
+    max_video_seconds: LastMaxVideoSeconds = None,
+    decode_memory: LastDecodeMemory = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Process again what failed in the last run on OUT, and only that."""
+    """Process again what failed in the last run on OUT, and only that: with other limits, say."""
     from dataclasses import replace
 
     from pipeline.config import RunOptions
@@ -243,16 +256,32 @@ def retry(
     from pipeline.records import STATUSES
     from pipeline.results import read_run
 
+    given = locals()
     last = read_run(out)
     if not last:
         raise OptionError(f"{out} holds no results: no run.json")
     chosen = [name.strip() for name in status.split(",") if name.strip()]
-    options = RunOptions.from_json(last["options"])
-    decode = options.decode
-    if frame_timeout is not None:
-        decode = replace(decode, frame_timeout_seconds=frame_timeout)
-    if video_timeout is not None:
-        decode = replace(decode, video_timeout_seconds=video_timeout)
     wanted = tuple(chosen or sorted(set(STATUSES) - {"ok"}))
+    options = RunOptions.from_json(last["options"])
+    decode = change_decode_options(options.decode, given)
     options = replace(options, retry=wanted, decode=decode)
-    _run_and_leave(last["sources"], out, options, Shown(as_json, quiet), fresh=False)
+    out = out.absolute()
+    with _in_folder(last["working_folder"], last["sources"]):
+        _run_and_leave(last["sources"], out, options, Shown(as_json, quiet), fresh=False)
+
+
+@contextlib.contextmanager
+def _in_folder(folder: str, sources: list[str]) -> Iterator[None]:
+    """Work where the last run did: its sources, and all that its options name, count from there."""
+    from pipeline.errors import SourceError
+
+    if os.path.isdir(folder):
+        with contextlib.chdir(folder):
+            yield
+    elif all(map(os.path.isabs, sources)):
+        yield
+    else:
+        raise SourceError(
+            f"the folder {folder}, from which the paths of the last run count, is gone: "
+            "give them to clipline run again"
+        )

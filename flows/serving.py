@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from flows.options import (
-    BackboneName,
+    BackbonePlace,
     BatchSize,
     ClipSeconds,
     DecodeMemory,
@@ -42,13 +42,20 @@ def serve(
     out: Out,
     cron: Annotated[
         str | None,
-        typer.Option(help="When to run, such as '0 2 * * *' (2 a.m.); else only when triggered."),
+        typer.Option(
+            help="When to run, such as '0 2 * * *' (2 a.m.).",
+            show_default="only when triggered",
+        ),
     ] = None,
+    timezone: Annotated[
+        str, typer.Option(help="Time zone of the schedule, such as Europe/Berlin.")
+    ] = "UTC",
     name: Annotated[
-        str | None, typer.Option(help="Name for trigger; by default that of OUT.")
+        str | None,
+        typer.Option(help="Name for trigger.", show_default="that of OUT"),
     ] = None,
     recognizer: RecognizerName = "camera-motion",
-    backbone: BackboneName = None,
+    backbone: BackbonePlace = None,
     weights: Weights = None,
     sample_fps: SampleFps = None,
     every: Every = None,
@@ -73,7 +80,7 @@ def serve(
 ) -> None:
     """Run the same job on a schedule, and whenever it is triggered, until stopped.
 
-    Starts its own Prefect server unless PREFECT_API_URL is set.
+    Starts its own Prefect server unless PREFECT_API_URL is set. A run waits for another one on OUT.
     """
     from dataclasses import replace
 
@@ -82,7 +89,8 @@ def serve(
 
     options = replace(gather_options(locals()), wait=True)
     places = [absolute(video) for video in videos]
-    serve_forever(places, out.absolute(), options, name or out.absolute().name, cron)
+    out = out.absolute()
+    serve_forever(places, out, options, name or out.name, cron, timezone)
 
 
 def trigger(

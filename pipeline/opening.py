@@ -37,10 +37,11 @@ from pipeline.encode.engines import (
 from pipeline.encode.own import load_own
 from pipeline.encode.pairs import load_pairs
 from pipeline.encode.precision import Evidence, weigh
-from pipeline.errors import RecognizerError, VideoError
+from pipeline.encode.store import features_folder
+from pipeline.errors import OptionError, RecognizerError, VideoError
 from pipeline.files import write_json
 from pipeline.records import FrameBatch, Segment, Video
-from pipeline.stages import Parts, Pipeline, features_folder
+from pipeline.stages import Parts, Pipeline
 from pipeline.tally import Tally
 from pipeline.temporal.novelty_folder import load_novelty
 from pipeline.temporal.recognizer import BACKBONE_WEIGHTS, Recognizer, load_recognizer
@@ -58,6 +59,7 @@ def load_parts(options: RunOptions) -> tuple[Recognizer | None, Backbone]:
 
     Raises:
         RecognizerError: the backbone has other weights than the recognizer was made with.
+        OptionError: a backbone is named for a recognizer that brings its own.
     """
     weights = Path(options.weights).expanduser() if options.weights else None
     if options.recognizer is None:
@@ -68,6 +70,11 @@ def load_parts(options: RunOptions) -> tuple[Recognizer | None, Backbone]:
         return None, backbone
     recognizer = load_recognizer(options.recognizer)
     spec = recognizer.backbone
+    brings_its_own = spec.name == "pairs" or recognizer.network is not None
+    if brings_its_own and (options.backbone or options.weights):
+        raise OptionError(
+            f"{recognizer.name} brings its own backbone: leave --backbone and --weights away"
+        )
     if spec.name == "pairs":
         assert recognizer.folder is not None
         backbone = load_pairs(recognizer.folder / BACKBONE_WEIGHTS)
@@ -114,7 +121,7 @@ def open_pipeline(
         assert sampling is not None
         workbench = Workbench(backbone, options.encode, cache or cache_folder())
         with tally.starting("engine"):
-            trial = Trial(workbench, features_folder(out, options), sampling, pool)
+            trial = Trial(workbench, features_folder(out, options.features), sampling, pool)
             engine, evidence = trial.choose(videos)
         with tally.starting("store"):
             parts = Parts(recognizer, engine, novelty, pool, evidence)

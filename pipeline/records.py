@@ -27,8 +27,8 @@ Seconds = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 STATUSES = {
-    "ok": "every frame that the file holds was decoded",
-    "partial": "some frames could not be decoded; the others were used",
+    "ok": "every frame was decoded, and nothing says that any is missing",
+    "partial": "the file is cut off or damaged; the frames that could be decoded were used",
     "not_video": "the file holds no video",
     "undecodable": "a video stream is there, but no frame of it could be decoded",
     "decode_timeout": "every decoder hung, or the time allowed for the file was used up",

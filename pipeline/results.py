@@ -25,6 +25,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.config import fingerprint
+from pipeline.encode.store import FeatureStore, features_folder
 from pipeline.errors import SourceError
 from pipeline.files import exclusive, printable, remove_leftovers, write_json, write_table
 from pipeline.records import DecodeReport, Video
@@ -371,18 +372,47 @@ def load(out: str | Path, table: str = "clips", config_id: str | None = None) ->
 
     Args:
         out: results folder.
-        table: `clips`, `segments`, `frames`, or `videos`.
+        table: `clips`, `segments`, `frames`, or `videos`; or `features`, those of the newest run,
+            one row per sampled frame of each video, D float16 numbers in the column `feature`.
         config_id: the configuration; the newest run's by default.
 
     Raises:
         SourceError: no such table, or no results there.
     """
     out = Path(out)
+    if table == "features":
+        return _load_features(out)
     if table not in SCHEMAS:
-        raise SourceError(f"no table {table!r}; there are {', '.join(SCHEMAS)}")
+        raise SourceError(f"no table {table!r}; there are {', '.join(SCHEMAS)}, features")
     config_id = config_id or read_run(out).get("config_id")
     if config_id is None:
         raise SourceError(f"{out} holds no results: no run.json")
     found = [pq.read_table(path) for path in parts(out, table, config_id)]
     rows = pa.concat_tables(found) if found else SCHEMAS[table].empty_table()
     return rows.to_pandas()
+
+
+def _load_features(out: Path) -> pd.DataFrame:
+    videos = load(out, "videos")
+    run = read_run(out)
+    made_by = run["configuration"]
+    chosen = run["options"]["features"]  # counts from where the run was started
+    stores = features_folder(out, chosen and str(Path(run["working_folder"], chosen)))
+    store = FeatureStore(stores / made_by["features_id"], made_by["feature_size"])
+    kept = videos[videos.copy_of.isna() & (videos.frames_sampled > 0)]
+    rows = [
+        pd.DataFrame(
+            {
+                "video": video.video,
+                "video_id": video.video_id,
+                "sample_index": part.sample_index,
+                "frame_index": part.frame_index,
+                "pts_seconds": part.pts_seconds,
+                "feature": list(part.values),
+            }
+        )
+        for video in kept.itertuples()
+        for part in store.stream(str(video.video_id))
+    ]
+    columns = ["video", "video_id", "sample_index", "frame_index", "pts_seconds", "feature"]
+    return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=columns)

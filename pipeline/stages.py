@@ -22,7 +22,7 @@ from pipeline.decode.pool import DecodePool
 from pipeline.encode.engines import Engine, describe
 from pipeline.encode.features import encode_frames
 from pipeline.encode.precision import Evidence
-from pipeline.encode.store import FeatureStore
+from pipeline.encode.store import FeatureStore, features_folder
 from pipeline.plan import Planner
 from pipeline.records import (
     TRANSIENT,
@@ -69,11 +69,6 @@ class Parts:
     """None starts its own."""
     evidence: Evidence | None = None
     """How the precision of the engine was chosen, where that was left to the pictures."""
-
-
-def features_folder(out: Path, options: RunOptions) -> Path:
-    """Give the folder of the feature stores."""
-    return Path(options.features).expanduser() if options.features else out / "features"
 
 
 MEMORY_SHARE = 0.25
@@ -128,9 +123,8 @@ class Pipeline:
         )
         if novelty is not None:
             require_features(novelty.features, self.feature_spec, novelty.folder)
-        self.store = FeatureStore(
-            features_folder(out, options) / self.features_id, backbone.feature_size
-        )
+        stores = features_folder(out, options.features)
+        self.store = FeatureStore(stores / self.features_id, backbone.feature_size)
         self.tally = Tally()
         self.pool = parts.pool or DecodePool(options.decode)
         self.window = options.shards.window or fitting_window(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from pipeline.files import printable
 from pipeline.report import write_report
 from pipeline.results import write_run
 from pipeline.stages import Pipeline
@@ -60,7 +60,8 @@ def summarize(
     return {
         "config_id": pipeline.config_id,
         "configuration": pipeline.describe(),
-        "sources": [printable(source) for source in sources],
+        "sources": list(sources),
+        "working_folder": os.getcwd(),
         "options": pipeline.options.to_json(),
         "counts": counts,
         "failures": [repr(error) for error in failures],

@@ -8,6 +8,7 @@ its default layout; one video after the other, all in one thread.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
@@ -30,7 +31,7 @@ class NaiveLoop:
         backbone: what encodes.
         segments: which videos.
         stride: frames from one that is encoded to the next.
-        most: frames after which the loop stops.
+        most: frames of all videos together, about: as many whole batches of each video.
     """
 
     def __init__(
@@ -40,14 +41,14 @@ class NaiveLoop:
         self.module: Any = module.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         self.stride = stride
         self.locations = [segment.video.location for segment in segments]
-        self.most = most
+        self.most = math.ceil(most / len(segments) / BATCH) * BATCH
         self.transform = _transform(backbone)
 
     def __call__(self) -> int:
         """Encode."""
         done = 0
         for location in self.locations:
-            pictures = islice(islice(_read(location), 0, None, self.stride), self.most - done)
+            pictures = islice(islice(_read(location), 0, None, self.stride), self.most)
             while batch := list(islice(pictures, BATCH)):
                 with torch.no_grad():
                     features = self.module(torch.stack([self.transform(p) for p in batch]))

@@ -19,7 +19,8 @@ from pipeline.records import Segment, Video
 
 MOST_FRAMES = 1024
 """Decoded frames that are held in memory to measure the engine alone."""
-NAIVE_FRAMES = 256
+NAIVE_FRAMES = 512
+"""About as many are encoded by the naive loop, of all videos the same number."""
 MOST_VIDEOS = 32
 """That are decoded to measure the readers; of more, as many spread over all."""
 

@@ -27,6 +27,11 @@ from pipeline.records import TRANSIENT, DecodeReport, FrameFeatures
 METADATA_KEY = b"clipline"
 
 
+def features_folder(out: Path, chosen: str | None) -> Path:
+    """Give the folder of the stores of a results folder, where no other one was chosen."""
+    return Path(chosen).expanduser() if chosen else out / "features"
+
+
 def features_schema(size: int) -> pa.Schema:
     """
     Give the columns of the feature store for `size` features a frame.

@@ -31,23 +31,23 @@ class Kept(torch.nn.Module):
 
 
 def test_its_features_are_those_of_the_engine(clips, segments, backbone, one_worker):
-    loop = NaiveLoop(backbone, segments[:1], stride=1, most=40)
+    loop = NaiveLoop(backbone, segments[:1], stride=1, most=60)
     loop.module = Kept(loop.module)
-    assert loop() == 40
+    assert loop() == 60
     jobs = plan_jobs(clips[:1], Sampling(every=1), backbone.geometry, one_worker)
-    batches = decoded_frames(jobs, 40, one_worker)
+    batches = decoded_frames(jobs, 60, one_worker)
 
     ours = encode(reference(backbone), Frames(tuple(batches)))
     theirs = torch.cat(loop.module.values).numpy()
 
-    assert theirs.shape == ours.shape == (40, backbone.feature_size)
-    assert [len(values) for values in loop.module.values] == [32, 8]
+    assert theirs.shape == ours.shape == (60, backbone.feature_size)
+    assert [len(values) for values in loop.module.values] == [32, 28]
     assert cosines(ours, theirs).min() > 0.999  # they scale pictures by different kernels
 
 
-def test_videos_follow_each_other_until_there_are_enough(segments, backbone):
-    assert NaiveLoop(backbone, segments, stride=10, most=1000)() == 18
-    assert NaiveLoop(backbone, segments, stride=10, most=8)() == 8
+def test_every_video_has_the_same_share_in_whole_batches(segments, backbone):
+    assert NaiveLoop(backbone, segments, stride=10, most=1000)() == 18  # all of them
+    assert NaiveLoop(backbone, segments, stride=1, most=8)() == 3 * 32
 
 
 def test_a_stride_leaves_frames_out(segments, backbone):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -9,11 +10,13 @@ import sys
 import time
 from unittest import mock
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from flows import cli
 from flows.stopping import SOME_FAILED, USAGE
+from pipeline.results import load
 from tests.flows.conftest import environment
 from tests.videos import write_images, write_video
 
@@ -257,6 +260,13 @@ class TestUsage:
     def test_retry_without_results(self, mistake, tmp_path):
         assert "holds no results" in mistake("retry", tmp_path)
 
+    def test_retry_where_the_folder_of_the_last_run_is_gone(self, mistake, tmp_path):
+        (tmp_path / "out").mkdir()
+        last = {"sources": ["a.mp4"], "working_folder": "/nowhere", "options": {}}
+        (tmp_path / "out" / "run.json").write_text(json.dumps(last))
+
+        assert "the folder /nowhere" in mistake("retry", tmp_path / "out")
+
     def test_trigger_without_a_server(self, mistake, tmp_path, monkeypatch):
         monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
         monkeypatch.delenv("PREFECT_API_URL", raising=False)
@@ -265,16 +275,31 @@ class TestUsage:
 
 class TestRetry:
     def test_only_what_failed_is_done_again(self, clipline, bad, tiny_recognizer, tmp_path):
-        out = tmp_path / "out"
-        clipline("run", bad, "-o", out, "--recognizer", tiny_recognizer)
+        """From wherever it is called: what the run named counts from where that was started."""
+        out = bad.parent / "out"
+        clipline("run", bad.name, "-o", "out", "--recognizer", tiny_recognizer, cwd=bad.parent)
         write_video(bad / "mended.mp4", 24, fps=24)
         os.replace(bad / "mended.mp4", bad / "empty.mp4")
 
         ended = clipline("retry", out, "--json")
 
         assert ended.code == 0, ended.err
+        assert sorted(pd.read_parquet(out / "videos").video) == ["mixed/a.mp4", "mixed/empty.mp4"]
         assert ended.json["counts"]["videos_done"] == 1
         assert ended.json["statuses"] == {"ok": 2}
+
+    def test_other_limits_may_be_given(self, clipline, folder, tiny_recognizer, tmp_path):
+        out = tmp_path / "out"
+        refused = clipline(
+            *("run", folder, "-o", out, "--recognizer", tiny_recognizer, "--max-pixels", 100)
+        )
+        assert refused.code == SOME_FAILED
+
+        ended = clipline("retry", out, "--status", "too_large", "--max-pixels", 10**6, "--json")
+
+        assert ended.code == 0, ended.err
+        assert ended.json["statuses"] == {"ok": 2}
+        assert ended.json["options"]["decode"]["max_pixels"] == 10**6
 
     def test_other_statuses_are_left_alone(self, clipline, bad, tiny_recognizer, tmp_path):
         out = tmp_path / "out"
@@ -303,6 +328,9 @@ class TestOthers:
         assert ended.json["counts"]["frames_encoded"] == 32
         stored = pd.read_parquet(tmp_path / "features")
         assert len(stored) == 32
+        loaded = load(tmp_path, "features")
+        assert loaded.video.unique().tolist() == load(tmp_path, "videos").video.tolist()
+        assert np.stack(loaded.feature).tolist() == np.stack(stored.feature).tolist()
         assert len(stored.feature[0]) == ended.json["configuration"]["feature_size"]
 
     def test_doctor_tells_what_files_hold(self, clipline, bad):

@@ -55,8 +55,10 @@ def test_trigger_names_what_is_served(served, clipline):
 
 
 def test_a_schedule_that_never_comes_is_refused(api):
-    from flows.deployments import check_cron
+    from flows.deployments import schedule_of
 
-    check_cron("0 2 * * *")
+    assert schedule_of("0 2 * * *", "Europe/Berlin").timezone == "Europe/Berlin"
     with pytest.raises(OptionError, match="0 2 \\* \\* \\*"):
-        check_cron("at night")
+        schedule_of("at night", "UTC")
+    with pytest.raises(OptionError, match="'Mars' is no time zone"):
+        schedule_of("0 2 * * *", "Mars")
