@@ -7,6 +7,7 @@ import fcntl
 import json
 import logging
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -35,6 +36,20 @@ def without_secrets(source: str) -> str:
     return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
 
 
+def hidden(path: Path) -> Path:
+    """Give the name under which this thread writes a file that is not whole yet."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.new")
+
+
+HIDDEN = re.compile(r"\..+\.(?P<process>\d+)-\d+\.new")
+
+
+def _store(path: Path) -> None:
+    """Have the disk take a file: a power cut must not leave its name without its content."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
 def _replace(path: Path, write: Callable[[Path], None]) -> None:
     """
     Write under a hidden name, then rename: readers see all of a file or nothing.
@@ -42,10 +57,11 @@ def _replace(path: Path, write: Callable[[Path], None]) -> None:
     Raises:
         MachineError: the disk is full, or does not take the file.
     """
-    fresh = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.new")
+    fresh = hidden(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(fresh)
+        _store(fresh)
         os.replace(fresh, path)
     except OSError as error:
         with contextlib.suppress(OSError):
@@ -89,11 +105,21 @@ def write_json(value: Any, path: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> int:
-    """Delete what writers that were killed left half done in a folder tree. Returns how many."""
-    leftovers = list(folder.glob("**/.*.new"))
+    """Delete what writers that were killed left half done in a folder. Returns how many."""
+    leftovers = [path for path in folder.glob(".*.new") if _left_over(path)]
     for path in leftovers:
         path.unlink(missing_ok=True)
     return len(leftovers)
+
+
+def _left_over(path: Path) -> bool:
+    """Whether a file is a half one of ours, and nobody is about to finish it."""
+    found = HIDDEN.fullmatch(path.name)
+    if found is None:
+        return False
+    # in a container every run may have the same number
+    process = int(found["process"])
+    return process == os.getpid() or not os.path.exists(f"/proc/{process}")
 
 
 @contextlib.contextmanager

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -28,6 +29,8 @@ from pipeline.tally import Tally
 
 LOOK_AHEAD = 128
 """Videos whose containers are read before they are planned."""
+LOOK_AHEAD_BYTES = 4 << 30
+"""Size of them: what is read long before it is decoded has left the page cache by then."""
 FEW_VIDEOS = 4
 """For each decode process: with more, processes find work without any video being cut."""
 PIECES_A_PROCESS = 2
@@ -35,6 +38,8 @@ FIRST_FRAMES = 512
 """Of the first shard, so that the engine soon has work; each next one may hold twice as many."""
 LEAST_PIECE_PIXELS = 5e8
 """A second or two of decoding; what is smaller is not cut for the sake of speed."""
+MOST_PIECE_PIXELS = 2e10
+"""Minutes of decoding, which is not to reach the time that one attempt may take."""
 
 Indexed = tuple[Video, VideoIndex | DecodeReport, int]
 """A video, what its container says, and the pieces in which it had best be decoded."""
@@ -73,24 +78,29 @@ class Planner:
     def _unfinished(self, videos: Sequence[Video]) -> list[Video]:
         """Drop rows that no longer hold, and give the videos that have no rows."""
         wanted = {printable(place): v.video_id for v in videos for place in _locations(v)}
+        ours = {video.video_id for video in videos} | set(wanted.values())
         done = done_videos(self.out, self.rows.config_id)
         places: dict[str, set[str]] = defaultdict(set)
-        again = set()
+        elsewhere: dict[str, list[tuple[str, str]]] = defaultdict(list)
+        again, retried = set(), set()
         for row in done:
             places[row.video_id].add(row.path)
             changed = row.path in wanted and wanted[row.path] != row.video_id
-            if row.status in self.options.retry:
+            gone = row.path not in wanted and not os.path.exists(row.path)
+            if row.status in self.options.retry and row.video_id in ours:
+                retried.add(row.video_id)
+            elif changed or gone:
                 again.add(row.video_id)
-                self.store.forget(row.video_id)
-            elif changed or (row.path not in wanted and not os.path.exists(row.path)):
-                again.add(row.video_id)
+            if row.path not in wanted and not gone:
+                elsewhere[row.video_id].append((row.video, row.path))
+        self.store.forget(retried)
+        again |= retried
         finished = {
             video.video_id
             for video in videos
             if {printable(place) for place in _locations(video)} <= places[video.video_id]
             and video.video_id not in again
         }
-        ours = {video.video_id for video in videos} | set(wanted.values())
         stale = {
             row.video_id
             for row in done
@@ -99,7 +109,12 @@ class Planner:
         }
         if stale:
             drop_rows(self.out, self.rows.config_id, stale)
-        return [video for video in videos if video.video_id not in finished]
+        # a file of an earlier run with the same content keeps its rows: as those of a copy
+        return [
+            replace(video, copies=(*video.copies, *elsewhere[video.video_id]))
+            for video in videos
+            if video.video_id not in finished
+        ]
 
     def _indexed(
         self, videos: Sequence[Video]
@@ -107,7 +122,9 @@ class Planner:
         ahead: deque[tuple[Video, Future[VideoIndex]]] = deque()
         for video in videos:
             ahead.append((video, self.pool.submit(partial(index_video, video=video), FIRST)))
-            if len(ahead) >= LOOK_AHEAD:
+            while (
+                len(ahead) >= LOOK_AHEAD or sum(v.size_bytes for v, _ in ahead) > LOOK_AHEAD_BYTES
+            ):
                 yield self._index_result(*ahead.popleft())
         while ahead:
             yield self._index_result(*ahead.popleft())
@@ -171,6 +188,7 @@ class Planner:
         frame_bytes = height * width * 3
         limits = self.options.shards
         most = max(1, min(limits.max_frames, limits.max_bytes // frame_bytes))
+        pieces = max(pieces, math.ceil(_pixels(index) / MOST_PIECE_PIXELS))
         size = min(most, max(1, -(-total // pieces)))
         missing = [
             part

@@ -288,10 +288,11 @@ def sweep(out: Path, options: RowOptions) -> int:
 
     It is not known which tables another configuration has: of those only `videos` counts.
     """
-    swept = remove_leftovers(out)
+    folders = [out, *(out / table for table in SCHEMAS), *(out / "features").glob("*")]
+    swept = sum(map(remove_leftovers, folders))
     finished = {path.name for path in (out / COMMIT).glob("part-*.parquet")}
     for table in options.tables:
-        there = {path.name for path in parts(out, table, options.config_id)}
+        there = {path.name for path in parts(out, table, options.config_id) if _whole(path)}
         ours = {name for name in finished if name.startswith(f"part-{options.config_id}-")}
         finished -= ours - there
     for table in SCHEMAS:
@@ -302,10 +303,20 @@ def sweep(out: Path, options: RowOptions) -> int:
     return swept
 
 
+def _whole(path: Path) -> bool:
+    """Whether a part can be read: a disk that failed may have kept no more than its name."""
+    try:
+        pq.read_schema(path)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class Done:
     """A row of `videos` that is there already."""
 
+    video: str
     path: str
     video_id: str
     status: str
@@ -313,7 +324,7 @@ class Done:
 
 def done_videos(out: Path, config_id: str) -> list[Done]:
     """List the videos that were finished with a configuration."""
-    columns = ["path", "video_id", "status"]
+    columns = ["video", "path", "video_id", "status"]
     found: list[Done] = []
     for part in parts(out, COMMIT, config_id):
         rows = pq.read_table(part, columns=columns).to_pylist()

@@ -9,6 +9,7 @@ The stages and what they share: decode processes, encoder, feature store, recogn
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -187,12 +188,24 @@ class Pipeline:
                 )
                 for segment, room in rooms
             ]
-            batches = tuple(future.result() for future in futures)
+            batches = self._decoded(futures, arena)
             self.tally.add(
                 frames_decoded=sum(b.report.frames_decoded for b in batches),
                 bytes_pictures=sum(b.pictures.nbytes for b in batches),
             )
             return Decoded(shard, batches, arena)
+
+    def _decoded(
+        self, futures: Sequence[Future[FrameBatch]], arena: Arena | None
+    ) -> tuple[FrameBatch, ...]:
+        """Wait for the segments of a shard; should one fail for good, nobody needs the memory."""
+        try:
+            return tuple(future.result() for future in futures)
+        except BaseException:
+            wait(futures)  # others may still be writing to it
+            if arena is not None:
+                arena.close()
+            raise
 
     def _rooms(self, shard: Shard) -> tuple[list[tuple[Segment, Room]], Arena | None]:
         """Find a place in shared memory for every segment."""

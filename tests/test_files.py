@@ -175,13 +175,22 @@ class TestWholeOrNothing:
         assert [path.name for path in tmp_path.iterdir()] == ["t.txt"]
 
 
+NOBODY = 2**22 + 1
+"""No process has this number."""
+
+
 class TestLeftovers:
     def test_half_files_go_and_all_others_stay(self, tmp_path):
-        deep = tmp_path / "features" / "0123"
-        deep.mkdir(parents=True)
-        for path in (tmp_path / ".run.json.7-8.new", deep / ".part-1.parquet.7-8.new"):
-            path.write_text("half")
-        kept = [tmp_path / "run.json", tmp_path / ".lock", deep / "part-1.parquet", deep / "x.new"]
+        own = f".b.json.{os.getpid()}-8.new"  # of a run in another container
+        for name in (f".run.json.{NOBODY}-8.new", own):
+            (tmp_path / name).write_text("half")
+        deep = tmp_path / "videos"
+        deep.mkdir()
+        kept = [
+            *(tmp_path / name for name in ("run.json", ".lock", "x.new", ".bashrc.new")),
+            tmp_path / f".c.json.{os.getppid()}-8.new",  # somebody is about to finish it
+            deep / f".run.json.{NOBODY}-8.new",
+        ]
         for path in kept:
             path.write_text("whole")
 

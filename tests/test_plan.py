@@ -112,6 +112,16 @@ class TestSpread:
 
         assert found == [[(0, 32)]]
 
+    def test_what_would_take_too_long_at_once_is_cut(
+        self, tmp_path, tiny_recognizer, engine_cache, monkeypatch
+    ):
+        monkeypatch.setattr("pipeline.plan.MOST_PIECE_PIXELS", 60 * 96 * 64)
+        path = write_video(tmp_path / "a.mp4", 120, gop=30)
+
+        found = self.shards(tmp_path, tiny_recognizer, engine_cache, [path], workers=1)
+
+        assert found == [[(0, 17)], [(17, 32)]]
+
     def test_one_process_leaves_no_reason_to_cut(
         self, tmp_path, tiny_recognizer, engine_cache, monkeypatch
     ):
@@ -121,6 +131,26 @@ class TestSpread:
         found = self.shards(tmp_path, tiny_recognizer, engine_cache, [path], workers=1)
 
         assert found == [[(0, 32)]]
+
+
+def test_no_more_is_read_ahead_than_a_disk_can_keep_in_memory(
+    tmp_path, tiny_recognizer, engine_cache, monkeypatch
+):
+    for number in range(6):
+        write_video(tmp_path / f"{number}.mp4", 15, first=15 * number)
+    found = find_videos([str(tmp_path)])
+    monkeypatch.setattr("pipeline.plan.LOOK_AHEAD_BYTES", 2.5 * found[0].size_bytes)
+    options = RunOptions(recognizer=str(tiny_recognizer), decode=DecodeOptions(workers=1))
+    with open_pipeline(tmp_path / "out", options, engine_cache) as pipeline:
+        asked = []
+        submit = pipeline.pool.submit
+        monkeypatch.setattr(
+            pipeline.pool, "submit", lambda job, *rest: asked.append(job) or submit(job, *rest)
+        )
+
+        next(pipeline.planner._indexed(found))
+
+        assert len(asked) == 3
 
 
 def test_shards_begin_small_and_grow(tmp_path, tiny_recognizer, engine_cache, monkeypatch):

@@ -380,6 +380,27 @@ class TestSecondRun:
         assert (tally.videos_total, tally.videos_skipped) == (1, 1)
         assert set(runs.rows().video) == {"a.mp4", "b.mp4"}
 
+    def test_so_do_files_of_the_same_content(self, runs, videos, tmp_path):
+        other = tmp_path / "other"
+        other.mkdir()
+        shutil.copy(videos / "a.mp4", other / "c.mp4")
+        runs(videos)
+
+        runs(other)
+
+        assert sorted(runs.rows().video.unique()) == ["a.mp4", "b.mp4", "c.mp4"]
+        rows = runs.rows("videos").set_index("video")
+        assert rows.copy_of.dropna().to_dict() == {"a.mp4": str(other / "c.mp4")}
+        assert runs(videos).videos_done == runs(other).videos_done == 0
+
+    def test_other_files_are_not_forgotten_by_a_retry(self, runs, videos):
+        runs(videos)
+
+        tally = runs(videos / "b.mp4", retry=("ok",))
+
+        assert (tally.videos_done, tally.frames_encoded > 0) == (1, True)
+        assert runs(videos, frames=True).frames_encoded == 0  # all features are there
+
     @pytest.mark.parametrize("table", SCHEMAS)
     def test_a_part_that_was_deleted_is_made_again(self, runs, videos, table):
         runs(videos, frames=True)
@@ -417,7 +438,7 @@ class TestSecondRun:
         part = next((runs.out / "clips").iterdir())
         stray = part.with_name(part.name.rsplit("-", 1)[0] + "-0123456789abcdef.parquet")
         shutil.copy(part, stray)
-        half = part.with_name(f".{part.name}.77-88.new")
+        half = part.with_name(f".{part.name}.{2**22 + 1}-88.new")
         half.write_bytes(b"PAR1")
 
         runs(videos)

@@ -353,9 +353,17 @@ class TestSweep:
 
     def test_half_files_go(self, tmp_path):
         write_rows(tmp_path, [good("a.mp4")], OPTIONS)
-        (tmp_path / "clips" / ".part-1.parquet.7-8.new").write_bytes(b"half")
+        (tmp_path / "clips" / f".part-1.parquet.{2**22 + 1}-8.new").write_bytes(b"half")
 
         assert sweep(tmp_path, OPTIONS) == 1
+
+    @pytest.mark.parametrize("table", SCHEMAS)
+    def test_parts_that_a_power_cut_left_empty_go_with_their_shard(self, tmp_path, table):
+        write_rows(tmp_path, [good("a.mp4")], FULL)
+        parts(tmp_path, table, FULL.config_id)[0].write_bytes(b"")
+
+        assert sweep(tmp_path, FULL) == 4
+        assert done_videos(tmp_path, FULL.config_id) == []
 
     def test_a_folder_that_is_not_there_needs_none(self, tmp_path):
         assert sweep(tmp_path / "new", OPTIONS) == 0
@@ -367,9 +375,9 @@ class TestDone:
         write_rows(tmp_path, [good("a.mp4", copies=copies), bad("b.mp4")], OPTIONS)
 
         assert done_videos(tmp_path, OPTIONS.config_id) == [
-            Done("/videos/a.mp4", "id-a.mp4", "ok"),
-            Done("/videos/c.mp4", "id-a.mp4", "ok"),
-            Done("/videos/b.mp4", "id-b.mp4", "not_video"),
+            Done("a.mp4", "/videos/a.mp4", "id-a.mp4", "ok"),
+            Done("c.mp4", "/videos/c.mp4", "id-a.mp4", "ok"),
+            Done("b.mp4", "/videos/b.mp4", "id-b.mp4", "not_video"),
         ]
         assert done_videos(tmp_path, "fedcba9876543210") == []
 

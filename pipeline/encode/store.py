@@ -9,9 +9,10 @@ or a second run on renamed files, finds everything there.
 from __future__ import annotations
 
 import json
+import logging
 import threading
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from pipeline.files import write_table
 from pipeline.records import TRANSIENT, DecodeReport, FrameFeatures
 
 METADATA_KEY = b"clipline"
+
+logger = logging.getLogger(__name__)
 
 
 def features_folder(out: Path, chosen: str | None) -> Path:
@@ -73,7 +76,12 @@ class FeatureStore:
         self._recent = threading.local()
         self._entries: dict[str, list[_Entry]] = defaultdict(list)
         for path in sorted(folder.glob("part-*.parquet")):
-            self._learn(path, [e for e in _read_entries(path) if not _transient(e)])
+            try:
+                found = _read_entries(path)
+            except pa.ArrowInvalid as error:  # a disk that failed: it will be encoded again
+                logger.warning("%s is damaged and not used: %s", path, error)
+                continue
+            self._learn(path, [entry for entry in found if not _transient(entry)])
 
     def _learn(self, path: Path, entries: list[dict[str, Any]]) -> None:
         with self._lock:
@@ -111,13 +119,13 @@ class FeatureStore:
                 covers.setdefault(entry.stop, [*covers.get(entry.start, []), entry])
         return covers.get(entries[0].num_samples) if entries else None
 
-    def forget(self, video_id: str) -> None:
-        """Treat a video as not there, now and by later runs, so that it is decoded again."""
+    def forget(self, video_ids: Collection[str]) -> None:
+        """Treat videos as not there, now and by later runs, so that they are decoded again."""
         with self._lock:
-            forgotten = self._entries.pop(video_id, [])
+            forgotten = [e for name in video_ids for e in self._entries.pop(name, [])]
         for path in {entry.path for entry in forgotten}:
             table = pq.read_table(path)
-            left = [entry for entry in _read_entries(path) if entry["video_id"] != video_id]
+            left = [entry for entry in _read_entries(path) if entry["video_id"] not in video_ids]
             # rows stay where they are: others may be reading the file by their numbers
             write_table(table.replace_schema_metadata({METADATA_KEY: json.dumps(left)}), path)
 

@@ -249,6 +249,16 @@ class TestStore:
 
         assert next(store.stream("a")).values.flags.writeable
 
+    def test_a_file_that_a_power_cut_left_empty_is_not_used(self, store, caplog):
+        store.write([part("a")])
+        path = store.write([part("b")])
+        path.write_bytes(b"")
+
+        found = again(store)
+
+        assert (found.has("a"), found.has("b")) == (True, False)
+        assert f"{path} is damaged" in caplog.text
+
     def test_pandas_reads_it(self, store):
         store.write([part("a", seed=1), part("b", 0, 2, seed=2)])
         rows = pd.read_parquet(store.folder)
@@ -268,7 +278,7 @@ def arrays(features):
 class TestForget:
     def test_a_forgotten_video_is_not_there_for_this_run_nor_for_later_ones(self, store):
         store.write([part("a"), part("b", seed=2)])
-        store.forget("a")
+        store.forget({"a"})
 
         for opened in (store, again(store)):
             assert not opened.has("a")
@@ -279,7 +289,7 @@ class TestForget:
         """The next attempt shares its file with other videos, or with none."""
         bad = DecodeReport("undecodable", "no frame")
         store.write([part("b", seed=2), FrameFeatures.nothing("a", 3, bad), part("c")])
-        store.forget("a")
+        store.forget({"a"})
         store.write([part("a", seed=7)])
 
         for opened in (store, again(store)):
@@ -290,20 +300,20 @@ class TestForget:
     def test_who_reads_at_the_same_time_still_finds_its_rows(self, store):
         store.write([part("a"), part("b", seed=2)])
         reader = again(store)
-        store.forget("a")
+        store.forget({"a"})
 
         assert_same(next(reader.stream("b")), part("b", seed=2))
 
     def test_all_segments_go(self, store):
         for start in (0, 3):
             store.write([part("a", start, start + 3, 6), part(f"other {start}")])
-        store.forget("a")
+        store.forget({"a"})
 
         assert again(store).segments("a") == []
         assert again(store).has("other 3")
 
     def test_a_video_that_is_not_there(self, store):
         store.write([part("a")])
-        store.forget("b")
+        store.forget({"b"})
 
         assert again(store).has("a")
