@@ -8,6 +8,7 @@ import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -772,6 +773,27 @@ class TestFailures:
         assert len(runs.rows()) == 4
 
 
+def shared_memory():
+    """The blocks that this process holds."""
+    held = [os.readlink(path) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
+    return [name for name in held if "memfd" in name]
+
+
+def test_decoding_that_failed_leaves_no_memory(runs, videos, monkeypatch):
+    def fail(*_, **__):
+        raise MachineError("the disk is gone")
+
+    with runs.open() as pipeline:
+        shard = next(pipeline.planner.plan(find_videos([str(videos)])))
+        before = shared_memory()
+        monkeypatch.setattr("pipeline.stages.decode_segment", fail)
+
+        with pytest.raises(MachineError):
+            pipeline.decode(shard)
+
+        assert shared_memory() == before
+
+
 class TestRetry:
     def test_a_time_out_is_a_row_and_is_retried_only_on_demand(self, runs, videos):
         slow = write_video(videos / "slow.mp4", 500, size=(640, 480), first=9)
@@ -984,6 +1006,12 @@ class TestDrive:
 
 
 class TestOpening:
+    def test_a_recognizer_that_brings_its_backbone_takes_no_other(self, engine_cache, tmp_path):
+        options = RunOptions(backbone="random:test_resnet")
+
+        with pytest.raises(OptionError, match="camera-motion brings its own backbone"):
+            open_pipeline(tmp_path, options, engine_cache)
+
     def test_the_backbone_must_be_the_one_that_the_recognizer_was_made_with(self, plain_runs):
         with pytest.raises(RecognizerError, match="backbone of plain: made with weights"):
             plain_runs.open(backbone="random:test_convnext")
