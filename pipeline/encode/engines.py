@@ -22,6 +22,7 @@ from torch.nn import functional
 from pipeline.config import EncodeOptions, Geometry, fingerprint
 from pipeline.encode.backbone import Backbone
 from pipeline.encode.batch_size import SIZES, find_batch_size
+from pipeline.encode.memory import free_memory, lacks_memory
 from pipeline.encode.staging import Staging
 from pipeline.errors import EngineError, OptionError
 from pipeline.records import Pictures
@@ -74,7 +75,8 @@ def choose_device(options: EncodeOptions) -> Literal["cpu", "cuda"]:
 def reduced_precision(device: Literal["cpu", "cuda"]) -> Arithmetic | None:
     """Tell the precision below float32 that a device computes faster; None where there is none."""
     if device == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return "bfloat16" if native else "float16"
     try:
         from pipeline.encode.openvino_engine import computes_bfloat16
     except ImportError:
@@ -87,6 +89,8 @@ def make_engine(
 ) -> Engine:
     """
     Make the engine for a device: torch on CUDA, OpenVINO on the CPU, torch where that cannot.
+
+    On CUDA, float32 is float32: TF32 is switched off, for everything that this process computes.
 
     Args:
         backbone: what to run.
@@ -109,6 +113,8 @@ def make_engine(
 def _cuda_engine(
     backbone: Backbone, placement: Placement, options: EncodeOptions, cache: Path
 ) -> TorchEngine:
+    # torch allows TF32, which keeps 10 bits of 23, in every convolution in float32
+    torch.backends.cudnn.allow_tf32 = False
     engine = TorchEngine(backbone, placement, options.batch_size or max(SIZES))
     if not options.batch_size:
         card = torch.cuda.get_device_name()
@@ -169,17 +175,38 @@ class TorchEngine:
         return torch.tensor(values, device=self.device).view(1, -1, 1, 1) * 255
 
     def fit(self, frames: Pictures) -> Tensor:
-        """Cut frames (T, h, w, 3) to pictures on the device, uint8 (T, H, W, 3)."""
+        """
+        Cut frames (T, h, w, 3) to pictures on the device, uint8 (T, H, W, 3).
+
+        Where it runs out of memory, half of them at a time.
+
+        Raises:
+            EngineError: there is too little memory for a single one.
+        """
         if self._staging is None:
             pixels = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)
             return fit_frames(pixels, self.backbone).permute(0, 2, 3, 1)
-        sent = self._staging.send(frames).permute(0, 3, 1, 2)
+        try:
+            return self._fit_there(frames, self._staging)
+        except RuntimeError as error:
+            _require_smaller(error, len(frames))
+        free_memory()
+        middle = math.ceil(len(frames) / 2)
+        return torch.cat([self.fit(frames[:middle]), self.fit(frames[middle:])])
+
+    def _fit_there(self, frames: Pictures, staging: Staging) -> Tensor:
+        sent = staging.send(frames).permute(0, 3, 1, 2)
         # no integer kernel there: round as the one on the CPU does
         scaled = fit_frames(sent.float(), self.backbone).round().clamp(0, 255).to(torch.uint8)
         return scaled.permute(0, 2, 3, 1)
 
     def run(self, pictures: Tensor) -> NDArray[np.float32]:
-        """Encode pictures; halves the batch for good when the device runs out of memory."""
+        """
+        Encode pictures; halves the batch for good when the device runs out of memory.
+
+        Raises:
+            EngineError: there is too little memory for a single one.
+        """
         # features stay on the device until all are computed: reading them would wait for each
         parts = [torch.zeros(0, self.backbone.feature_size, device=self.device)]
         start = 0
@@ -187,10 +214,12 @@ class TorchEngine:
             batch = pictures[start : start + self.batch_size]
             try:
                 parts.append(self._run_batch(batch))
-            except torch.OutOfMemoryError as error:
-                self._halve(error)
+            except RuntimeError as error:
+                _require_smaller(error, len(batch))
+            else:
+                start += len(batch)
                 continue
-            start += len(batch)
+            self._halve(len(batch))
         values: NDArray[np.float32] = torch.cat(parts).cpu().numpy()
         return values
 
@@ -201,13 +230,10 @@ class TorchEngine:
         black = torch.zeros(count, height, width, channels, dtype=torch.uint8, device=self.device)
         self._run_batch(black).cpu()
 
-    def _halve(self, error: Exception) -> None:
-        if self.batch_size == 1:
-            raise EngineError("out of memory on the device with a single picture") from error
-        self.batch_size = math.ceil(self.batch_size / 2)
+    def _halve(self, count: int) -> None:
+        self.batch_size = math.ceil(count / 2)
         logger.warning("out of memory on the device: going on with batches of %d", self.batch_size)
-        if self.device == "cuda":
-            torch.cuda.empty_cache()
+        free_memory()
 
     @torch.inference_mode()
     def _run_batch(self, batch: Tensor) -> Tensor:
@@ -217,6 +243,20 @@ class TorchEngine:
         with torch.autocast(self.device, dtype=dtype, enabled=self.precision != "float32"):
             features: Tensor = self._module(pictures)
         return features.float()
+
+
+def _require_smaller(error: RuntimeError, count: int) -> None:
+    """
+    Require that an error comes from a lack of memory that fewer pictures at a time overcome.
+
+    Raises:
+        RuntimeError: the error itself, where it is another one.
+        EngineError: there is one picture only.
+    """
+    if not lacks_memory(error):
+        raise error
+    if count <= 1:
+        raise EngineError("out of memory on the device with a single picture") from error
 
 
 def describe(engine: Engine) -> dict[str, Any]:

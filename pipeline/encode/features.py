@@ -98,7 +98,7 @@ def fit_pictures(engine: Engine, segments: Sequence[Pictures]) -> Iterator[Tenso
     """Give the pictures of all segments, (n, H, W, 3 · (1 + context)), chunk by chunk."""
     for shown in segments:
         previous: Tensor | None = None
-        for frames in _chunks(shown):
+        for frames in chunks(shown):
             pictures = engine.fit(frames)
             if engine.backbone.context:
                 before = torch.cat([pictures[:1] if previous is None else previous, pictures[:-1]])
@@ -107,7 +107,8 @@ def fit_pictures(engine: Engine, segments: Sequence[Pictures]) -> Iterator[Tenso
             yield pictures
 
 
-def _chunks(pictures: Pictures) -> Iterator[Pictures]:
+def chunks(pictures: Pictures) -> Iterator[Pictures]:
+    """Give decoded pictures so many at a time that cutting them to size takes little memory."""
     if not len(pictures):
         return
     step = max(1, CHUNK_BYTES // pictures[0].nbytes)

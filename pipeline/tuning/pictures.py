@@ -23,8 +23,9 @@ from pipeline.decode.pictures import delivered_size
 from pipeline.decode.pool import DecodeProcess
 from pipeline.decode.sampling import SamplePlan
 from pipeline.encode.backbone import Backbone
+from pipeline.encode.features import chunks
 from pipeline.errors import MachineError
-from pipeline.files import exclusive, remove_leftovers
+from pipeline.files import exclusive, hidden, remove_leftovers
 from pipeline.records import FrameBatch, Integers, Pictures, Segment, Video
 from pipeline.stages import Pipeline
 
@@ -109,7 +110,7 @@ def keep_pictures(pipeline: Pipeline, videos: Sequence[Video]) -> PictureCache:
 def _keep(process: DecodeProcess, pipeline: Pipeline, video: Video, cache: PictureCache) -> None:
     """Write the pictures of one video under a hidden name, then rename."""
     path = cache.path(video.video_id)
-    fresh = path.with_name(f".{path.name}.new")
+    fresh = hidden(path)
     with fresh.open("wb") as file:
         for batch in _decoded(process, video, pipeline.sampling, pipeline.engine.backbone.geometry):
             file.write(_rows(batch, pipeline, cache).data)
@@ -124,9 +125,12 @@ def _rows(batch: FrameBatch, pipeline: Pipeline, cache: PictureCache) -> Any:
     # a container may hold more samples at its end than it said
     count = max(segment.stop - segment.start, int(places.max(initial=-1)) + 1)
     rows = np.zeros(count, cache.row)
-    if len(places):
-        rows["picture"][places] = pipeline.engine.fit(batch.pictures).cpu().numpy()
-        rows["present"][places] = True
+    at = 0
+    for frames in chunks(batch.pictures):
+        here = places[at : at + len(frames)]
+        rows["picture"][here] = pipeline.engine.fit(frames).cpu().numpy()
+        rows["present"][here] = True
+        at += len(frames)
     return rows.view(np.uint8)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 
 import pytest
@@ -19,11 +20,12 @@ class Device:
     def __init__(self, monkeypatch, *, a_batch, a_picture, room=10**6):
         self.now, self.ran = 0.0, []
         self.a_batch, self.a_picture, self.room = a_batch, a_picture, room
+        self.error = torch.OutOfMemoryError("no room")
         monkeypatch.setattr(time, "perf_counter", lambda: self.now)
 
     def __call__(self, count):
         if count > self.room:
-            raise torch.OutOfMemoryError("no room")
+            raise self.error
         self.ran.append(count)
         self.now += self.a_batch + count * self.a_picture
 
@@ -54,9 +56,56 @@ def test_it_is_measured_once(monkeypatch, tmp_path):
     assert json.loads(kept.read_text())["rates"]["32"] > 0
 
 
-def test_a_device_without_room_for_the_smallest_fails(monkeypatch, tmp_path):
-    device = Device(monkeypatch, a_batch=0.01, a_picture=0.001, room=8)
-    with pytest.raises(EngineError, match="out of memory on the device with a batch of 32"):
+@pytest.mark.parametrize(("room", "expected"), [(31, 16), (8, 8), (1, 1)])
+def test_a_device_without_room_for_the_usual_ones_takes_smaller_ones(
+    monkeypatch, tmp_path, room, expected
+):
+    """Not for good: it may be others that use the device now."""
+    device = Device(monkeypatch, a_batch=1.0, a_picture=0.001, room=room)
+    kept = tmp_path / "kept.json"
+
+    assert find_batch_size(device, kept) == expected
+    assert not kept.exists()
+    device.room = 10**6
+    assert find_batch_size(device, kept) == 1024
+    assert kept.exists()
+
+
+def test_smaller_ones_are_measured_only_where_the_usual_ones_do_not_fit(monkeypatch, tmp_path):
+    device = Device(monkeypatch, a_batch=0.01, a_picture=0.001, room=32)
+    find_batch_size(device, tmp_path / "kept.json")
+
+    assert set(device.ran) == {32}
+
+
+def test_a_device_without_room_for_a_single_picture_fails(monkeypatch, tmp_path):
+    device = Device(monkeypatch, a_batch=0.01, a_picture=0.001, room=0)
+    with pytest.raises(EngineError, match="out of memory on the device with a single picture"):
         find_batch_size(device, tmp_path / "kept.json")
 
     assert not (tmp_path / "kept.json").exists()
+
+
+def test_what_libraries_say_of_too_little_memory_counts(monkeypatch, tmp_path):
+    device = Device(monkeypatch, a_batch=1.0, a_picture=0.001, room=200)
+    device.error = RuntimeError("GET was unable to find an engine to execute this computation")
+
+    assert find_batch_size(device, tmp_path / "kept.json") == 128
+
+
+def test_another_error_is_not_taken_for_it(monkeypatch, tmp_path):
+    device = Device(monkeypatch, a_batch=1.0, a_picture=0.001, room=200)
+    device.error = RuntimeError("CUDA error: device-side assert triggered")
+
+    with pytest.raises(RuntimeError, match="device-side assert"):
+        find_batch_size(device, tmp_path / "kept.json")
+
+
+def test_memory_is_given_back_once_the_errors_are_gone(monkeypatch, tmp_path):
+    """An error holds what was computed until then."""
+    device = Device(monkeypatch, a_batch=1.0, a_picture=0.001, room=8)
+    handled = []
+    monkeypatch.setattr(module, "free_memory", lambda: handled.append(sys.exception()))
+    find_batch_size(device, tmp_path / "kept.json")
+
+    assert handled == [None, None]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import av
 import numpy as np
@@ -16,6 +18,7 @@ from torch import nn
 
 from pipeline.config import EncodeOptions, Geometry
 from pipeline.decode.pictures import delivered_size, shrink
+from pipeline.encode import engines as module
 from pipeline.encode.backbone import Backbone, load_backbone
 from pipeline.encode.engines import (
     CPU_BATCH,
@@ -24,10 +27,16 @@ from pipeline.encode.engines import (
     choose_device,
     describe,
     make_engine,
+    reduced_precision,
     scaled_size,
 )
+from pipeline.encode.features import encode_frames
 from pipeline.encode.openvino_engine import OpenVINOEngine
+from pipeline.encode.pairs import pairs_backbone
+from pipeline.encode.precision import weigh
+from pipeline.encode.staging import Staging
 from pipeline.errors import EngineError, OptionError
+from tests.encode.test_features import draw, frame_batch, small_pairs
 from tests.videos import draw_number
 
 FLOAT32 = Placement("cpu", "float32")
@@ -277,22 +286,23 @@ class TestBatches:
 class Small(nn.Module):
     """A device that holds only so many pictures: gives the mean colour of each."""
 
-    def __init__(self, most):
+    def __init__(self, most, error=None):
         super().__init__()
         self.most = most
+        self.error = error or torch.OutOfMemoryError("no memory")
         self.seen = []
 
     def forward(self, pictures):
         self.seen.append(len(pictures))
         if len(pictures) > self.most:
-            raise torch.OutOfMemoryError("no memory")
+            raise self.error
         return pictures.mean((2, 3))
 
 
-def small_engine(most, batch_size):
+def small_engine(most, batch_size, error=None, placement=FLOAT32):
     backbone = Backbone(
         name="small",
-        module=Small(most),
+        module=Small(most, error),
         weights_hash="",
         geometry=Geometry(8, 8),
         interpolation="bilinear",
@@ -300,7 +310,7 @@ def small_engine(most, batch_size):
         std=(1.0, 1.0, 1.0),
         feature_size=3,
     )
-    return TorchEngine(backbone, FLOAT32, batch_size)
+    return TorchEngine(backbone, placement, batch_size)
 
 
 class TestOutOfMemory:
@@ -330,6 +340,95 @@ class TestOutOfMemory:
         with pytest.raises(EngineError, match="out of memory on the device with a single picture"):
             engine.run(torch.zeros(4, 8, 8, 3, dtype=torch.uint8))
 
+    def test_a_rest_is_halved_by_its_own_size(self):
+        engine = small_engine(most=2, batch_size=512)
+        engine.run(torch.zeros(3, 8, 8, 3, dtype=torch.uint8))
+
+        assert engine.backbone.module.seen == [3, 2, 1]
+
+    def test_what_libraries_say_of_too_little_memory_counts(self):
+        error = RuntimeError("GET was unable to find an engine to execute this computation")
+        engine = small_engine(most=2, batch_size=4, error=error)
+        engine.run(torch.zeros(4, 8, 8, 3, dtype=torch.uint8))
+
+        assert engine.batch_size == 2
+
+    def test_another_error_is_not_taken_for_it(self):
+        error = RuntimeError("CUDA error: an illegal memory access was encountered")
+        engine = small_engine(most=2, batch_size=4, error=error)
+
+        with pytest.raises(RuntimeError, match="illegal memory access"):
+            engine.run(torch.zeros(4, 8, 8, 3, dtype=torch.uint8))
+        assert engine.batch_size == 4
+
+    def test_memory_is_given_back_once_the_error_is_gone(self, monkeypatch):
+        """It holds what was computed until then."""
+        handled = []
+        monkeypatch.setattr(module, "free_memory", lambda: handled.append(sys.exception()))
+        small_engine(most=2, batch_size=4).run(torch.zeros(4, 8, 8, 3, dtype=torch.uint8))
+
+        assert handled == [None]
+
+
+def limit_fitting(monkeypatch, most, error=None):
+    """Let no more frames at a time be cut to size; give a list of how many were tried."""
+    right, seen = module.fit_frames, []
+
+    def limited(given, backbone):
+        seen.append(len(given))
+        if len(given) > most:
+            raise error or torch.OutOfMemoryError("no memory")
+        return right(given, backbone)
+
+    monkeypatch.setattr(module, "fit_frames", limited)
+    return seen
+
+
+class TestOutOfMemoryBeforeTheNetwork:
+    """Frames are cut to size on the device: a stand-in has room for so many."""
+
+    @pytest.fixture
+    def fit(self, monkeypatch):
+        def fit_(frames, most, error=None):
+            engine = small_engine(most=9, batch_size=4)
+            engine._staging = Staging("cpu")
+            with monkeypatch.context() as patched:
+                seen = limit_fitting(patched, most, error)
+                return engine.fit(frames), seen
+
+        return fit_
+
+    def test_frames_are_halved_and_none_is_lost(self, fit):
+        frames = draw_frames(7, 20, 30)
+        expected, _ = fit(frames, most=7)
+        found, seen = fit(frames, most=2)
+
+        assert torch.equal(found, expected)
+        assert seen == [7, 4, 2, 2, 3, 2, 1]
+
+    def test_a_single_frame_that_does_not_fit_fails(self, fit):
+        with pytest.raises(EngineError, match="out of memory on the device with a single picture"):
+            fit(draw_frames(3, 20, 30), most=0)
+
+    def test_another_error_is_not_taken_for_it(self, fit):
+        with pytest.raises(RuntimeError, match="illegal memory access"):
+            fit(draw_frames(3, 20, 30), 0, RuntimeError("CUDA error: an illegal memory access"))
+
+
+class TestReducedPrecision:
+    """What a CUDA device computes in, as far as a machine without one can tell."""
+
+    @pytest.mark.parametrize(("native", "expected"), [(True, "bfloat16"), (False, "float16")])
+    def test_bfloat16_only_where_it_is_computed(self, monkeypatch, native, expected):
+        """A T4 only imitates it."""
+
+        def supported(including_emulation=True):
+            return including_emulation or native
+
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+
+        assert reduced_precision("cuda") == expected
+
 
 class TestChoice:
     @pytest.mark.parametrize(
@@ -351,6 +450,15 @@ class TestChoice:
 
         with pytest.raises(OptionError, match="no CUDA device here; use --device cpu or auto"):
             choose_device(EncodeOptions(device="cuda"))
+
+    def test_float32_on_cuda_is_no_tf32(self, monkeypatch, resnet, tmp_path):
+        """A stand-in for the engine: what torch allows elsewhere is not undone without one."""
+        monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+        monkeypatch.setattr(module, "TorchEngine", lambda *_: "engine")
+        options = EncodeOptions(batch_size=4)
+
+        assert make_engine(resnet, Placement("cuda", "float32"), options, tmp_path) == "engine"
+        assert not torch.backends.cudnn.allow_tf32
 
     def test_openvino_on_the_cpu(self, resnet, engine_cache):
         engine = make_engine(resnet, FLOAT32, EncodeOptions(), engine_cache)
@@ -430,10 +538,86 @@ class TestCUDA:
 
         assert cosines(found, expected).min() >= least
 
-    def test_real_frames(self, cuda, shared, real_frames, real_features):
+    def test_real_frames(self, cuda, shared, engine_cache, real_frames, real_features):
         name = f"local-dir:{shared / 'weights' / 'mobilenetv2_100_imagenet'}"
-        engine = make_engine(load_backbone(name), cuda, EncodeOptions(), shared)
+        engine = make_engine(load_backbone(name), cuda, EncodeOptions(), engine_cache)
 
         assert (engine.name, engine.device) == ("torch", "cuda")
         for clip, frames in real_frames.items():
             assert cosines(encode(engine, frames), real_features[clip]).min() >= 0.999
+
+    @pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+    def test_a_reduced_precision_is_weighed(self, cuda, precision):
+        backbone = load_backbone("random:test_resnet")
+        reduced = TorchEngine(backbone, Placement("cuda", precision), 4)
+        batches = [frame_batch("a", draw_frames(5, 200, 300)), frame_batch("b", draw(0))]
+        evidence = weigh(TorchEngine(backbone, cuda, 4), reduced, batches)
+
+        assert (evidence.tried, evidence.frames) == (precision, 5)
+        assert 0.99 < evidence.cosine_min < 1
+
+    def test_pairs_see_the_frame_before(self, cuda):
+        batches = [frame_batch(str(count), draw(count, 20, (72, 96))) for count in (5, 1, 4)]
+        expected = TorchEngine(pairs_backbone(small_pairs()), FLOAT32, 3)
+        found = TorchEngine(pairs_backbone(small_pairs()), cuda, 3)
+
+        for one, other in zip(
+            encode_frames(found, batches, threading.Lock()),
+            encode_frames(expected, batches, threading.Lock()),
+            strict=True,
+        ):
+            np.testing.assert_allclose(one.values, other.values, atol=2e-3)
+
+    def test_threads_cut_frames_to_size_while_one_encodes(self, cuda):
+        """As the shards in flight do, with a lock around the network alone."""
+        engine, lock = TorchEngine(load_backbone("random:test_resnet"), cuda, 16), threading.Lock()
+        batches = [frame_batch(str(seed), draw_frames(40 + seed, 240, 320)) for seed in range(6)]
+        alone = [encode_frames(engine, [batch], lock)[0].values for batch in batches]
+        with ThreadPoolExecutor(3) as threads:
+            found = list(
+                threads.map(lambda batch: encode_frames(engine, [batch], lock), 4 * batches)
+            )
+
+        for (part,), expected in zip(found, 4 * alone, strict=True):
+            np.testing.assert_allclose(part.values, expected, atol=2e-3)
+
+    def test_halves_the_batch_and_loses_no_row(self, cuda):
+        engine = small_engine(most=3, batch_size=9, placement=cuda)
+        levels = torch.arange(11, dtype=torch.uint8, device="cuda").view(-1, 1, 1, 1)
+        found = engine.run(levels.expand(-1, 8, 8, 3))
+
+        np.testing.assert_allclose(found, np.arange(11)[:, None].repeat(3, 1) / 255, rtol=1e-5)
+        assert engine.batch_size == 3
+
+    def test_halves_the_frames_and_loses_none(self, cuda, monkeypatch):
+        engine = TorchEngine(load_backbone("random:test_resnet"), cuda, 4)
+        frames = draw_frames(7, 200, 300)
+        expected = engine.fit(frames)
+        seen = limit_fitting(monkeypatch, most=2)
+
+        assert torch.equal(engine.fit(frames), expected)
+        assert seen == [7, 4, 2, 2, 3, 2, 1]
+
+    def test_a_device_with_little_memory_left(self, cuda, little_memory):
+        engine = TorchEngine(load_backbone("random:test_resnet"), cuda, 1024)
+        pictures = torch.from_numpy(draw_frames(8, 160, 160)).to("cuda")
+        found = engine.run(pictures.repeat(128, 1, 1, 1))
+
+        assert engine.batch_size < 1024
+        np.testing.assert_allclose(found[-8:], engine.run(pictures), atol=1e-4)
+
+    def test_the_batch_size_fits_little_memory(self, cuda, little_memory, tmp_path):
+        engine = make_engine(load_backbone("random:test_resnet"), cuda, EncodeOptions(), tmp_path)
+
+        assert 1 <= engine.batch_size < 1024
+        assert engine.run(torch.zeros(9, 160, 160, 3, dtype=torch.uint8, device="cuda")).any()
+
+
+@pytest.fixture
+def little_memory(cuda):
+    """Leave this process half a gibibyte of the device."""
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 2**29) / total)
+    yield
+    torch.cuda.set_per_process_memory_fraction(1.0)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.config import EncodeOptions, Geometry, RunOptions, Sampling
+from pipeline.encode import features
 from pipeline.encode.backbone import load_backbone
 from pipeline.errors import MachineError, VideoError
 from pipeline.opening import open_pipeline
@@ -100,6 +101,22 @@ def test_a_long_video_is_decoded_in_segments(opened, videos, monkeypatch):
 
         keep_pictures(pipeline, videos)
 
+    assert cache.path(videos[0].video_id).read_bytes() == whole
+
+
+def test_few_pictures_at_a_time_are_cut_to_size(opened, videos, monkeypatch):
+    """A whole segment would not fit a small device."""
+    with opened() as pipeline:
+        cache = keep_pictures(pipeline, videos)
+        whole = cache.path(videos[0].video_id).read_bytes()
+        cache.path(videos[0].video_id).unlink()
+        right, seen = pipeline.engine.fit, []
+        monkeypatch.setattr(pipeline.engine, "fit", lambda f: (seen.append(len(f)), right(f))[1])
+        monkeypatch.setattr(features, "CHUNK_BYTES", 5 * 64 * 96 * 3)
+
+        keep_pictures(pipeline, videos)
+
+    assert seen == [5, 5, 2]
     assert cache.path(videos[0].video_id).read_bytes() == whole
 
 
