@@ -173,10 +173,10 @@ class Trial:
     sampling: Sampling
     pool: DecodePool
 
-    @property
-    def _path(self) -> Path:
+    def _path(self, reduced: Arithmetic | None) -> Path:
+        """Tell where the choice is kept: another card may not compute what was chosen on one."""
         bench = self.workbench
-        key = fingerprint("precision", bench.backbone.identity, bench.device)
+        key = fingerprint("precision", bench.backbone.identity, bench.device, reduced)
         return self.folder / f"_precision-{key}.json"  # the underline: no part of the table
 
     def choose(self, videos: Sequence[Video]) -> tuple[Engine, Evidence | None]:
@@ -184,10 +184,11 @@ class Trial:
         asked = self.workbench.options.precision
         if asked != "auto":
             return self.workbench.make(asked), None
-        if self._path.exists():
-            evidence = Evidence.from_json(json.loads(self._path.read_text()))
-            return self.workbench.make(evidence.precision), evidence
         reduced = reduced_precision(self.workbench.device)
+        kept = self._path(reduced)
+        if kept.exists():
+            evidence = Evidence.from_json(json.loads(kept.read_text()))
+            return self.workbench.make(evidence.precision), evidence
         if reduced is None or not videos:
             return self.workbench.make("float32"), Evidence("float32")
         return self._measure(reduced, videos)
@@ -203,7 +204,7 @@ class Trial:
             future.cancel()
         evidence = weigh(plain, reduced, batches)
         if evidence.frames:
-            write_json(evidence.to_json(), self._path)
+            write_json(evidence.to_json(), self._path(precision))
         return (plain if evidence.precision == "float32" else reduced), evidence
 
 

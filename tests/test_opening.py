@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
+import torch
 
 from pipeline import opening
 from pipeline.config import DecodeOptions, EncodeOptions, RunOptions
@@ -71,6 +73,15 @@ class TestAuto:
         assert other.features_id == one.features_id
         assert other.evidence == one.evidence
 
+    def test_another_card_chooses_what_it_computes(self, opened, videos, monkeypatch, tmp_path):
+        """One that computes bfloat16 and one that does not share a folder of features."""
+        assert opened(videos, least=-1).engine.precision == "bfloat16"
+        monkeypatch.setattr(opening, "reduced_precision", lambda device: "float16")
+        assert opened(videos, least=-1).engine.precision == "float16"
+        monkeypatch.setattr(opening, "reduced_precision", lambda device: "bfloat16")
+        assert opened(videos, least=1.1).engine.precision == "bfloat16"
+        assert len(kept(tmp_path / "out")) == 2
+
     def test_other_results_are_chosen_for_anew(self, opened, videos):
         assert opened(videos, least=-1).engine.precision == "bfloat16"
         assert opened(videos, least=1.1, out="other").engine.precision == "float32"
@@ -92,6 +103,28 @@ class TestAuto:
 
         assert opened(videos, least=-1).engine.precision == "float32"
         assert kept(tmp_path / "out") == []
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(
+    not torch.cuda.is_available() and not os.environ.get("FAIL_WITHOUT_CUDA"),
+    reason="torch sees no CUDA device",
+)
+def test_a_cuda_device_is_tried_once(tmp_path, tiny_recognizer, engine_cache, videos):
+    options = RunOptions(
+        recognizer=str(tiny_recognizer),
+        decode=DecodeOptions(workers=1),
+        encode=EncodeOptions(device="cuda"),
+    )
+    with open_pipeline(tmp_path / "out", options, engine_cache, videos) as first:
+        assert (first.engine.name, first.engine.device) == ("torch", "cuda")
+    with open_pipeline(tmp_path / "out", options, engine_cache) as again:
+        assert again.engine.precision == first.engine.precision
+
+    (said,) = kept(tmp_path / "out")
+    assert said["tried"] == opening.reduced_precision("cuda")
+    assert said["frames"] == 8 + 16
+    assert again.evidence == first.evidence
 
 
 def test_what_is_asked_for_is_used_without_proof(opened, videos):
