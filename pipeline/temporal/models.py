@@ -19,6 +19,9 @@ from pipeline.config import TemporalOptions
 from pipeline.errors import OptionError
 from pipeline.temporal.cells import CELLS, make_layer
 
+CONSTANT = 1e-6
+"""A feature with no greater standard deviation, or share of its mean, changes by rounding only."""
+
 
 class Logits(NamedTuple):
     """Scores before softmax, and what the clips were read from."""
@@ -143,7 +146,11 @@ class _Inputs(nn.Module):
 
     def evened(self, x: Tensor) -> Tensor:
         """Take signed square roots of features (..., D), where that is wanted."""
-        return x.sign() * x.abs().sqrt() if self.options.signed_root else x
+        if not self.options.signed_root:
+            return x
+        # the slope of the root has no end at 0, and times 0 it would be no number
+        at_zero = x == 0
+        return torch.where(at_zero, 0.0, x.sign() * torch.where(at_zero, 1.0, x).abs().sqrt())
 
     def _standardized(self, x: Tensor) -> Tensor:
         return (self.evened(x) - self.mean) * self.scale
@@ -314,10 +321,12 @@ class TemporalModel(nn.Module):
         """
         Set the mean and the standard deviation (D,) by which features are standardized.
 
-        They are those of the signed square roots, where the model takes these.
+        They are those of the signed square roots, where the model takes these. A feature that never
+        changed is not looked at: there is no telling what its changes mean.
         """
+        least = CONSTANT * mean.abs().clamp(min=1)
         self.inputs.mean.copy_(mean)
-        self.inputs.scale.copy_(1 / std.clamp(min=1e-6))
+        self.inputs.scale.copy_(torch.where(std > least, 1 / std.clamp(min=CONSTANT), 0))
 
     def balance(self, centre: Tensor, weight: Tensor) -> None:
         """

@@ -64,6 +64,28 @@ def test_of_signed_roots_the_roots_are_measured():
     assert model.inputs.scale.tolist() == [0.25]
 
 
+def test_a_feature_that_never_changed_is_not_looked_at():
+    """Whatever it does later was not learned from."""
+    clips = [make_example(0, [[1000.3, 50.3, 0]] * 9), make_example(1, [[1000.3, 50.3, 4]] * 9)]
+    model = made(TemporalOptions(), clips)
+    later = torch.tensor([[[900.0, 51.0, 1.0]]])
+
+    joined = model.inputs.joined(later, later[:, 0], torch.ones(1, dtype=torch.bool))
+
+    assert joined.tolist() == [[[0.0, 0.0, -0.5]]]
+
+
+def test_the_gradient_of_signed_roots_is_a_number_at_0():
+    inputs = TemporalModel(4, 2, TemporalOptions(signed_root=True)).inputs
+    x = torch.tensor([0.0, -0.0, 4.0, -16.0], requires_grad=True)
+
+    roots = inputs.evened(x)
+    roots.sum().backward()
+
+    assert roots.tolist() == [0, 0, 2, -4]
+    assert x.grad.tolist() == [0, 0, 0.25, 0.125]
+
+
 def test_rises_and_falls_are_told_apart():
     model = made(RECTIFIED, [make_example(0, [[0], [4], [1]])])
     x = torch.tensor([[[0.0], [4.0], [1.0]]])
