@@ -76,7 +76,6 @@ class Diagnosis:
         return pd.DataFrame([self._summary(cell, at) for cell, at in self._measured()])
 
     def _summary(self, cell: CellDiagnosis, at: Measured) -> dict[str, object]:
-        trained = at.stage == "trained"
         gates = [gate.saturated for gate in at.gates]
         return {
             "cell": cell.name,
@@ -85,7 +84,7 @@ class Diagnosis:
             "memory_frames": at.lags.memory_steps,
             "furthest_relative": float(at.lags.relative[-1]),
             "saturated_gates": float(np.mean(gates)) if gates else np.nan,
-            "accuracy": cell.history[-1].accuracy if trained and cell.history else np.nan,
+            "accuracy": at.accuracy,
         }
 
 

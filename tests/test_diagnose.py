@@ -106,8 +106,21 @@ def test_the_summary_is_what_the_tables_say(folder):
         assert row["memory_seconds"] == pytest.approx(weighted)
         assert row["furthest_relative"] == pytest.approx(one.relative.iloc[-1])
     assert summary[0]["saturated_gates"] is None
-    assert summary[0]["accuracy"] is None
-    assert 0 <= summary[1]["accuracy"] <= 1
+
+
+def test_accuracy_is_that_of_the_clips_that_memory_is_measured_on(folder, drawn):
+    """Not that of training, which is a mean over an epoch, of other clips maybe."""
+    asked = draw_recall(16, 10, lag=9, seed=1)
+    training = TrainingOptions(epochs=EPOCHS, validation=0, device="cpu")
+    temporal = TemporalOptions(size=8)
+    cell = diagnose_cell(*("gru", drawn, LABELS, temporal, training), measured_on=asked)
+
+    summary = Diagnosis((cell,), 0.125).summary()
+
+    assert summary.accuracy.tolist() == [at.accuracy for at in cell.measured]
+    assert (summary.accuracy * 16 % 1 == 0).all()
+    rows = json.loads((folder / "summary.json").read_text())
+    assert all(0 <= row["accuracy"] <= 1 for row in rows)
 
 
 def test_the_picture_has_a_panel_for_each_time(folder):

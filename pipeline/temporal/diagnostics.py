@@ -27,7 +27,7 @@ from pipeline.temporal.cells import GRULayer, LSTMLayer, MinGRULayer
 from pipeline.temporal.examples import Batch, Example, collate, ordered_batches
 from pipeline.temporal.inputs import standardize
 from pipeline.temporal.models import TemporalModel, compact
-from pipeline.temporal.training import Epoch, fit
+from pipeline.temporal.training import Epoch, fit, predict
 
 COMPARED: tuple[CellName, ...] = ("rnn_tanh", "rnn_relu", "lstm", "gru", "mingru", "transformer")
 """Cells that are set side by side."""
@@ -41,7 +41,8 @@ class LagProfile:
     """How much the last frame depends on each frame before it."""
 
     norms: NDArray[np.float64]
-    """‖∂L_T/∂x_{T−k}‖ for k = 0, 1, …, a mean over sequences; x in standard deviations."""
+    """‖∂L_T/∂x_{T−k}‖ for k = 0, 1, …, a mean over sequences; x in standard deviations, and its
+    signed square root where a model takes that."""
     sequences: Integers
     """Sequences that are long enough for each lag."""
 
@@ -85,6 +86,8 @@ class Measured:
 
     stage: str
     """`start`: as initialized. `trained`. `saved`: a recognizer as it is."""
+    accuracy: float
+    """Of the clips that it was measured on."""
     lags: LagProfile
     gates: tuple[GateUse, ...]
 
@@ -100,8 +103,30 @@ class CellDiagnosis:
 
 def measure(model: TemporalModel, examples: Sequence[Example], stage: str) -> Measured:
     """Measure a model on labelled sequences."""
+    known = [example for example in examples if example.counts.any()]
+    labels = np.array([example.label for example in known])
+    right = predict(model, known).argmax(1) == labels
+    exact, evened = of_standardized(model, known)
+    return Measured(
+        stage, float(right.mean()), measure_lags(exact, evened), measure_gates(exact, evened)
+    )
+
+
+def of_standardized(
+    model: TemporalModel, examples: Sequence[Example]
+) -> tuple[TemporalModel, list[Example]]:
+    """
+    Copy a model in float64 to one that is given what it standardizes, and examples with it.
+
+    They differ where it takes signed square roots, whose slope has no end where a feature is 0.
+    """
     exact = copy.deepcopy(model).double().eval().requires_grad_(False)
-    return Measured(stage, measure_lags(exact, examples), measure_gates(exact, examples))
+    exact.inputs.options = replace(exact.inputs.options, signed_root=False)
+    evened = [
+        replace(example, features=model.inputs.evened(torch.from_numpy(example.features)).numpy())
+        for example in examples
+    ]
+    return exact, evened
 
 
 def measure_lags(model: TemporalModel, examples: Sequence[Example]) -> LagProfile:
@@ -119,9 +144,8 @@ def measure_lags(model: TemporalModel, examples: Sequence[Example]) -> LagProfil
 def _batches(examples: Sequence[Example], model: TemporalModel) -> Iterator[Batch]:
     """Give batches in the precision of a model, the frames that count in front."""
     kind = model.head.weight.dtype
-    known = [example for example in examples if example.counts.any()]
-    for numbers in ordered_batches(known, BATCH):
-        batch = collate([known[number] for number in numbers])
+    for numbers in ordered_batches(examples, BATCH):
+        batch = collate([examples[number] for number in numbers])
         moved, lengths = compact(batch.x.to(kind), batch.mask)
         mask = torch.arange(moved.shape[1]) < lengths.unsqueeze(1)
         yield Batch(moved, mask, batch.labels)
@@ -133,7 +157,9 @@ def _gradient_norms(model: TemporalModel, batch: Batch) -> tuple[Tensor, Tensor]
     frames = model(x, batch.mask).frames  # (N, L, K); padding repeats the last that counts
     loss = functional.cross_entropy(frames[:, -1], batch.labels, reduction="sum")
     (gradient,) = torch.autograd.grad(loss, x)
-    return (gradient / model.inputs.scale).norm(dim=2), batch.mask.sum(1)
+    scale = model.inputs.scale
+    std = torch.where(scale > 0, 1 / scale, 0)  # (D,), 0 where a feature is not looked at
+    return (gradient * std).norm(dim=2), batch.mask.sum(1)
 
 
 def measure_gates(model: TemporalModel, examples: Sequence[Example]) -> tuple[GateUse, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -20,6 +22,7 @@ from pipeline.temporal.diagnostics import (
 from pipeline.temporal.drawn import LABELS, draw_recall
 from pipeline.temporal.examples import Example
 from pipeline.temporal.models import TemporalModel
+from pipeline.temporal.training import predict
 
 TRAINING = TrainingOptions(
     epochs=8, learning_rate=1e-2, label_smoothing=0, validation=0, device="cpu"
@@ -58,6 +61,34 @@ class TestLags:
 
         found = measure(model.float(), [example(values, label=1)], "start").lags
         np.testing.assert_allclose(found.norms, expected.numpy(), rtol=1e-5)
+
+    def test_of_signed_roots_it_is_the_gradient_by_the_roots(self):
+        """As after a ReLU, where half of all features are 0 and the root is steep without end."""
+        rooted, plain = make("gru", signed_root=True), make("gru")
+        std = torch.tensor([0.5, 1.0, 2.0])
+        for model in (rooted, plain):
+            model.standardize(torch.tensor([0.3, 0.0, 1.0]), std)
+        values = np.maximum(noise(6), 0)
+        assert 0.3 < (values == 0).mean() < 0.7
+
+        found = measure(rooted, [example(values)], "start")
+        expected = measure(plain, [example(np.sqrt(values))], "start")
+
+        np.testing.assert_allclose(found.lags.norms, expected.lags.norms, rtol=1e-5)
+        assert found.lags.norms.min() > 0
+        assert found.gates == pytest.approx(expected.gates)
+
+    def test_a_feature_that_is_not_looked_at_has_no_part(self):
+        model = make("gru")
+        model.standardize(torch.zeros(3), torch.tensor([0.5, 0.0, 2.0]))
+        values, other = noise(6), noise(6)
+        other[:, 1] = 7
+        found = measure(model, [example(values)], "start").lags
+
+        assert np.isfinite(found.norms).all()
+        np.testing.assert_array_equal(
+            measure(model, [example(other)], "start").lags.norms, found.norms
+        )
 
     @pytest.mark.parametrize("kept", [0.5, 0.9])
     def test_a_cell_that_keeps_a_share_each_step_forgets_like_its_power(self, kept):
@@ -132,6 +163,19 @@ class TestLags:
         norms[37] = 1e-200
 
         assert LagProfile(norms, np.ones(50, np.int64)).memory_steps == pytest.approx(37)
+
+
+def test_accuracy_is_of_the_clips_that_are_measured():
+    model = make("gru")
+    clips = [example(noise(5, seed=n), label=n % 2) for n in range(8)]
+    said = predict(model, clips).argmax(1)
+    right = [replace(clip, label=int(label)) for clip, label in zip(clips, said, strict=True)]
+    nothing = replace(right[0], label=1 - right[0].label, counts=np.zeros(5, np.bool_))
+
+    assert measure(model, right, "start").accuracy == 1
+    assert measure(model, [*right, nothing], "start").accuracy == 1
+    wrong = [replace(clip, label=1 - clip.label) for clip in right[:2]]
+    assert measure(model, [*wrong, *right[2:]], "start").accuracy == 0.75
 
 
 class TestGates:
