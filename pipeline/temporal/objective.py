@@ -1,4 +1,9 @@
-"""What training makes small: how surprised a model is by the labels of clips and of frames."""
+"""
+What training makes small: how surprised a model is by the labels of clips and of frames.
+
+Temporal models are small and compute in float32 whatever the device: reduced precision would win
+nothing, and cuDNN runs their cells in float16 then, whose gradients vanish without being scaled.
+"""
 
 from __future__ import annotations
 
@@ -52,28 +57,19 @@ class Objective:
         state: State | None = None
         pieces = torch.split(batch.x, unroll, 1), torch.split(batch.mask, unroll, 1)
         for x, mask in zip(*pieces, strict=True):
-            with autocast(self.options, x.device):
-                if whole or not model.streams:
-                    logits = model(x, mask)
-                else:
-                    logits, state = model.stream(x, state or model.initial_state(len(x)), mask)
-                    state = state.detach()
+            if whole or not model.streams:
+                logits = model(x, mask)
+            else:
+                logits, state = model.stream(x, state or model.initial_state(len(x)), mask)
+                state = state.detach()
             yield mask, logits
 
     def _surprise(self, logits: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
         """Add up the cross-entropies of logits (n, K), each times its weight (n,)."""
         losses = functional.cross_entropy(
-            logits.float(), labels, reduction="none", label_smoothing=self.options.label_smoothing
+            logits, labels, reduction="none", label_smoothing=self.options.label_smoothing
         )
         return (losses * weight).sum()
-
-
-def autocast(options: TrainingOptions, device: torch.device) -> torch.autocast:
-    """Compute the block in the precision of training."""
-    precision = options.precision
-    if precision == "auto":
-        precision = "bfloat16" if device.type == "cuda" else "float32"
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
 def absolute_sum(model: nn.Module) -> Tensor:

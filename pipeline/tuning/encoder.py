@@ -14,7 +14,6 @@ from torch.nn.utils.rnn import pad_sequence
 from pipeline.config import TrainingOptions
 from pipeline.encode.backbone import Backbone
 from pipeline.temporal.examples import Example
-from pipeline.temporal.objective import autocast
 from pipeline.tuning.pictures import PictureCache
 from pipeline.tuning.views import View, show
 
@@ -90,6 +89,15 @@ class ClipEncoder:
         features = self._encode(Look(example, mask, torch.zeros_like(mask)))
         values: NDArray[np.float32] = features.cpu().numpy()
         return values
+
+
+def autocast(training: TrainingOptions, device: torch.device) -> torch.autocast:
+    """Encode in the block in the precision of training: where a GPU computes bfloat16, in that."""
+    precision = training.precision
+    if precision == "auto":
+        reduced = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        precision = "bfloat16" if reduced else "float32"
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
 def _chunks(mask: Tensor, size: int) -> Iterator[Tensor]:

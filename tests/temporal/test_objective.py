@@ -145,11 +145,11 @@ class TestLongClips:
         assert pieces[1][0].item() == pytest.approx(wanted.item())
 
 
-def test_bfloat16_changes_little():
+def test_models_compute_in_float32_whatever_the_precision():
+    """It is that of convolutions: temporal models are too small to win by it."""
     model, batch = make_model(), make_batch()
 
     ((plain, _),) = losses(model, batch)
-    ((reduced, _),) = losses(model, batch, TrainingOptions(label_smoothing=0, precision="bfloat16"))
+    ((same, _),) = losses(model, batch, TrainingOptions(label_smoothing=0, precision="bfloat16"))
 
-    assert reduced.item() != plain.item()
-    assert reduced.item() == pytest.approx(plain.item(), rel=0.02)
+    assert same.item() == plain.item()

@@ -11,7 +11,7 @@ import torch
 from pipeline.encode.blocks import free_last
 from pipeline.encode.engines import Placement, TorchEngine
 from pipeline.errors import MachineError
-from pipeline.tuning.encoder import ClipEncoder, Look
+from pipeline.tuning.encoder import ClipEncoder, Look, autocast
 from pipeline.tuning.views import draw_view
 from tests.tuning.material import STEPS, TRAINING, TUNING, draw, make_lesson
 
@@ -43,6 +43,38 @@ def test_features_are_those_of_a_run(lesson):
     pictures = torch.from_numpy(draw(1, 1, lesson.cache.size))
 
     np.testing.assert_allclose(example.features, engine.run(pictures), rtol=1e-4, atol=1e-5)
+
+
+def test_bfloat16_changes_little(lesson):
+    looks = [look_at(example) for example in lesson.examples]
+    reduced = ClipEncoder(
+        lesson.backbone, lesson.cache, replace(TRAINING, precision="bfloat16"), chunk=4
+    )
+
+    plain, found = encoder_of(lesson).encode(looks), reduced.encode(looks)
+
+    assert found.dtype == torch.float32
+    assert not torch.equal(found, plain)
+    torch.testing.assert_close(found, plain, rtol=0.1, atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("precision", "computes", "reduced"),
+    [("auto", True, True), ("auto", False, False), ("bfloat16", False, True), ("float32", 1, 0)],
+)
+@pytest.mark.filterwarnings("ignore:.*CUDA is not available")
+def test_on_a_gpu_bfloat16_is_taken_where_that_computes_it(
+    precision, computes, reduced, monkeypatch
+):
+    def supported(including_emulation=True):
+        return including_emulation or computes
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    made = []
+    monkeypatch.setattr(torch, "autocast", lambda *given, enabled: made.append((*given, enabled)))
+    autocast(replace(TRAINING, precision=precision), torch.device("cuda"))
+
+    assert made == [("cuda", torch.bfloat16, bool(reduced))]
 
 
 @pytest.mark.parametrize("chunk", [1, 5, 100])
