@@ -11,7 +11,9 @@ interrupted goes on exactly as it would have, and two trainings on one CPU agree
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -85,8 +87,14 @@ class Fitted:
     @property
     def best(self) -> Epoch:
         """The epoch with the lowest validation loss, or the last where nothing was held back."""
-        losses = [e.validation_loss for e in self.history if e.validation_loss is not None]
-        return self.history[losses.index(min(losses)) if losses else -1]
+        return best_of(self.history)
+
+
+def best_of(history: Sequence[Epoch]) -> Epoch:
+    """Give the epoch with the lowest validation loss, or the last where none is a number."""
+    losses = [math.inf if e.validation_loss is None else e.validation_loss for e in history]
+    known = [number for number, loss in enumerate(losses) if loss < math.inf]
+    return history[min(known, key=losses.__getitem__) if known else -1]
 
 
 OnEpoch = Callable[[Epoch], None]
@@ -151,7 +159,7 @@ def fit(
             training; learning everything again has one beside it, `-all`.
 
     Raises:
-        OptionError: there is nothing to learn from.
+        OptionError: there is nothing to learn from, or training diverged.
     """
     if not examples or not any(example.counts.any() for example in examples):
         raise OptionError("there is no frame to learn from: no example has one that counts")
@@ -186,7 +194,7 @@ class Lesson:
 def _run(lesson: Lesson, on_epoch: OnEpoch | None, checkpoint: Path | None) -> Fitted:
     """Train once, from where the checkpoint is."""
     key = lesson.key
-    with torch.random.fork_rng():
+    with own_chance(lesson.options):
         torch.manual_seed(lesson.options.seed)
         trainer = Trainer(lesson)
         if checkpoint is not None:
@@ -260,9 +268,9 @@ class Trainer:
         for loss, said in self.objective.losses(self.model, batch):  # noqa: B007 (the last counts)
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.item()
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip_norm)
+        norm = clip_gradient(self.model.parameters(), self.options)
         self.optimizer.step()
-        return total, int((said == batch.labels).sum()), norm.item()
+        return total, int((said == batch.labels).sum()), norm
 
     def checkpoint(self, key: str) -> Checkpoint:
         """Give what `go_on` needs."""
@@ -310,6 +318,28 @@ def choose_device(options: TrainingOptions) -> torch.device:
     if options.device != "auto":
         return torch.device(options.device)
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def own_chance(options: TrainingOptions) -> AbstractContextManager[None]:
+    """Keep what a training draws from the caller's chance, and wake no GPU that it does not use."""
+    on_gpu = choose_device(options).type == "cuda"
+    return torch.random.fork_rng(devices=[torch.cuda.current_device()] if on_gpu else [])
+
+
+def clip_gradient(parameters: Iterable[nn.Parameter], options: TrainingOptions) -> float:
+    """
+    Scale a gradient down to the norm that is allowed. Returns the norm that it had.
+
+    Raises:
+        OptionError: it is no finite number.
+    """
+    norm = nn.utils.clip_grad_norm_(parameters, options.clip_norm).item()
+    if not math.isfinite(norm):
+        raise OptionError(
+            f"training diverged: the norm of the gradient is {norm}. Take a lower learning rate "
+            f"than {options.learning_rate:g}"
+        )
+    return norm
 
 
 def decayed(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from pipeline.encode.backbone import Backbone, hash_weights
 from pipeline.encode.blocks import Block
 from pipeline.temporal.examples import Example, fingerprint_of
 from pipeline.temporal.models import TemporalModel
-from pipeline.temporal.training import Epoch, Measured
+from pipeline.temporal.training import Epoch, Measured, best_of
 from pipeline.tuning.options import TuningOptions
 from pipeline.tuning.pictures import PictureCache
 
@@ -60,8 +60,7 @@ class Tuned:
     @property
     def best(self) -> Epoch:
         """The epoch with the lowest validation loss, or the last where nothing was held back."""
-        losses = [e.validation_loss for e in self.history if e.validation_loss is not None]
-        return self.history[losses.index(min(losses)) if losses else -1]
+        return best_of(self.history)
 
     @property
     def improved(self) -> bool:

@@ -38,10 +38,12 @@ from pipeline.temporal.training import (
     OnEpoch,
     Steps,
     choose_device,
+    clip_gradient,
     copied,
     decayed,
     epoch_seed,
     measure,
+    own_chance,
     predict,
 )
 from pipeline.tuning.encoder import ClipEncoder, Look
@@ -65,10 +67,10 @@ def tune(
         What was best on the clips held back, or the last where none were.
 
     Raises:
-        OptionError: the backbone has fewer blocks, or none.
+        OptionError: the backbone has fewer blocks, or none, or training diverged.
     """
     key = lesson.key
-    with torch.random.fork_rng():
+    with own_chance(lesson.training):
         tuner = Tuner(lesson)
         tuner.begin(load_checkpoint(checkpoint, key) if checkpoint else None)
         while not tuner.done:
@@ -191,9 +193,9 @@ class Tuner:
             total += loss.item()
         x.backward(meeting.grad)  # type: ignore[no-untyped-call]
         learned = [p for group in self.optimizer.param_groups for p in group["params"]]
-        norm = nn.utils.clip_grad_norm_(learned, self.options.clip_norm)
+        norm = clip_gradient(learned, self.options)
         self.optimizer.step()
-        return total, int((said == batch.labels).sum()), norm.item()
+        return total, int((said == batch.labels).sum()), norm
 
     def _batch(self, looks: Sequence[Look], x: Tensor) -> Batch:
         mask = nn.utils.rnn.pad_sequence([look.mask for look in looks], batch_first=True)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import resource
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 
-from pipeline.config import TemporalOptions, TrainingOptions
+from pipeline.config import CellName, TemporalOptions, TrainingOptions
 from pipeline.errors import OptionError
 from pipeline.temporal.models import TemporalModel
-from pipeline.temporal.training import Fitted, fit, measure, predict
+from pipeline.temporal.training import Fitted, best_of, fit, measure, own_chance, predict
 from tests.temporal.lessons import make_example, rises_and_falls
 
 SMALL = TemporalOptions(cell="gru", size=8, dropout=0.2)
@@ -87,6 +89,21 @@ class TestChance:
         fit(rises_and_falls(8), 2, SMALL, SHORT)
 
         assert torch.equal(torch.rand(3), expected)
+
+    def test_no_gpu_is_woken_that_is_not_used(self, monkeypatch):
+        given, fork = [], torch.random.fork_rng
+
+        def forking(devices=None):
+            given.append(devices)
+            return fork(devices=[])
+
+        monkeypatch.setattr(torch.random, "fork_rng", forking)
+        fit(rises_and_falls(4), 2, SMALL, replace(SHORT, epochs=1))
+        assert given == [[]]
+
+        monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+        own_chance(replace(SHORT, device="cuda"))
+        assert given == [[], [3]]
 
 
 class Interrupted(Exception):
@@ -228,6 +245,30 @@ class TestRefit:
         assert agree(rest, whole)
 
 
+class TestDivergence:
+    def test_a_gradient_that_is_no_number_ends_the_training(self):
+        examples = rises_and_falls(8)
+        examples[3].features[2, 0] = np.nan
+
+        with pytest.raises(OptionError, match=r"training diverged.* nan\. .*rate than 0\.01"):
+            fit(examples, 2, SMALL, SHORT)
+
+    @pytest.mark.parametrize(
+        ("losses", "number"),
+        [
+            ((np.nan, 2.0, 1.0, np.nan), 3),
+            ((1.0, np.nan, 1.0), 1),
+            ((np.nan, np.inf), 2),
+            ((None, None, None), 3),
+        ],
+    )
+    def test_the_best_epoch_is_one_with_a_loss(self, losses, number):
+        (epoch,) = fit(rises_and_falls(4), 2, SMALL, replace(SHORT, epochs=1)).history
+        history = [replace(epoch, number=n, validation_loss=v) for n, v in enumerate(losses, 1)]
+
+        assert best_of(history).number == number
+
+
 class TestHistory:
     def test_clipped_steps_are_counted(self):
         always, never = (
@@ -304,6 +345,30 @@ class TestPredict:
 def test_nothing_to_learn_from_fails(examples):
     with pytest.raises(OptionError, match="no frame to learn from"):
         fit(examples, 2, SMALL, SHORT)
+
+
+@pytest.fixture
+def cuda():
+    if not torch.cuda.is_available():
+        if os.environ.get("FAIL_WITHOUT_CUDA"):
+            pytest.fail("FAIL_WITHOUT_CUDA is set, and torch sees no CUDA device")
+        pytest.skip("torch sees no CUDA device")
+
+
+@pytest.mark.cuda
+@pytest.mark.usefixtures("cuda")
+@pytest.mark.parametrize("precision", ["auto", "bfloat16"])
+@pytest.mark.parametrize("cell", get_args(CellName))
+def test_on_a_gpu_every_cell_learns_what_it_does_on_the_cpu(cell, precision):
+    examples, temporal = rises_and_falls(16), TemporalOptions(cell=cell, size=8, heads=2)
+    on_gpu = replace(SHORT, device="cuda", precision=precision)
+
+    found = fit(examples, 2, temporal, on_gpu, validation=examples[:4])
+
+    expected = fit(examples, 2, temporal, SHORT, validation=examples[:4])
+    assert {p.device.type for p in found.model.parameters()} == {"cpu"}
+    losses = [[epoch.loss for epoch in fitted.history] for fitted in (found, expected)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-2)
 
 
 def peak_bytes() -> int:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from dataclasses import replace
+from math import nan
 
 import pytest
 import torch
 
 from pipeline.encode.backbone import hash_weights, network_of
 from pipeline.errors import OptionError
+from pipeline.temporal.models import TemporalModel
 from pipeline.temporal.training import measure
 from pipeline.tuning import training
 from pipeline.tuning.encoder import ClipEncoder
@@ -110,6 +113,36 @@ class TestWorth:
         assert found.temperature == 1.0
 
 
+class TestDivergence:
+    def test_a_gradient_that_is_no_number_ends_the_training(self, lesson):
+        spoiled = copy.deepcopy(lesson.model)
+        torch.nn.init.constant_(spoiled.head.weight, torch.inf)
+
+        with pytest.raises(OptionError, match=r"training diverged.*rate than 0\.0005"):
+            tune(replace(lesson, model=spoiled))
+
+    def test_features_may_be_0_where_their_roots_are_taken(self, lesson, monkeypatch):
+        """The root is steep without end there."""
+        encode = ClipEncoder.encode
+
+        def with_zeros(self, looks):
+            features = encode(self, looks)
+            return features * (features > 0)  # the slope of a relu would hide what is no number
+
+        monkeypatch.setattr(ClipEncoder, "encode", with_zeros)
+        options = replace(lesson.model.options, signed_root=True)
+        model = TemporalModel(lesson.backbone.feature_size, 2, options).eval()
+
+        found = tune(replace(lesson, model=model, tuning=replace(TUNING, epochs=1)))
+
+        assert all(bool(p.isfinite().all()) for p in found.backbone.module.parameters())
+
+    def test_the_best_epoch_is_one_with_a_loss(self, tuned):
+        epochs = [replace(tuned.best, number=n, validation_loss=v) for n, v in ((1, nan), (2, 1.0))]
+
+        assert replace(tuned, history=tuple(epochs)).best.number == 2
+
+
 class TestChance:
     def test_the_same_again_is_the_same_bit_for_bit(self, lesson, tuned):
         again = tune(lesson)
@@ -130,6 +163,18 @@ class TestChance:
         tune(replace(lesson, tuning=replace(TUNING, epochs=1)))
 
         assert torch.equal(torch.rand(3), expected)
+
+    def test_no_gpu_is_woken_that_is_not_used(self, lesson, monkeypatch):
+        given, fork = [], torch.random.fork_rng
+
+        def forking(devices=None):
+            given.append(devices)
+            return fork(devices=[])
+
+        monkeypatch.setattr(torch.random, "fork_rng", forking)
+        tune(replace(lesson, tuning=replace(TUNING, epochs=1)))
+
+        assert given == [[]]
 
     @pytest.mark.parametrize("mirror", [True, False])
     def test_a_clip_gets_one_view_mirrored_only_where_that_is_allowed(
