@@ -18,6 +18,7 @@ class Fold:
     """One round: what is learned from, and what is judged."""
 
     name: str
+    """Its group, where each fold holds out one; else its number."""
     groups: tuple[str, ...]
     """Held out."""
     train: Integers
@@ -46,7 +47,11 @@ def group_folds(groups: Sequence[str], labels: Sequence[str], count: int) -> lis
             "or a number from 2 up to that of the groups"
         )
     dealt = _deal(groups, labels, count) if count else [[name] for name in names]
-    folds = [_fold(groups, held, number) for number, held in enumerate(dealt, start=1)]
+    single = all(len(held) == 1 for held in dealt)
+    folds = [
+        _fold(held[0] if single else str(number), groups, held)
+        for number, held in enumerate(dealt, start=1)
+    ]
     for fold in folds:
         _require_labels(labels, fold)
     return folds
@@ -70,9 +75,8 @@ def _deal(groups: Sequence[str], labels: Sequence[str], count: int) -> list[list
     return dealt
 
 
-def _fold(groups: Sequence[str], held: Sequence[str], number: int) -> Fold:
+def _fold(name: str, groups: Sequence[str], held: Sequence[str]) -> Fold:
     out = np.isin(groups, held)
-    name = held[0] if len(held) == 1 else str(number)
     return Fold(name, tuple(sorted(held)), np.flatnonzero(~out), np.flatnonzero(out))
 
 

@@ -46,7 +46,17 @@ def test_large_groups_are_dealt_first():
     folds = group_folds(groups, labels, 2)
 
     assert [fold.groups for fold in folds] == [("large",), ("other", "small")]
-    assert [fold.name for fold in folds] == ["large", "2"]
+    assert [fold.name for fold in folds] == ["1", "2"]
+
+
+def test_folds_are_not_named_as_others_groups_are():
+    """Of 12 groups called 1 to 12, two folds hold two: those have no one name."""
+    groups = [str(number) for number in range(1, 13)]
+
+    folds = group_folds(groups * 2, ["x"] * 12 + ["y"] * 12, 10)
+
+    assert sorted(len(fold.groups) for fold in folds) == [1] * 8 + [2] * 2
+    assert [fold.name for fold in folds] == [str(number) for number in range(1, 11)]
 
 
 @given(
