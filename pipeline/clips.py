@@ -35,6 +35,7 @@ class _Source:
     samples: Samples
     numbers: Integers
     """Of the samples, in the video, (T,)."""
+    report: DecodeReport
     duration_seconds: float
 
 
@@ -62,9 +63,9 @@ class ClipCutter:
         report = self._report(video)
         return "" if report.frames_sampled else f"{report.status}: {report.error}"
 
-    def cut(self, video: Video, clips: list[LabelledClip]) -> list[Example]:
+    def cut(self, video: Video, clips: list[LabelledClip]) -> list[Example | LeftOut]:
         """
-        Cut the clips of one video.
+        Cut the clips of one video; of what could not be decoded, tell why.
 
         Raises:
             SourceError: a clip is outside of the video, or its features are no numbers.
@@ -75,23 +76,21 @@ class ClipCutter:
             np.concatenate([part.values for part in parts]),
         )
         numbers = np.concatenate([part.sample_index for part in parts])
-        source = _Source(video, samples, numbers, self._duration(video, samples))
+        report = self._report(video)
+        duration = report.duration_seconds or float(samples.seconds[-1])
+        source = _Source(video, samples, numbers, report, duration)
         return [self._cut(clip, source) for clip in clips]
 
     def _report(self, video: Video) -> DecodeReport:
         return merge_reports(self.store.reports(video.video_id))
 
-    def _duration(self, video: Video, samples: Samples) -> float:
-        return self._report(video).duration_seconds or float(samples.seconds[-1])
-
-    def _cut(self, clip: LabelledClip, source: _Source) -> Example:
+    def _cut(self, clip: LabelledClip, source: _Source) -> Example | LeftOut:
         start = clip.start_seconds or 0.0
         end = source.duration_seconds if clip.end_seconds is None else clip.end_seconds
+        first, last = _frames_of(clip, source.samples)
+        if first >= last and source.report.status != "ok":
+            return LeftOut(clip.row, clip.video, _lost(start, end, source.report))
         self._check_times(clip, start, end, source.duration_seconds)
-        times = source.samples.seconds
-        first = int(np.searchsorted(times, start - EPSILON_SECONDS))
-        to_end = clip.end_seconds is None  # a last frame may be sampled at the very end
-        last = len(times) if to_end else int(np.searchsorted(times, end - EPSILON_SECONDS))
         features = source.samples.features[first:last].astype(np.float32)
         if not len(features):
             raise SourceError(
@@ -128,6 +127,20 @@ class ClipCutter:
         counts = np.ones(length, np.bool_)
         counts[0] = not (self.context and first == 0 and length > 1)
         return counts
+
+
+def _frames_of(clip: LabelledClip, samples: Samples) -> tuple[int, int]:
+    """Give the numbers of the first sampled frame of a clip and of the one after its last."""
+    start = (clip.start_seconds or 0.0) - EPSILON_SECONDS
+    first = int(np.searchsorted(samples.seconds, start))
+    if clip.end_seconds is None:  # a last frame may be sampled at the very end
+        return first, len(samples.seconds)
+    return first, int(np.searchsorted(samples.seconds, clip.end_seconds - EPSILON_SECONDS))
+
+
+def _lost(start: float, end: float, report: DecodeReport) -> str:
+    why = f": {report.error}" * bool(report.error)
+    return f"{report.status}: no frame between {start:g} and {end:g} seconds was decoded{why}"
 
 
 def _name(clip: LabelledClip) -> str:

@@ -111,12 +111,17 @@ def gather_examples(
     cutter = ClipCutter(labelled, pipeline.store, pipeline.sampling, backbone.context)
     cut: list[tuple[LabelledClip, Example]] = []
     left_out: list[LeftOut] = []
-    for video, clips in _clips_by_video(labelled, videos):
+    for video, said in _clips_by_video(labelled, videos):
+        clips = _of_one_video(video, said) if video.copies else said
         problem = cutter.problem(video)
         if problem:
             left_out += [LeftOut(clip.row, clip.video, problem) for clip in clips]
-        else:
-            cut += zip(clips, cutter.cut(video, clips), strict=True)
+            continue
+        for clip, found in zip(clips, cutter.cut(video, clips), strict=True):
+            if isinstance(found, LeftOut):
+                left_out.append(found)
+            else:
+                cut.append((clip, found))
     _require_labels(labelled, cut, left_out)
     cut.sort(key=lambda pair: pair[0].row)
     return Gathered(
@@ -153,6 +158,21 @@ def _clips_by_video(
     for video in videos:
         places = [video.location, *(location for _, location in video.copies)]
         yield video, [clip for place in places for clip in by_place[place]]
+
+
+def _of_one_video(video: Video, clips: Sequence[LabelledClip]) -> list[LabelledClip]:
+    """
+    Make the clips of copies those of the first of them, each part once.
+
+    They agree, as `_require_agreement` has it; their group is the one that is named, if any is.
+    """
+    named = [clip.group for clip in clips if clip.group != clip.video]
+    group = named[0] if named else video.location
+    parts: dict[tuple[float | None, float | None], LabelledClip] = {}
+    for clip in sorted(clips, key=lambda clip: clip.row):
+        same = replace(clip, video=video.location, group=group)
+        parts.setdefault((clip.start_seconds, clip.end_seconds), same)
+    return list(parts.values())
 
 
 def _require_labels(

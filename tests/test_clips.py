@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline.clips import ClipCutter
+from pipeline.clips import ClipCutter, LeftOut
 from pipeline.config import Sampling
 from pipeline.encode.store import FeatureStore
 from pipeline.errors import SourceError
@@ -106,6 +106,34 @@ class TestCut:
         (example,) = cutter().cut(VIDEO, [timed(1.5, 2.1)])
 
         assert numbers(example) == [12, 13, 14, 15]
+
+
+class TestLost:
+    """Of a video that could be decoded in part, clips may lie in the other part."""
+
+    PARTIAL = replace(OK, status="partial", error="8 packets are damaged", frames_sampled=8)
+
+    @pytest.fixture
+    def partial(self, cutter):
+        """A cutter of a video of two seconds, whose second one could not be decoded."""
+        whole = stored(0, 16, report=self.PARTIAL)
+        return cutter(replace(whole, **{f: getattr(whole, f)[:8] for f in FACTS}))
+
+    @pytest.mark.parametrize(("start", "end"), [(1.0, 1.5), (1.25, 2.0), (5.0, 6.0)])
+    def test_a_clip_of_which_nothing_was_decoded_is_left_out(self, partial, start, end):
+        (found,) = partial.cut(VIDEO, [timed(start, end)])
+
+        assert found == LeftOut(
+            7,
+            "/a.mp4",
+            f"partial: no frame between {start:g} and {end:g} seconds was decoded: "
+            "8 packets are damaged",
+        )
+
+    def test_a_clip_of_which_some_was_decoded_is_cut(self, partial):
+        (found,) = partial.cut(VIDEO, [timed(0.75, 1.5)])
+
+        assert numbers(found) == [6, 7]
 
 
 class TestCutFails:
