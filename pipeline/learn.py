@@ -41,11 +41,14 @@ CURVES = "learning.png"
 TUNING_CURVES = "fine-tuning.png"
 SIDES = frozenset(
     {
-        *("left", "right", "l", "r", "east", "west"),
+        *("left", "leftward", "leftwards", "lefthand", "l", "west"),
+        *("right", "rightward", "rightwards", "righthand", "r", "east"),
         *("clockwise", "counterclockwise", "anticlockwise", "cw", "ccw"),
     }
 )
 """Words in labels that a mirror makes false."""
+WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\d_A-Z]+")
+"""In camel case as well: TurnLeft is two, and so is moveL."""
 MEASURED = TemporalOptions(
     cell="gru",
     size=64,
@@ -87,7 +90,7 @@ class LearningOptions:
         try:
             return cls(
                 RunOptions.from_json(values["run"]),
-                TemporalOptions(**values.get("temporal", {})),
+                replace(MEASURED, **values.get("temporal", {})),
                 TrainingOptions(**values.get("training", {})),
                 values.get("mirror"),
                 TuningOptions(**values.get("tuning", {})),
@@ -172,7 +175,7 @@ def may_mirror(gathered: Gathered, options: LearningOptions) -> bool:
 
 def stays_true(labels: Sequence[str]) -> bool:
     """Tell whether labels stay true in a mirror, as far as their words say."""
-    words = {word for label in labels for word in re.split(r"[\W_\d]+", label.lower())}
+    words = {word.lower() for label in labels for word in WORD.findall(label)}
     return not words & SIDES
 
 

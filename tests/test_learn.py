@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.clips import ClipCutter, LeftOut
 from pipeline.config import (
     ClipWindows,
     EncodeOptions,
@@ -20,11 +21,12 @@ from pipeline.config import (
 from pipeline.errors import OptionError, SourceError
 from pipeline.gather import Gathered, find_labelled, gather_examples, windows_for
 from pipeline.labels import Labelled, LabelledClip, read_labels
-from pipeline.learn import LearningOptions, learn, split, with_mirror
+from pipeline.learn import MEASURED, LearningOptions, learn, split, with_mirror
 from pipeline.process import open_pipeline, process_videos
 from pipeline.results import load
 from pipeline.temporal.examples import Examples
 from pipeline.temporal.recognizer import BackboneSpec, load_recognizer
+from pipeline.temporal.sequences import video_of
 from tests.temporal.lessons import make_example
 from tests.videos import write_video
 
@@ -122,6 +124,27 @@ class TestGather:
         assert [(left.row, Path(left.video).name) for left in found.left_out] == [(4, "text.mp4")]
         assert "not_video" in found.left_out[0].reason
 
+    def test_a_part_that_cannot_be_decoded_is_left_out(
+        self, folder, pipeline, tmp_path, monkeypatch
+    ):
+        lost = LeftOut(3, f"{folder}/0.mp4", "partial: no frame")
+        cut = ClipCutter.cut
+
+        def cutting(self, video, clips):
+            found = cut(self, video, clips)
+            return [lost if n == 1 else example for n, example in enumerate(found)]
+
+        monkeypatch.setattr(ClipCutter, "cut", cutting)
+        rows = [f"{folder}/0.mp4,even,{n},{n + 0.5}" for n in (0, 0.5)]
+        rows.append(f"{folder}/1.mp4,odd,0,1")
+        head = "video,label,start_seconds,end_seconds"
+        (tmp_path / "labels.csv").write_text("\n".join([head, *rows]))
+
+        found = gather_examples(read_labels(tmp_path / "labels.csv"), pipeline)
+
+        assert [item.label for item in found.examples.items] == [0, 1]
+        assert found.left_out == (lost,)
+
     def test_a_label_of_which_nothing_is_left_fails(self, folder, pipeline, tmp_path):
         (tmp_path / "text.mp4").write_text("no video")
         (tmp_path / "labels.csv").write_text(f"video,label\n{folder}/0.mp4,even\ntext.mp4,odd\n")
@@ -154,6 +177,27 @@ class TestCopies:
 
     def test_they_are_one_video(self, copied):
         assert len(find_labelled(copied("", "even", "even"))) == 1
+
+    @pytest.mark.parametrize(
+        ("head", "a", "b", "groups"),
+        [
+            ("", "even", "even", [None]),
+            (",group", "even,", "even,ann", ["ann"]),
+            (",group", "even,ann", "even,", ["ann"]),
+            (",group", "even,ann", "even,ann", ["ann"]),
+            (",start_seconds,end_seconds", "even,0,0.5", "odd,0.5,1", [None, None]),
+            (",start_seconds,end_seconds,group", "even,0,0.5,", "odd,0.5,1,ann", ["ann", "ann"]),
+            (",start_seconds,end_seconds", "even,0,0.5", "even,0,0.5", [None]),
+        ],
+    )
+    def test_they_are_of_one_group_and_no_part_counts_twice(
+        self, copied, pipeline, tmp_path, head, a, b, groups
+    ):
+        items = gather_examples(copied(head, a, b), pipeline).examples.items
+
+        first = str(tmp_path / "a.mp4")
+        assert [item.group for item in items] == [group or first for group in groups]
+        assert {video_of(item) for item in items} == {first}
 
     def test_with_two_labels_they_fail(self, copied):
         with pytest.raises(SourceError, match=r"rows 2, 3 are copies.*different labels: even, odd"):
@@ -215,11 +259,21 @@ class TestMirror:
         )
         return with_mirror(gathered, replace(OPTIONS, mirror=mirror)).mirror_grid
 
-    @pytest.mark.parametrize("labels", [("nod", "wave"), ("upright", "lefty"), ("pan", "roll")])
+    @pytest.mark.parametrize(
+        "labels",
+        [("nod", "wave"), ("upright", "lefty"), ("pan", "roll"), ("Upright", "DoLefty")],
+    )
     def test_clips_are_mirrored_where_labels_stay_true(self, labels):
         assert self.grid_of(None, labels) == 2
 
-    @pytest.mark.parametrize("label", ["pan_left", "Right-hook", "roll_cw", "turn2left"])
+    @pytest.mark.parametrize(
+        "label",
+        [
+            *("pan_left", "Right-hook", "roll_cw", "turn2left", "PAN_LEFT", "CCW"),
+            *("TurnLeft", "TurnRight", "panLeft", "moveL", "moveR", "RIGHTTurn", "LHand"),
+            *("leftward", "rightwards", "lefthand_up"),
+        ],
+    )
     def test_clips_are_not_mirrored_where_a_label_names_a_side(self, label):
         assert self.grid_of(None, ("other", label)) == 0
 
@@ -284,6 +338,12 @@ class TestOptions:
         read = LearningOptions.from_json(json.loads(json.dumps(OPTIONS.to_json())))
 
         assert read == OPTIONS
+
+    def test_what_is_not_said_is_as_where_nothing_is(self):
+        said = {"run": RUN.to_json(), "temporal": {"cell": "lstm"}}
+
+        assert LearningOptions.from_json({"run": said["run"]}) == LearningOptions(RUN)
+        assert LearningOptions.from_json(said).temporal == replace(MEASURED, cell="lstm")
 
     @pytest.mark.parametrize("wrong", [{}, {"run": RUN.to_json(), "training": {"speed": 1}}])
     def test_unknown_ones_fail(self, wrong):
