@@ -127,6 +127,11 @@ def _read_table(path: Path, folder: Path) -> list[LabelledClip]:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False)
     except (OSError, ValueError) as error:
         raise SourceError(f"the labels {printable(path)} cannot be read: {error}") from error
+    if not isinstance(table.index, pd.RangeIndex):  # pandas takes what is too much for names
+        raise SourceError(
+            f"the rows of {printable(path)} have more values than its header has columns: name "
+            "every column, and end no row with a comma"
+        )
     table.columns = table.columns.str.strip()
     _check_columns(list(table.columns), path)
     rows = [(row, values) for row, values in enumerate(table.to_dict("records"), start=2)]
@@ -196,6 +201,7 @@ def _check_clips(clips: Sequence[LabelledClip], path: Path) -> None:
     lost = [clip for clip in clips if not os.path.exists(clip.video)]
     refuse(lost, f"no such file: {', '.join(sorted({clip.video for clip in lost})[:MOST_TOLD])}")
     _check_labels_agree(clips, path)
+    _check_sides(clips, path)
 
 
 def _quoted(clips: Sequence[LabelledClip]) -> str:
@@ -213,7 +219,7 @@ def _place(clip: LabelledClip) -> tuple[str, float | None, float | None]:
 
 
 def _check_labels_agree(clips: Sequence[LabelledClip], path: Path) -> None:
-    """Require that no clip has two labels, and that no group or video is on two sides."""
+    """Require that rows do not say different things of one clip."""
     places: dict[tuple[str, float | None, float | None], list[LabelledClip]] = defaultdict(list)
     for clip in clips:
         places[_place(clip)].append(clip)
@@ -224,6 +230,22 @@ def _check_labels_agree(clips: Sequence[LabelledClip], path: Path) -> None:
                 raise SourceError(
                     f"{name_rows(same)} of {printable(path)} are the same clip with different "
                     f"{name}s: {', '.join(said)}"
+                )
+
+
+def _check_sides(clips: Sequence[LabelledClip], path: Path) -> None:
+    """Require that no group or video is on two sides of a split."""
+    for name in ("group", "video"):
+        together: dict[str, list[LabelledClip]] = defaultdict(list)
+        for clip in clips:
+            together[getattr(clip, name)].append(clip)
+        for place, same in together.items():
+            sides = sorted({str(clip.split) for clip in same})
+            if len(sides) > 1:
+                raise SourceError(
+                    f"{name_rows(same)} of {printable(path)} are of one {name}, {printable(place)}"
+                    f", on different sides of the split: {', '.join(sides)}; what is learned from "
+                    "one would be tested on the other"
                 )
 
 

@@ -115,6 +115,19 @@ BAD_TABLES = {
     "video,label,start_seconds,end_seconds\na.mp4,wave,nan,2\n": "row 2 .*must be 0 or more",
     "video,label,split\na.mp4,wave,dev\n": "row 2 .*one of train, validation, test",
     "video,label,split\na.mp4,wave,train\nb.mp4,nod,\n": "row 3 .*split is empty",
+    "video,label\na.mp4,wave,\nb.mp4,nod,\n": "rows .*more values than its header.*end no row",
+    "video,label\na.mp4,wave,g\nb.mp4,nod,h\n": "rows .*more values than its header has columns",
+    "video,label,group,split\na.mp4,wave,ann,train\nb.mp4,nod,ben,test\nc.mp4,nod,ann,test\n": (
+        "rows 2, 4 .*of one group, ann, on different sides of the split: test, train"
+    ),
+    "video,label,start_seconds,end_seconds,group,split\n"
+    "a.mp4,wave,0,1,ann,train\nb.mp4,nod,0,1,ben,test\na.mp4,nod,1,2,ben,validation\n": (
+        "rows 3, 4 .*of one group, ben, on different sides"
+    ),
+    "video,label,start_seconds,end_seconds,group,split\n"
+    "a.mp4,wave,0,1,ann,train\nb.mp4,nod,0,1,ben,test\na.mp4,nod,1,2,ben,test\n": (
+        "rows 2, 4 .*of one video, .*a.mp4, on different sides of the split: test, train"
+    ),
 }
 
 
