@@ -86,7 +86,7 @@ def evaluate(
     Tables, figures and a page go to OUT. Features stored by train are used again.
     """
     from pipeline.evaluation.evaluate import Plan, evaluate_saved, folds_of, stored_videos
-    from pipeline.evaluation.knowledge import training_options
+    from pipeline.evaluation.knowledge import options_anew
     from pipeline.evaluation.page import write_page
     from pipeline.evaluation.tables import metrics, write_evaluation
     from pipeline.labels import read_labels
@@ -100,7 +100,8 @@ def evaluate(
     if folds is None:
         found = evaluate_saved(saved, gathered, stored_videos(store))
     else:
-        training = replace(training_options(saved), device=options.encode.device)
+        training = options_anew(saved, labelled.labels)
+        training = replace(training, device=options.encode.device)
         plan = Plan(tuple(folds_of(gathered.examples, folds)), training, seeds)
         found = _evaluate_folds(saved, gathered, plan, store, quiet=silent)
     write_evaluation(found, out)

@@ -95,6 +95,7 @@ def evaluate_saved(recognizer: Recognizer, gathered: Gathered, read_video: ReadV
     fitted = Fitted(recognizer.model, recognizer.temperature, ())
     answers = ask_model(asked, everything, fitted, SAVED)
     baselines, warnings = _baselines(asked, learned)
+    warnings += _split_warnings(gathered)
     frames = label_sequences(recognizer, find_sequences(asked.items), read_video, seed=SAVED)
     warnings += _overlap_warnings(items, trained_on(recognizer), recognizer)
     facts = {**_of_recognizer(recognizer), "folds": []}
@@ -120,6 +121,19 @@ def folds_of(examples: Examples, count: int) -> list[Fold]:
     """Split examples by their groups, as `group_folds` does."""
     groups = [item.group for item in examples.items]
     return group_folds(groups, [examples.labels[item.label] for item in examples.items], count)
+
+
+def _split_warnings(gathered: Gathered) -> list[str]:
+    """Say where a table has splits, but none to test on."""
+    splits = {split for split in gathered.splits if split is not None}
+    if not splits or "test" in splits:
+        return []
+    lost = len(gathered.left_out)
+    return [
+        "no clip of the split test can be judged"
+        + f" ({lost} row{'s' * (lost != 1)} left out)" * bool(lost)
+        + f", so all are: those of the split{'s' * (len(splits) != 1)} {', '.join(sorted(splits))}"
+    ]
 
 
 def _overlap_warnings(

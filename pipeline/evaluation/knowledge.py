@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from pipeline.config import TrainingOptions
 from pipeline.errors import OptionError
+from pipeline.learn import stays_true
 from pipeline.temporal.examples import Examples
 from pipeline.temporal.recognizer import Recognizer
 
@@ -53,6 +54,22 @@ def training_options(recognizer: Recognizer) -> TrainingOptions:
             f"{recognizer.name} does not say how it was trained ({error!r}), so it cannot be "
             "trained anew: only `clipline train` makes recognizers that do"
         ) from error
+
+
+def options_anew(recognizer: Recognizer, labels: Sequence[str]) -> TrainingOptions:
+    """
+    Give the options to train the like of a recognizer with, on labels that may be others.
+
+    Clips are mirrored as they were, unless these labels name a side; where its own did as well, a
+    person knew better.
+
+    Raises:
+        OptionError: as for `training_options`.
+    """
+    options = training_options(recognizer)
+    if stays_true(labels) or not stays_true(recognizer.labels):
+        return options
+    return replace(options, mirror_grid=0)
 
 
 def trained_on(recognizer: Recognizer) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -45,6 +46,24 @@ class TestSaved:
         assert [item.name for item in found.examples.items] == [f"clip{n}" for n in range(24, 32)]
         for given in found.answers:
             assert set(given.clips.tolist()) == set(range(8))
+
+    @pytest.mark.parametrize(
+        ("left_out", "said"),
+        [
+            ([LeftOut(7, "x.mp4", "empty")], r"judged \(1 row left out\), so all are: those of"),
+            ([], "judged, so all are: those of the splits train, validation"),
+        ],
+    )
+    def test_without_a_clip_to_test_on_it_is_told_that_all_are(self, left_out, said):
+        splits = ["train"] * 20 + ["validation"] * 12
+        gathered = gather(splits=splits, left_out=left_out)
+
+        *_, warning = evaluate_saved(make_recognizer(), gathered, nobody).warnings
+
+        assert re.search(f"no clip of the split test can be {said}", warning)
+
+    def test_without_splits_nothing_is_said_of_them(self):
+        assert not evaluate_saved(make_recognizer(), gather(), nobody).warnings
 
     def test_baselines_learn_from_the_other_splits(self):
         """Labels of what is learned from are the wrong way round, so that all answers are."""

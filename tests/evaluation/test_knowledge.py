@@ -1,11 +1,17 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
 from pipeline.errors import OptionError
-from pipeline.evaluation.knowledge import relabel, require_known, trained_on, training_options
+from pipeline.evaluation.knowledge import (
+    options_anew,
+    relabel,
+    require_known,
+    trained_on,
+    training_options,
+)
 from pipeline.temporal.examples import Examples
 from tests.evaluation.judged import QUICK, make_recognizer
 from tests.temporal.lessons import rises_and_falls
@@ -39,6 +45,24 @@ class TestTraining:
     def test_options_that_are_not_told_fail(self, notes):
         with pytest.raises(OptionError, match=r"toy does not say how it was trained.*only `clip"):
             training_options(replace(make_recognizer(), notes=notes))
+
+    @pytest.mark.parametrize(
+        ("known", "labels", "grid"),
+        [
+            (("nod", "wave"), ("nod", "wave"), 2),
+            (("nod", "wave"), ("nod", "turnLeft"), 0),
+            (("right", "wrong"), ("right", "wrong"), 2),  # --mirror, by a person who knows
+            (("right", "wrong"), ("nod", "wave"), 2),
+        ],
+    )
+    def test_trained_anew_clips_are_not_mirrored_where_a_label_names_a_side(
+        self, known, labels, grid
+    ):
+        mirrored = replace(QUICK, mirror_grid=2)
+
+        found = options_anew(make_recognizer(known, training=asdict(mirrored)), labels)
+
+        assert found == replace(QUICK, mirror_grid=grid)
 
     def test_videos_that_it_learned_from_are_known(self):
         assert trained_on(make_recognizer(training_videos=["a", "b"])) == {"a", "b"}
