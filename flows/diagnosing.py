@@ -38,7 +38,7 @@ from flows.options import (
 )
 
 if TYPE_CHECKING:
-    from pipeline.config import CellName, RunOptions
+    from pipeline.config import CellName, RunOptions, TrainingOptions
     from pipeline.diagnose import Diagnosis
     from pipeline.temporal.diagnostics import OnCellEpoch
     from pipeline.temporal.training import Epoch
@@ -84,7 +84,6 @@ def diagnose(
     recognizer is measured as it is.
     """
     from flows.stopping import leave
-    from pipeline.config import TrainingOptions
     from pipeline.diagnose import Diagnosis, diagnose_saved, require_known, seconds_per_frame
     from pipeline.gather import gather_examples
     from pipeline.labels import read_labels
@@ -99,7 +98,7 @@ def diagnose(
     _encode([clip.video for clip in labelled.clips], out / RUN, options, quiet=quiet)
     with open_pipeline(out / RUN, options) as pipeline:
         found = gather_examples(labelled, pipeline).examples
-    training = TrainingOptions(epochs=epochs, seed=seed, validation=0)
+    training = training_options(options, epochs, seed)
     tell = _teller(epochs, quiet=quiet)
     cells = [
         diagnose_cell(
@@ -253,6 +252,14 @@ def _run_options(values: dict[str, Any]) -> RunOptions:
 
     features = values["features"] or cache_folder() / "features"
     return gather_options({**values, "features": features, "batch_size": 0})
+
+
+def training_options(options: RunOptions, epochs: int, seed: int) -> TrainingOptions:
+    """Give the options by which cells are trained where the run was."""
+    from pipeline.config import TrainingOptions
+
+    device = options.encode.device
+    return TrainingOptions(epochs=epochs, seed=seed, validation=0, device=device)
 
 
 def _encode(videos: list[str], out: Path, options: RunOptions, *, quiet: bool) -> None:

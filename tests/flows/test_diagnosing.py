@@ -6,7 +6,9 @@ import pandas as pd
 import pytest
 
 from flows import cli
+from flows.diagnosing import training_options
 from flows.stopping import USAGE
+from pipeline.config import EncodeOptions, RunOptions, TrainingOptions
 from tests.videos import write_video
 
 
@@ -87,6 +89,14 @@ class TestDiagnose:
         assert lags.lag_seconds.max() == pytest.approx(15 / 8)
         assert "plain (gru)\tsaved" in ended.out
         assert (tmp_path / "DIAG" / "diagnosis.png").exists()
+
+    @pytest.mark.parametrize("device", ["cpu", "cuda", "auto"])
+    def test_cells_are_trained_where_frames_are_encoded(self, device):
+        options = RunOptions(encode=EncodeOptions(device=device))
+
+        assert training_options(options, 3, 5) == TrainingOptions(
+            epochs=3, seed=5, validation=0, device=device
+        )
 
     def test_unknown_labels_fail_before_any_work(
         self, clipline, folder, plain_recognizer, tmp_path
