@@ -27,6 +27,6 @@ def free_memory() -> None:
 
     Not while an error is handled that came from a computation: it holds what was computed so far.
     """
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.synchronize()
         torch.cuda.empty_cache()

@@ -554,12 +554,13 @@ class TestCUDA:
         evidence = weigh(TorchEngine(backbone, cuda, 4), reduced, batches)
 
         assert (evidence.tried, evidence.frames) == (precision, 5)
-        assert 0.99 < evidence.cosine_min < 1
+        assert 0.99 < evidence.cosine_min <= 1
 
-    def test_pairs_see_the_frame_before(self, cuda):
+    def test_pairs_see_the_frame_before(self, cuda, engine_cache):
         batches = [frame_batch(str(count), draw(count, 20, (72, 96))) for count in (5, 1, 4)]
         expected = TorchEngine(pairs_backbone(small_pairs()), FLOAT32, 3)
-        found = TorchEngine(pairs_backbone(small_pairs()), cuda, 3)
+        options = EncodeOptions(batch_size=3)
+        found = make_engine(pairs_backbone(small_pairs()), cuda, options, engine_cache)
 
         for one, other in zip(
             encode_frames(found, batches, threading.Lock()),
@@ -598,13 +599,14 @@ class TestCUDA:
         assert torch.equal(engine.fit(frames), expected)
         assert seen == [7, 4, 2, 2, 3, 2, 1]
 
-    def test_a_device_with_little_memory_left(self, cuda, little_memory):
-        engine = TorchEngine(load_backbone("random:test_resnet"), cuda, 1024)
+    def test_a_device_with_little_memory_left(self, cuda, little_memory, tmp_path):
+        options = EncodeOptions(batch_size=1024)
+        engine = make_engine(load_backbone("random:test_resnet"), cuda, options, tmp_path)
         pictures = torch.from_numpy(draw_frames(8, 160, 160)).to("cuda")
         found = engine.run(pictures.repeat(128, 1, 1, 1))
 
         assert engine.batch_size < 1024
-        np.testing.assert_allclose(found[-8:], engine.run(pictures), atol=1e-4)
+        np.testing.assert_allclose(found[-8:], engine.run(pictures), atol=1e-3)
 
     def test_the_batch_size_fits_little_memory(self, cuda, little_memory, tmp_path):
         engine = make_engine(load_backbone("random:test_resnet"), cuda, EncodeOptions(), tmp_path)
