@@ -7,6 +7,8 @@ from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowFilter, FlowFilterName
+from prefect.client.schemas.objects import DeploymentStatus
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
@@ -19,6 +21,8 @@ from pipeline.errors import OptionError
 
 FLOW = "process-folder"
 POLL_SECONDS = 1.0
+READY_SECONDS = 8.0
+"""How long a job that was served just now may take to ask the server for runs: then it is ready."""
 
 
 def serve(
@@ -79,21 +83,28 @@ def trigger(name: str | None) -> tuple[UUID, str]:
     Raises:
         OptionError: no such job is served, or several are and none is named.
     """
-    names = _served()
+    names = served()
     if name is None and len(names) == 1:
         name = names[0]
     if name not in names:
-        served = ", ".join(names) or "none"
         wanted = f"no job {name!r} is served" if name else "which job?"
-        raise OptionError(f"{wanted} (served: {served}); clipline serve registers one")
+        there = ", ".join(names) or "none"
+        raise OptionError(f"{wanted} (served: {there}); clipline serve registers one")
     run = run_deployment(f"{FLOW}/{name}", timeout=0, as_subflow=False)
     return run.id, name  # type: ignore[union-attr]
 
 
-def _served() -> list[str]:
+def served() -> list[str]:
+    """Name the jobs that somebody serves now; where there are none, wait for one to begin."""
+    ours = FlowFilter(name=FlowFilterName(any_=[FLOW]))
+    end = time.monotonic() + READY_SECONDS
     with get_client(sync_client=True) as client:
-        found = client.read_deployments()
-    return sorted(deployment.name for deployment in found)
+        while True:
+            found = client.read_deployments(flow_filter=ours)
+            names = sorted(job.name for job in found if job.status is DeploymentStatus.READY)
+            if names or time.monotonic() >= end:
+                return names
+            time.sleep(POLL_SECONDS)
 
 
 def follow(run_id: UUID) -> Iterator[Any]:

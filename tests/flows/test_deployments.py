@@ -10,6 +10,7 @@ import pytest
 from flows.server import request
 from pipeline.errors import OptionError
 from pipeline.results import read_run
+from tests.flows.test_server import wait_for
 from tests.videos import write_video
 
 
@@ -52,6 +53,47 @@ def test_trigger_names_what_is_served(served, clipline):
 
     assert ended.code == 2
     assert "no job 'weekly' is served (served: nightly)" in ended.err
+
+
+@pytest.fixture
+def registered(api):
+    """Register a job of a flow, as `serve` does, without anybody who serves it."""
+    flows = []
+
+    def register(name, flow="process-folder"):
+        made = request(f"{api.url}/flows/", {"name": flow})
+        flows.append(made["id"])
+        job = {"name": name, "flow_id": made["id"], "entrypoint": "flows.process_folder"}
+        return request(f"{api.url}/deployments/", job)["id"]
+
+    yield register
+    for flow in set(flows):
+        request(f"{api.url}/flows/{flow}", method="DELETE")
+
+
+def test_only_what_somebody_serves_can_be_triggered(api, registered, monkeypatch):
+    from flows import deployments
+
+    def poll(job):
+        """Ask for runs, as who serves a job does."""
+        body = {"deployment_ids": [job]}
+        request(f"{api.url}/deployments/get_scheduled_flow_runs", body)
+        wait_for(lambda: request(f"{api.url}/deployments/{job}")["status"] == "READY")
+
+    monkeypatch.setattr(deployments, "READY_SECONDS", 0.0)
+    ours = registered("weekly")
+    poll(registered("other", flow="no-flow-of-ours"))
+    with pytest.raises(OptionError, match=r"which job\? \(served: none\)"):
+        deployments.trigger(None)
+    with pytest.raises(OptionError, match=r"no job 'weekly' is served \(served: none\)"):
+        deployments.trigger("weekly")
+
+    poll(ours)
+
+    assert deployments.served() == ["weekly"]
+    with pytest.raises(OptionError, match=r"no job 'other' is served \(served: weekly\)"):
+        deployments.trigger("other")
+    assert deployments.trigger(None)[1] == "weekly"
 
 
 def test_a_schedule_that_never_comes_is_refused(api):
