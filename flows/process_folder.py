@@ -35,6 +35,8 @@ def process_folder(sources: list[str], out: str, options: dict[str, Any]) -> Sta
         out: results folder.
         options: `RunOptions` as plain values; unknown names are refused.
     """
+    # one name for one folder, however it was written: runs are found by it
+    out = str(Path(out))
     chosen = RunOptions.from_json(options)
     key = run_key(out, options)
     videos = workshop.found.pop(key, None)

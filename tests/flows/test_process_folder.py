@@ -32,12 +32,10 @@ def run_flow(api, folder, tiny_recognizer, tmp_path, monkeypatch):
         monkeypatch.setattr(task, "retry_delay_seconds", 0.01)
     monkeypatch.setattr(tasks.workshop, "stopping", tasks.threading.Event())
 
-    def run(max_videos=2, window=2):
+    def run(max_videos=2, window=2, out=tmp_path / "out"):
         shards = ShardOptions(max_videos=max_videos, window=window)
         options = RunOptions(recognizer=str(tiny_recognizer), shards=shards)
-        return process_folder(
-            [str(folder)], str(tmp_path / "out"), options.to_json(), return_state=True
-        )
+        return process_folder([str(folder)], str(out), options.to_json(), return_state=True)
 
     return run
 
@@ -149,6 +147,22 @@ def test_input_that_cannot_be_used_ends_the_run_before_any_work(api, folder, tmp
     with pytest.raises(RecognizerError, match="no recognizer"):
         state.result()
     assert not (tmp_path / "out" / "videos").exists()
+
+
+@pytest.mark.parametrize("written", ["{}/", "{}/./", "{}//"])
+def test_one_run_opens_one_pipeline_however_its_folder_is_written(
+    run_flow, monkeypatch, tmp_path, written
+):
+    from flows import tasks
+
+    opened, right = [], tasks.open_pipeline
+    monkeypatch.setattr(
+        tasks, "open_pipeline", lambda *a, **named: opened.append(a) or right(*a, **named)
+    )
+
+    assert run_flow(out=written.format(tmp_path / "out")).is_completed()
+    assert len(opened) == 1
+    assert read_run(tmp_path / "out")["counts"]["videos_done"] == 4
 
 
 def test_unknown_options_are_refused(api, tmp_path):
