@@ -148,7 +148,9 @@ def _reuse(folder: Path, options: RunOptions, videos: Sequence[Video]) -> tuple[
     times = []
     for seed in (1, 2):
         place = folder / f"recognizer-{seed}"
-        made = untrained_recognizer(place, backbone, options.sampling, seed)
+        made = untrained_recognizer(
+            place, backbone, options.sampling, seed, tap=options.tap, grid=options.grid
+        )
         shared = str(folder / "features")
         chosen = replace(options, recognizer=str(made), features=shared, sampling=None)
         times.append(Runs(folder / f"of-{seed}", chosen, as_flow)(videos).seconds)

@@ -129,8 +129,26 @@ def draw_clips(folder: Path, count: int, size: tuple[int, int] = (160, 120)) -> 
     return folder
 
 
-def untrained_recognizer(folder: Path, backbone: Backbone, sampling: Sampling, seed: int) -> Path:
-    """Save a GRU with random weights: it computes as much as a trained one."""
+def untrained_recognizer(
+    folder: Path,
+    backbone: Backbone,
+    sampling: Sampling,
+    seed: int,
+    *,
+    tap: str | None = None,
+    grid: int | None = None,
+) -> Path:
+    """
+    Save a GRU with random weights: it computes as much as a trained one.
+
+    Args:
+        folder: of the recognizer.
+        backbone: whose features it reads.
+        sampling: of frames.
+        seed: of the weights.
+        tap: with which the backbone was loaded.
+        grid: likewise.
+    """
     import torch
 
     with torch.random.fork_rng(devices=[]):
@@ -142,6 +160,8 @@ def untrained_recognizer(folder: Path, backbone: Backbone, sampling: Sampling, s
         name=backbone.name,
         weights_hash=backbone.weights_hash,
         feature_size=backbone.feature_size,
+        tap=tap,
+        grid=grid,
         context=backbone.context,
         precision="float32",
     )

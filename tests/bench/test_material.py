@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from pipeline.bench.material import draw_clips, draw_video, loop_video, untrained_recognizer
-from pipeline.config import Sampling
+from pipeline.config import RunOptions, Sampling
 from pipeline.decode.probe import read_index
 from pipeline.encode.backbone import load_backbone
+from pipeline.opening import load_parts
 from pipeline.sources import find_videos
 from pipeline.temporal.recognizer import load_recognizer
 from tests.videos import read_number, write_video
@@ -66,3 +67,14 @@ def test_an_untrained_recognizer_can_be_loaded(tmp_path):
 
     assert load_recognizer(one).backbone.weights_hash == backbone.weights_hash
     assert load_recognizer(one).identity != load_recognizer(other).identity
+
+
+def test_an_untrained_recognizer_knows_which_features_it_reads(tmp_path):
+    backbone = load_backbone("random:test_resnet", tap="layer2", grid=2)
+    made = untrained_recognizer(
+        tmp_path / "one", backbone, Sampling(fps=8), seed=1, tap="layer2", grid=2
+    )
+
+    _, found = load_parts(RunOptions(recognizer=str(made)))
+
+    assert found.feature_size == backbone.feature_size == 2 * 2 * 48

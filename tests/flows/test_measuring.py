@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from flows import cases
 from flows.measuring import Runs, end_command, start_command, time_command, without_prefect
+from pipeline.bench.roofline import Ran
 from pipeline.config import DecodeOptions, EncodeOptions, RunOptions, Sampling
 from pipeline.errors import MachineError
+from pipeline.opening import load_parts
 from pipeline.results import load
 from pipeline.sources import find_videos
 from tests.videos import write_video
@@ -67,6 +71,23 @@ def test_jobs_take_turns_and_the_median_counts(monkeypatch):
 
     assert asked == 3 * [("a", ["x"]), ("b", ["y"])]
     assert found == [2.0, 5.0]
+
+
+def test_recognizers_that_are_measured_read_the_backbone_as_asked(tmp_path, monkeypatch):
+    opened = []
+
+    class Loads:
+        def __init__(self, folder, options, run):
+            self.options = options
+
+        def __call__(self, videos):
+            opened.append(load_parts(self.options)[1])
+            return Ran(2.0, 0.0, "float32")
+
+    monkeypatch.setattr(cases, "Runs", Loads)
+
+    assert cases._reuse(tmp_path, replace(FEATURES, tap="layer2", grid=2), []) == (2.0, 2.0)
+    assert [backbone.feature_size for backbone in opened] == [2 * 2 * 48] * 2
 
 
 @pytest.mark.slow
