@@ -83,6 +83,32 @@ class TestMeasure:
         assert seen == [6, 6]
         assert found.rate == 3
 
+    def test_on_a_cuda_device_all_frames_are_timed(self, workbench, monkeypatch):
+        """Few of them would not fill a batch."""
+        seen = []
+
+        def engines(bench):
+            made = reference(bench.backbone)
+            return [made, Elsewhere(made)]
+
+        monkeypatch.setattr(encoding, "SLOW_FRAMES", 6)
+        monkeypatch.setattr(encoding, "candidates", engines)
+        monkeypatch.setattr(encoding, "measure", lambda work, _: seen.append(work()) or Rated())
+
+        found = list(measure_engines(workbench, FRAMES, 1))
+
+        assert seen == [6, 6, 9, 9]
+        assert [rate.cosine_min for rate in found] == [1, 1]
+
+
+class Elsewhere:
+    """An engine that says it runs on a CUDA device."""
+
+    def __init__(self, engine):
+        self.name, self.device, self.precision = engine.name, "cuda", engine.precision
+        self.backbone, self.batch_size = engine.backbone, engine.batch_size
+        self.fit, self.run = engine.fit, engine.run
+
 
 class Rated:
     rate = 3.0
