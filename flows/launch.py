@@ -153,7 +153,7 @@ def _run_flow(
     from flows.process_folder import process_folder
     from pipeline.results import read_run
 
-    with _without_heartbeats():
+    with _heartbeats(server):
         ended = process_folder(sources, str(out), options.to_json(), return_state=True)
     error = None if ended.is_completed() else ended.result(raise_on_failure=False)
     summary = read_run(out)
@@ -184,15 +184,17 @@ def call_served(load: Callable[[], Callable[[bool], T]]) -> T:
     with embedded_api(state_folder()) as server:
         work = load()
         served = _ready(server)
-        with _without_heartbeats():
+        with _heartbeats(server):
             result = work(served)
         if server is not None and served:
             _drain_events()
         return result
 
 
-def _without_heartbeats() -> contextlib.AbstractContextManager[Any]:
-    """Nobody listens for heartbeats here, and ending their thread costs a second."""
+def _heartbeats(server: EmbeddedServer | None) -> contextlib.AbstractContextManager[Any]:
+    """Send none to a server of our own: nobody listens there, and their end costs a second."""
+    if server is None:
+        return contextlib.nullcontext()
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
     return temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
