@@ -68,7 +68,12 @@ class Workshop:
             pipeline.pool.kill()
 
     def get(self, key: str, out: str, options: dict[str, Any]) -> Pipeline:
-        """Find a pipeline, or open it: in a worker of another machine nobody has yet."""
+        """
+        Find the pipeline of a run; open it in a process that has none.
+
+        The flow has opened it where its tasks are threads of its process, as they always are so
+        far: a task runner of other processes would need one in each of them.
+        """
         with self._lock:
             if key not in self._pipelines:
                 self._pipelines[key] = open_pipeline(Path(out), RunOptions.from_json(options))
@@ -76,7 +81,7 @@ class Workshop:
 
 
 workshop = Workshop()
-"""One a process; Ray workers import this module and so have their own."""
+"""One a process: whatever imports this module has its own."""
 
 
 def run_key(out: str, options: dict[str, Any]) -> str:
