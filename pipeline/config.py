@@ -308,7 +308,8 @@ class TrainingOptions:
     seed: int = 0
     device: Device = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic of the steps: `auto` is bfloat16 on CUDA, else float32."""
+    """Arithmetic of the convolutions in fine-tuning: `auto` is bfloat16 on a GPU that computes it,
+    else float32. Temporal models compute in float32."""
 
     def __post_init__(self) -> None:
         _positive(
