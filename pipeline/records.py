@@ -105,6 +105,8 @@ class VideoIndex:
     """What went wrong while the container was read, if anything."""
     keys: Integers = field(default_factory=lambda: np.zeros(0, np.int64))
     """Presentation ticks of the key frames, ascending: where decoding may begin."""
+    packets_empty: int = 0
+    """Frames stored as no bytes that the header counts: the one before each is shown on."""
 
     @cached_property
     def tick_seconds(self) -> float:
@@ -162,8 +164,9 @@ class VideoIndex:
 
     @property
     def truncated(self) -> bool:
-        """Whether the header claims more frames than the file holds packets."""
-        return self.frames_from_header is not None and self.frames_from_header > self.packets
+        """Whether the header claims more frames than the file holds packets, empty ones too."""
+        held = self.packets + self.packets_empty
+        return self.frames_from_header is not None and self.frames_from_header > held
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; `from_json` reads them back."""

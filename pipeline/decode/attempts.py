@@ -55,7 +55,7 @@ def index_video(process: DecodeProcess, video: Video) -> VideoIndex:
         "max_pixels": options.max_pixels,
     }
     try:
-        index = VideoIndex.from_json(_asked(process, job)["index"])
+        index = VideoIndex.from_json(_asked_twice(process, job)["index"])
     except JobTimeout as error:
         raise VideoError("decode_timeout", f"reading the container: {error}") from error
     except DecoderLost as error:
@@ -67,6 +67,16 @@ def index_video(process: DecodeProcess, video: Video) -> VideoIndex:
             "are allowed (--max-video-seconds)",
         )
     return index
+
+
+def _asked_twice(process: DecodeProcess, job: Message) -> Message:
+    """Ask again where the process died: only this one way to index a file, and others kill too."""
+    try:
+        return _asked(process, job)
+    except JobTimeout:
+        raise
+    except DecoderLost:
+        return _asked(process, job)
 
 
 def _asked(process: DecodeProcess, job: Message) -> Message:
@@ -139,10 +149,13 @@ class _Attempts:
         self, process: DecodeProcess, segment: Segment, sampling: Sampling, job: Message, room: Room
     ) -> None:
         assert segment.index is not None
-        self.process, self.segment, self.job, self.room = process, segment, job, room
+        self.process, self.segment, self.room = process, segment, room
         self.index: VideoIndex = segment.index
         plan = SamplePlan(self.index, sampling, segment.start, segment.stop, segment.context)
-        self.expected = len(plan.frame_range())
+        frames = plan.frame_range()
+        self.expected = len(frames)
+        to_read = frames.stop - (frames.start if self.index.seekable else 0)
+        self.job: Message = {**job, "frames": to_read}
         wanted = plan.stop - plan.first
         self.sparse = wanted * 2 < self.expected
         self.said: list[str] = []
@@ -172,7 +185,10 @@ class _Attempts:
             return NOTHING, self._nothing()
         _, name, answer = best
         if name != last:  # a later attempt may have overwritten the pictures
-            answer = self._ask(name) or NOTHING
+            again = self._ask(name)
+            if again is None:
+                return NOTHING, self._nothing()
+            answer = again
         self.said = [said for said in self.said if not said.startswith(f"{name}:")]
         return answer, self._report(name, answer)
 
@@ -265,9 +281,8 @@ class _Attempts:
 def _short(index: VideoIndex) -> str:
     """Say what a container lacks, however well the rest of it was decoded."""
     if index.truncated and not index.problem:
-        return (
-            f"the header claims {index.frames_from_header} frames, the file holds {index.packets}"
-        )
+        held = index.packets + index.packets_empty
+        return f"the header claims {index.frames_from_header} frames, the file holds {held}"
     return index.problem
 
 

@@ -24,6 +24,8 @@ class Packets:
         self.bridged = False
         self.last_is_cut = False
         """Whether the file ended within the last packet that was given."""
+        self.empty = 0
+        """Packets of no bytes so far, which are not given: the frame before is shown on."""
         self._container, self._stream = container, stream
 
     def __iter__(self) -> Iterator[Any]:
@@ -34,7 +36,10 @@ class Packets:
         slack = max(20 * step, round(1 / self._stream.time_base))
         for packet in self._container.demux(self._stream):
             if packet.size == 0:
-                return  # PyAV's own, behind the last one of the file
+                if packet.pts is None and packet.dts is None:
+                    return  # PyAV's own, behind the last one of the file
+                self.empty += 1  # a decoder would take it for the end
+                continue
             clock = packet.dts if packet.dts is not None else packet.pts
             if clock is not None:
                 if last is not None and clock + offset < last - slack:

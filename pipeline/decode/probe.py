@@ -121,7 +121,7 @@ def read_index(
     Args:
         location: absolute path of a file.
         max_pixels: a larger picture is refused before it is decoded.
-        progress: told now and then how many packets were seen.
+        progress: told with every packet how many were seen.
 
     Raises:
         VideoError: no video, unreadable, too large, or without one picture.
@@ -136,16 +136,17 @@ def read_index(
         try:
             for packet in packets:
                 scan.add(packet)
-                if scan.packets % 4096 == 0:
-                    progress(scan.packets)
+                progress(scan.packets)
         except av.error.FFmpegError as error:
             if isinstance(error, MemoryError):
                 raise
             scan.problem = f"the container broke off: {_said(error)}"
         index = scan.index(container, stream, streams)
+        empty = max(packets.empty, _passed_over(index, stream)) if index.truncated else 0
+        index = replace(index, bridged=packets.bridged, packets_empty=empty)
         # a header that counts frames says more than the end of the file does
         problem = scan.problem or ("" if index.truncated else breaks_off(location, packets))
-        return replace(index, bridged=packets.bridged, problem=problem)
+        return replace(index, problem=problem)
 
 
 def _check_size(stream: Any, max_pixels: int) -> None:
@@ -251,6 +252,17 @@ class _Scan:
         # FFmpeg invents a rate of 25 for a lone image
         still = container.format.name == "image2" or container.format.name.endswith("_pipe")
         return 0 if still else self.last_duration
+
+
+def _passed_over(index: VideoIndex, stream: Any) -> int:
+    """Count the frames that are stored as no bytes, and that FFmpeg passes over without a word."""
+    if index.format == "avi" and index.timed:
+        # its clock counts them, a tick a frame; what damage cuts out leaves no gap
+        return int(index.pts[-1] - index.pts[0]) + 1 - len(index.pts)
+    if "mp4" in index.format:
+        entries = getattr(stream, "index_entries", ())  # PyAV 15 does not show them
+        return sum(entry.size == 0 for entry in entries)
+    return 0
 
 
 def orientation(picture: Any) -> tuple[int, bool]:

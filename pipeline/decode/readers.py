@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -111,7 +112,7 @@ def choose_readers(index: VideoIndex, *, sparse: bool, middle: bool) -> tuple[st
         not middle
         and index.steady
         and index.timed
-        and index.packets_discarded == 0
+        and index.packets_discarded == index.packets_empty == 0
         and index.video_streams == 1
         and packets_are_pictures(index)
         and converted_alike(index)
@@ -354,7 +355,7 @@ class ImageReader:
                 picture = read_image(path)
                 if picture is None:
                     self.refused.append(ticks)
-                    self.problem = self.problem or f"{path.name} is not an image that can be read"
+                    self.problem = self.problem or _no_image(path)
                     continue
                 yield Frame(ticks, partial(_converted, picture))
             else:
@@ -366,8 +367,14 @@ def _image(path: Path) -> Pictures:
 
     picture = read_image(path)
     if picture is None:
-        raise ReaderRefused(f"{path.name} is not an image that can be read")
+        raise ReaderRefused(_no_image(path))
     return picture
+
+
+def _no_image(path: Path) -> str:
+    # `files.printable` would bring the libraries for tables into every decode process
+    name = os.fsencode(path.name).decode("utf-8", "backslashreplace")
+    return f"{name} is not an image that can be read"
 
 
 READERS: dict[str, Callable[[Request], Reader]] = {

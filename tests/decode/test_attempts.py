@@ -6,6 +6,7 @@ import signal
 import threading
 from dataclasses import replace
 
+import av
 import numpy as np
 import pytest
 
@@ -24,6 +25,7 @@ from pipeline.decode.sampling import SamplePlan
 from pipeline.errors import DecoderLost, VideoError
 from pipeline.records import Segment, Video, merge_reports
 from tests.decode.decoding import ALL, as_video, decode, numbers
+from tests.decode.test_probe import write_dropped
 from tests.decode.test_sampling import steady
 from tests.videos import cut_copy, spoil, write_sound, write_video
 
@@ -71,6 +73,22 @@ def gave(frames, **more):
 
 def refused(words):
     return {"refused": words, "complaint": ""}
+
+
+def emptied(path, samples):
+    """Take the bytes of some samples out of an MP4 whose samples all lie in one chunk."""
+    data = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        places = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    assert all(p + size == q for (p, size), (q, _) in itertools.pairwise(places))
+    sizes = data.index(b"stsz") + 16  # behind name, version, common size and count
+    for sample in sorted(samples, reverse=True):
+        position, size = places[sample]
+        data[sizes + 4 * sample : sizes + 4 * sample + 4] = bytes(4)
+        data[sum(places[-1]) : sum(places[-1])] = bytes(size)
+        del data[position : position + size]
+    path.write_bytes(data)
+    return path
 
 
 def attempt(process, sampling=ALL, segment=(0, 10), **index):
@@ -165,6 +183,21 @@ class TestOrderOfReaders:
             assert (report.decoder, report.frames_decoded) == ("decord", 6)
             assert mark == "d"
 
+    @pytest.mark.parametrize(
+        ("again", "status"), [(refused("no"), "decode_timeout"), (NO_MEMORY, "out_of_memory")]
+    )
+    def test_where_they_cannot_be_decoded_again_there_is_nothing(self, again, status):
+        pyav = HANG if status == "decode_timeout" else gave(0)
+        process = Scripted(decord=[gave(6), again], pyav=pyav, opencv=refused("late"))
+
+        report, mark = attempt(process)
+
+        assert process.asked == ["decord", "pyav", "opencv", "decord"]
+        assert (report.status, report.frames_decoded, report.frames_missing) == (status, 0, 10)
+        assert report.attempts[0] == "decord: 6 of 10 frames"
+        assert len(report.attempts) == 4
+        assert mark == ""
+
     def test_times_that_go_back_are_read_by_order(self):
         process = Scripted(decord=[gave(9, backwards=True), gave(10)])
 
@@ -181,6 +214,14 @@ class TestOrderOfReaders:
             report, mark = attempt(process, Sampling(fps=30), segment=(1, 2), codec=codec)
 
             assert (report.status, report.frames_expected, mark) == ("ok", 0, "p")
+
+    @pytest.mark.parametrize(("bridged", "frames"), [(False, 6), (True, 8)])
+    def test_says_how_many_frames_are_to_be_read(self, bridged, frames):
+        """What cannot be sought is read from its start: the time allowed follows from that."""
+        process = Scripted(pyav=gave(6))
+        attempt(process, segment=(2, 8), bridged=bridged)
+
+        assert process.jobs[0]["frames"] == frames
 
     def test_the_index_travels_once(self):
         process = Scripted(decord=gave(9), pyav=gave(10))
@@ -212,6 +253,20 @@ class TestNothing:
         assert len(report.attempts) == 3
         assert (report.frames_expected, report.frames_missing, report.decoder) == (10, 10, "")
         assert mark == ""
+
+
+class Containers:
+    """Stands for a decode process that is asked for an index."""
+
+    def __init__(self, answers):
+        self.options = DecodeOptions()
+        self.answers = list(answers)
+
+    def ask(self, job):
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
 
 class TestIndexVideo:
@@ -249,10 +304,35 @@ class TestIndexVideo:
             "reading the container: no frame for 0.5 s (--frame-timeout)",
         )
 
+    @pytest.mark.parametrize("answers", [[CRASH, CRASH], [HANG], [CRASH, HANG], [CRASH, GONE]])
+    def test_is_tried_twice_where_the_process_died(self, answers):
+        """It may have been killed for another's sake; what hangs would hang again."""
+        last = answers[-1]
+        status = {CRASH: "decode_crash", HANG: "decode_timeout", GONE: "unreadable"}[last]
+        process = Containers(answers)
+
+        found, words = self.failure(process, "a.mp4")
+
+        assert (found, words.removeprefix("reading the container: ")) == (status, str(last))
+        assert process.answers == []
+
+    def test_a_process_that_was_killed_costs_nothing(self):
+        index = steady(10, 10)
+        process = Containers([CRASH, {"index": index.to_json()}])
+
+        assert index_video(process, as_video("a.mp4")).to_json() == index.to_json()
+
     def test_a_container_that_crashes(self, start_process, pipe, tmp_path):
         process = start_process()
         index_video(process, as_video(write_video(tmp_path / "a.mp4", 3)))
-        threading.Timer(0.3, os.kill, (process.pid, signal.SIGKILL)).start()
+        ask = process.ask
+
+        def killed(job):
+            process.start()
+            threading.Timer(0.3, os.kill, (process.pid, signal.SIGKILL)).start()
+            return ask(job)
+
+        process.ask = killed
 
         assert self.failure(process, pipe) == (
             "decode_crash",
@@ -365,6 +445,33 @@ class TestDecodeSegment:
         assert numbers(batch.pictures) == list(range(24))
         assert batch.pts_seconds == pytest.approx(np.arange(24) / 30)
         assert batch.report.status == "ok"
+
+    @pytest.mark.parametrize("reader", FORCED)
+    @pytest.mark.parametrize("kind", [("libx264", "yuv420p"), ("mjpeg", "yuvj420p")])
+    def test_frames_that_are_stored_as_nothing(self, tmp_path, forced_process, kind, reader):
+        """The frame before is shown on, and nothing is missing, whether FFmpeg tells or not."""
+        codec, pixels = kind
+        path = write_video(
+            tmp_path / "a.mp4", 24, size=(128, 64), gop=1, codec=codec, pixel_format=pixels
+        )
+        path = emptied(path, [5, 6, 20])
+        shown = [n for n in range(24) if n not in (5, 6, 20)]
+
+        batch = decode(forced_process(reader), path, Sampling(fps=30))
+
+        assert numbers(batch.pictures) == [*range(5), 4, 4, *range(7, 20), 19, *range(21, 24)]
+        report = batch.report
+        assert (report.status, report.error) == ("ok", "")
+        assert (report.frames_expected, report.frames_decoded) == (len(shown), len(shown))
+
+    @pytest.mark.parametrize("reader", FORCED)
+    def test_frames_that_were_dropped(self, tmp_path, forced_process, reader):
+        path = write_dropped(tmp_path / "a.avi", size=(128, 64))
+
+        batch = decode(forced_process(reader), path, Sampling(fps=10))
+
+        assert numbers(batch.pictures) == [0, 1, 2, 2, 2, 3, 4, 4, 4, 5, 6]
+        assert (batch.report.status, batch.report.frames_decoded) == ("ok", 7)
 
     def test_a_decoder_that_hangs_is_followed_by_the_next(
         self, source, start_process, pretend_decord

@@ -14,9 +14,21 @@ class TestPackets:
     def times(self, clocks, rate=10, tick=Fraction(1, 10)):
         stream = SimpleNamespace(time_base=tick, average_rate=rate)
         packets = [SimpleNamespace(pts=c, dts=c, size=1, is_corrupt=False) for c in clocks]
-        container = SimpleNamespace(demux=lambda _: iter(packets))
-        found = Packets(container, stream)
+        found = self.packets(packets, stream)
         return [packet.dts for packet in found], [packet.pts for packet in packets], found.bridged
+
+    def packets(self, packets, stream=None):
+        stream = stream or SimpleNamespace(time_base=Fraction(1, 10), average_rate=10)
+        return Packets(SimpleNamespace(demux=lambda _: iter(packets)), stream)
+
+    def test_an_empty_one_on_the_way_is_not_the_end(self):
+        """MP4 stores a dropped frame as nothing; only PyAV's own last packet has no time."""
+        clocks = [(1, 1), (1, 2), (0, 3), (1, 4), (0, None), (1, 9)]
+        given = [SimpleNamespace(pts=c, dts=c, size=s, is_corrupt=False) for s, c in clocks]
+        found = self.packets(given)
+
+        assert [packet.pts for packet in found] == [1, 2, 4]
+        assert found.empty == 1
 
     def test_steady_clocks_are_left_alone(self):
         assert self.times([5, 6, 7, 9, 30]) == ([5, 6, 7, 9, 30], [5, 6, 7, 9, 30], False)
