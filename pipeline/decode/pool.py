@@ -28,6 +28,8 @@ from pipeline.errors import DecoderLost, MachineError, VideoError
 
 START_SECONDS = 120.0
 """A process that has not answered by then never will; importing on a busy disk takes long."""
+BUDGET_FRAMES = 30_000
+"""Frames that the time allowed is meant for; a job that reads more of them gets more."""
 FIRST, LAST = 0, 1
 """Order in which waiting jobs are taken."""
 
@@ -37,6 +39,10 @@ logger = logging.getLogger(__name__)
 
 class JobTimeout(DecoderLost):
     """A decode process gave no sign of life, or used up its time; it was killed."""
+
+
+class StartFailed(MachineError):
+    """A decode process could not be started: nothing is to be concluded about any video."""
 
 
 class PoolStopped(MachineError):
@@ -72,18 +78,19 @@ class DecodeProcess:
         Raises:
             JobTimeout: no frame for `frame_timeout_seconds`, or `video_timeout_seconds` in all.
             DecoderLost: the process died.
+            StartFailed: there was none yet, and none could be started.
             PoolStopped: the run ends.
             VideoError: the file cannot be used, whoever reads it.
         """
         if self._stopped:
             raise PoolStopped
+        self.start()
         try:
-            self.start()
             channel = self._channel
             assert channel is not None
             channel.settimeout(self.options.frame_timeout_seconds)
             worker.send(channel, job, descriptor)
-            answer = self._wait(channel)
+            answer = _storable(self._wait(channel, self._budget_seconds(job)))
         except JobTimeout:
             self.kill()
             raise
@@ -103,15 +110,29 @@ class DecodeProcess:
 
     def start(self) -> None:
         """
-        Start the process, unless it runs.
+        Start the process, unless it runs. After a failure there is none.
 
         Raises:
-            JobTimeout: it did not answer in time.
+            StartFailed: it could not be started, or did not answer in time.
+            PoolStopped: the run ends.
         """
         if self._channel is not None:
             return
         began = time.monotonic()
-        ours, theirs = socket.socketpair()
+        try:
+            worker.receive(self._launched())
+        except (EOFError, OSError) as error:
+            words = self._why_not_started(error)
+            self.kill()  # what it might still say would be taken for the answer to a job
+            if self._stopped:
+                raise PoolStopped from error
+            raise StartFailed(f"no decode process could be started: {words}") from error
+        self.start_seconds = time.monotonic() - began
+
+    def _launched(self) -> socket.socket:
+        """Start the program, and give the channel on which it will say that it is ready."""
+        self._channel, theirs = socket.socketpair()
+        self._channel.settimeout(START_SECONDS)
         with theirs:
             self._process = subprocess.Popen(
                 [
@@ -128,33 +149,37 @@ class DecodeProcess:
             )
         if self._stopped:  # meanwhile, by another thread that found no process to end
             self._process.kill()
-        self._channel = ours
-        ours.settimeout(START_SECONDS)
-        try:
-            worker.receive(ours)
-        except TimeoutError as error:
-            raise JobTimeout(f"decode process did not start in {START_SECONDS:.0f} s") from error
-        self.start_seconds = time.monotonic() - began
+        return self._channel
 
-    def _wait(self, channel: socket.socket) -> worker.Message:
+    def _budget_seconds(self, job: worker.Message) -> float:
+        """Tell how long a job may take: what reads a long file from its start needs longer."""
+        frames: int = job.get("frames", 0)
+        return self.options.video_timeout_seconds * max(1.0, frames / BUDGET_FRAMES)
+
+    def _why_not_started(self, error: EOFError | OSError) -> str:
+        if isinstance(error, TimeoutError):
+            return f"it did not answer in {START_SECONDS:.0f} s"
+        return self._last_words() if isinstance(error, EOFError) else str(error)
+
+    def _wait(self, channel: socket.socket, budget_seconds: float) -> worker.Message:
         options = self.options
-        end = time.monotonic() + options.video_timeout_seconds
+        end = time.monotonic() + budget_seconds
         while True:
             left = end - time.monotonic()
             channel.settimeout(max(0.01, min(options.frame_timeout_seconds, left)))
             try:
                 answer, _ = worker.receive(channel)
             except TimeoutError as error:
-                raise JobTimeout(self._why(end)) from error
+                raise JobTimeout(self._why(end, budget_seconds)) from error
             if "progress" not in answer:
                 return answer
             self.on_progress()
             if time.monotonic() > end:
-                raise JobTimeout(self._why(end))
+                raise JobTimeout(self._why(end, budget_seconds))
 
-    def _why(self, end: float) -> str:
+    def _why(self, end: float, budget_seconds: float) -> str:
         if time.monotonic() >= end:
-            return f"took longer than {self.options.video_timeout_seconds:g} s (--video-timeout)"
+            return f"took longer than {budget_seconds:g} s (--video-timeout)"
         return f"no frame for {self.options.frame_timeout_seconds:g} s (--frame-timeout)"
 
     def _last_words(self) -> str:
@@ -183,6 +208,13 @@ class DecodeProcess:
         if self._channel is not None:
             self._channel.close()
         self._process = self._channel = self.known = None
+
+
+def _storable(answer: worker.Message) -> worker.Message:
+    """Escape what tables cannot store: libraries name files in bytes that may be no UTF-8."""
+    texts = {name: value for name, value in answer.items() if isinstance(value, str)}
+    plain = {n: text.encode("utf-8", "backslashreplace").decode() for n, text in texts.items()}
+    return {**answer, **plain}
 
 
 def _environment() -> dict[str, str]:
@@ -241,7 +273,7 @@ class DecodePool:
 
     def _serve(self, process: DecodeProcess) -> None:
         if self._eager:
-            with contextlib.suppress(DecoderLost, OSError, EOFError):  # the first job tries again
+            with contextlib.suppress(MachineError):  # the first job tries again
                 process.start()
         while True:
             _, _, run, future = self._jobs.get()

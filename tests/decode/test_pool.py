@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -16,8 +17,16 @@ import pytest
 from pipeline.config import DecodeOptions
 from pipeline.decode import pool as pool_module
 from pipeline.decode.attempts import index_video
-from pipeline.decode.pool import FIRST, LAST, DecodePool, DecodeProcess, JobTimeout, PoolStopped
-from pipeline.errors import DecoderLost, VideoError
+from pipeline.decode.pool import (
+    FIRST,
+    LAST,
+    DecodePool,
+    DecodeProcess,
+    JobTimeout,
+    PoolStopped,
+    StartFailed,
+)
+from pipeline.errors import DecoderLost, MachineError, VideoError
 from tests.decode.decoding import as_video, decode, numbers, read_with
 from tests.videos import write_video
 
@@ -143,6 +152,31 @@ class TestDecodeProcess:
         while time.monotonic() < end:
             process.ask(job(path))
 
+    def test_the_budget_grows_with_the_frames_to_be_read(self, start_process, pipe):
+        """A file that cannot be sought is read from its start for each of its segments."""
+        process = start_process(video_timeout_seconds=0.2)
+
+        for frames, seconds in [(30_000, "0.2"), (90_000, "0.6")]:
+            with pytest.raises(JobTimeout, match=rf"^took longer than {seconds} s"):
+                process.ask({**job(pipe), "frames": frames})
+
+    def test_what_a_library_says_can_be_stored(self, start_process, pretend_decord, path):
+        """Names in bytes that are no UTF-8 come back in its errors."""
+        pretend_decord(r"raise ValueError('caf\udce9')")
+
+        answer, _ = read_with(start_process(), "decord", path)
+
+        assert answer["refused"] == r"ValueError: caf\udce9"
+
+    def test_a_complaint_is_not_lost_among_warnings(self, start_process, pretend_decord, path):
+        pretend_decord(
+            r"os.write(2, b'libpng warning: x\n' * 1000 + b'trouble'); raise StopIteration"
+        )
+
+        answer, _ = read_with(start_process(), "decord", path)
+
+        assert answer["complaint"] == "trouble"
+
     def test_one_that_is_killed_from_outside_is_replaced(self, start_process, path):
         process = start_process()
         process.ask(job(path))
@@ -184,8 +218,32 @@ class TestDecodeProcess:
     def test_one_that_cannot_start(self, start_process, path, monkeypatch):
         monkeypatch.setattr(pool_module, "sys", type("sys", (), {"executable": "/bin/false"}))
 
-        with pytest.raises(DecoderLost, match="ended with code 1"):
+        with pytest.raises(StartFailed, match=r"could be started: .* ended with code 1$"):
             start_process().ask(job(path))
+
+    def test_no_start_is_a_verdict_on_a_video(self):
+        """The same happens to every video that follows: the machine is to blame."""
+        assert issubclass(StartFailed, MachineError)
+        assert not issubclass(StartFailed, DecoderLost)
+
+    def test_one_for_which_there_is_no_room(self, start_process, path, monkeypatch):
+        """Afterwards it starts as if nothing had been."""
+        start = subprocess.Popen
+        full = [OSError(errno.EMFILE, "Too many open files")]
+
+        def sometimes(*args, **options):
+            if full:
+                raise full.pop()
+            return start(*args, **options)
+
+        monkeypatch.setattr(pool_module.subprocess, "Popen", sometimes)
+        process = start_process()
+
+        with pytest.raises(StartFailed, match=r"could be started: .*Too many open files"):
+            process.ask(job(path))
+
+        assert process.pid is None
+        assert process.ask(job(path))["index"]["packets"] == 10
 
     def test_one_that_never_starts(self, start_process, path, monkeypatch, tmp_path):
         sleeper = tmp_path / "sleeper"
@@ -195,7 +253,7 @@ class TestDecodeProcess:
         monkeypatch.setattr(pool_module, "START_SECONDS", 0.3)
         process = start_process()
 
-        with pytest.raises(JobTimeout, match="decode process did not start in 0 s"):
+        with pytest.raises(StartFailed, match="could be started: it did not answer in 0 s"):
             process.ask(job(path))
 
         assert process.pid is None
@@ -333,6 +391,29 @@ class TestDecodePool:
             with pytest.raises(ZeroDivisionError):
                 wrong.result(30)
             assert fine.result(30) == 7
+
+    def test_a_start_that_takes_too_long_mixes_no_answers(self, path, monkeypatch):
+        """What a process says too late would be taken for the answer to the first job."""
+        start = subprocess.Popen
+        monkeypatch.setattr(pool_module, "START_SECONDS", 0.3)
+
+        def late(command, **options):
+            monkeypatch.setattr(pool_module.subprocess, "Popen", start)
+            process = start(["/bin/sh", "-c", 'sleep 1; exec "$@"', "sh", *command], **options)
+            begun.append(process)
+            return process
+
+        begun = []
+        monkeypatch.setattr(pool_module.subprocess, "Popen", late)
+
+        with DecodePool(DecodeOptions(workers=1), eager=True) as pool:
+            pool.submit(lambda _: None).result(60)
+            monkeypatch.setattr(pool_module, "START_SECONDS", 60.0)
+            ask = partial(pool.submit, lambda process: process.ask(job(path)))
+            answers = [ask().result(60) for _ in range(2)]
+
+        assert [answer["index"]["packets"] for answer in answers] == [10, 10]
+        assert not alive(begun[0].pid)
 
     def test_jobs_may_be_cancelled(self):
         ran = []
