@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from fractions import Fraction
 from functools import reduce
-from itertools import pairwise
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import cast
 
@@ -26,13 +27,26 @@ def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
 
 
 def image_files(folder: str | Path) -> list[Path]:
-    """List the images of a folder in natural order; hidden files are left out."""
-    found = (
+    """
+    List the images of a folder in natural order; hidden files are left out.
+
+    Of 0001.jpg beside 0001.png only the one whose format is more common in the folder is listed.
+    """
+    found = [
         path
         for path in Path(folder).iterdir()
         if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
-    )
-    return sorted(found, key=lambda path: natural_key(path.name))
+    ]
+    return sorted(_once(found), key=lambda path: natural_key(path.name))
+
+
+def _once(paths: list[Path]) -> list[Path]:
+    """Leave out what is there again in a rarer format: a preview, a mask, a half conversion."""
+    common = Counter(path.suffix.lower() for path in paths)
+    most: dict[str, int] = {}
+    for path in paths:
+        most[path.stem] = max(most.get(path.stem, 0), common[path.suffix.lower()])
+    return [path for path in paths if common[path.suffix.lower()] == most[path.stem]]
 
 
 def read_image(path: Path) -> Pictures | None:
@@ -72,11 +86,12 @@ def read_image_index(folder: str, fps: float, max_pixels: int) -> VideoIndex:
         max_pixels: a larger picture is refused.
 
     Raises:
-        VideoError: no image, no readable image, or pictures too large.
+        VideoError: no image, no readable image, pictures too large, or all of them twice.
     """
     files = image_files(folder)
     if not files:
         raise VideoError("not_video", "the folder holds no images")
+    _refuse_doubles(files)
     first = next((p for p in map(read_image, files) if p is not None), None)
     if first is None:
         raise VideoError("undecodable", f"none of its {len(files)} images can be read")
@@ -91,7 +106,7 @@ def read_image_index(folder: str, fps: float, max_pixels: int) -> VideoIndex:
     step = reduce(math.gcd, steps) if steps else 1
     pts = np.array([(n - numbers[0]) // step for n in numbers], dtype=np.int64)
     rate = Fraction(fps).limit_denominator(1_000_000)
-    missing = sorted(set(range(int(pts[-1]) + 1)) - set(pts.tolist()))
+    missing = int(pts[-1]) + 1 - len(pts)
     return VideoIndex(
         format="images",
         codec=files[0].suffix[1:].lower(),
@@ -109,13 +124,21 @@ def read_image_index(folder: str, fps: float, max_pixels: int) -> VideoIndex:
         start_ticks=0,
         packets=len(files),
         packets_discarded=0,
-        frames_from_header=len(files) + len(missing) if missing else None,
-        problem=_gaps([numbers[0] + m * step for m in missing]),
+        frames_from_header=len(files) + missing if missing else None,
+        problem=_gaps(numbers, step, missing),
     )
 
 
-def _gaps(missing: list[int]) -> str:
+def _refuse_doubles(files: list[Path]) -> None:
+    if len({path.stem for path in files}) < len(files):
+        kinds = " and as ".join(sorted({path.suffix for path in files}))
+        raise VideoError("undecodable", f"the folder holds the same images as {kinds}: keep one")
+
+
+def _gaps(numbers: list[int], step: int, missing: int) -> str:
     if not missing:
         return ""
-    shown = ", ".join(map(str, missing[:5])) + (", …" if len(missing) > 5 else "")
-    return f"numbers missing between the images: {shown} ({len(missing)} in all)"
+    # one after the other: between names that are times there may be billions
+    absent = chain.from_iterable(range(a + step, b, step) for a, b in pairwise(numbers))
+    shown = ", ".join(map(str, islice(absent, 5))) + (", …" if missing > 5 else "")
+    return f"numbers missing between the images: {shown} ({missing} in all)"

@@ -14,6 +14,7 @@ import errno
 import json
 import mmap
 import os
+import re
 import resource
 import signal
 import socket
@@ -39,6 +40,9 @@ PASSING = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN})
 """What a disk or a network drive says that may say otherwise in a moment."""
 PAUSES_SECONDS = (0.5, 1.5)
 """Before the second and the third attempt at a file that could not be read."""
+HARMLESS = re.compile(r"libpng warning: |TIFF.*Unknown field with tag")
+"""What OpenCV says of images from photo editors; a damaged PNG is an error, and no picture."""
+COMPLAINTS_BYTES, COMPLAINT_CHARACTERS = 1 << 20, 4096
 HEADER = struct.Struct("!I")
 Message = dict[str, Any]
 
@@ -86,10 +90,16 @@ class _Complaints:
 
     def take(self) -> str:
         size = os.lseek(self._file, 0, os.SEEK_END)
-        text = os.pread(self._file, min(size, 4096), 0).decode(errors="replace")
+        text = os.pread(self._file, min(size, COMPLAINTS_BYTES), 0).decode(errors="replace")
         os.ftruncate(self._file, 0)
         os.lseek(self._file, 0, os.SEEK_SET)
-        return text.strip()
+        return serious(text)[:COMPLAINT_CHARACTERS]
+
+
+def serious(complaints: str) -> str:
+    """Leave out what is said of pictures that are whole: a profile, a field nobody knows."""
+    lines = complaints.splitlines()
+    return "\n".join(line for line in lines if not HARMLESS.search(line)).strip()
 
 
 class _Progress:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import struct
+import zlib
 from fractions import Fraction
 
 import cv2
@@ -23,6 +25,23 @@ from tests.decode.decoding import ALL, as_video, decode, numbers
 from tests.videos import draw_number, write_images
 
 PIXELS = 10_000_000
+
+
+def with_odd_profile(png: bytes) -> bytes:
+    """Give a PNG a colour profile that libpng warns of."""
+    profile = b"iCCP" + b"ICC profile\0\0" + zlib.compress(struct.pack(">I", 132) + bytes(128))
+    chunk = struct.pack(">I", len(profile) - 4) + profile + struct.pack(">I", zlib.crc32(profile))
+    return png[:33] + chunk + png[33:]  # behind the header
+
+
+def with_odd_field(tiff: bytes) -> bytes:
+    """Give a TIFF a field that nobody knows."""
+    (place,) = struct.unpack("<I", tiff[4:8])
+    (count,) = struct.unpack("<H", tiff[place : place + 2])
+    fields = tiff[place + 2 : place + 2 + 12 * count]
+    tiff += bytes(len(tiff) % 2)
+    table = struct.pack("<H", count + 1) + fields + struct.pack("<HHII", 65111, 3, 1, 7) + bytes(4)
+    return tiff[:4] + struct.pack("<I", len(tiff)) + tiff[8:] + table
 
 
 class TestOrder:
@@ -48,6 +67,21 @@ class TestOrder:
         names = [f"img_{value}.png" for value in values]
 
         assert sorted(names, key=natural_key) == [f"img_{value}.png" for value in sorted(values)]
+
+    @pytest.mark.parametrize(
+        ("names", "listed"),
+        [
+            (["1.jpg", "2.jpg", "3.jpg", "1.png"], ["1.jpg", "2.jpg", "3.jpg"]),
+            (["1.jpg", "2.JPG", "2.png", "3.png", "4.jpg"], ["1.jpg", "2.JPG", "3.png", "4.jpg"]),
+            (["1.jpg", "2.jpg", "1.png", "2.png"], ["1.jpg", "1.png", "2.jpg", "2.png"]),
+        ],
+        ids=["a preview", "half converted", "all twice"],
+    )
+    def test_of_one_picture_in_two_formats_the_common_one_is_listed(self, tmp_path, names, listed):
+        for name in names:
+            (tmp_path / name).touch()
+
+        assert [path.name for path in image_files(tmp_path)] == listed
 
     def test_hidden_and_other_files_are_left_out(self, tmp_path):
         for name in ["2.PNG", "10.jpeg", "1.tif", ".3.png", "notes.txt", "4.mp4"]:
@@ -172,6 +206,33 @@ class TestReadImageIndex:
         assert index.pts.tolist() == [0]
         assert index.duration_seconds == 0.25
 
+    def test_times_as_names(self, tmp_path):
+        """The gaps between nanoseconds are counted, not listed."""
+        first, hour = 10**18, 3600 * 10**9
+        write_images(tmp_path, [0, 1, 2])
+        for number, name in enumerate([first, first + hour - 1, first + hour]):
+            (tmp_path / f"img_{number:05}.png").rename(tmp_path / f"{name}.png")
+
+        index = read_image_index(str(tmp_path), 10, PIXELS)
+
+        assert index.pts.tolist() == [0, hour - 1, hour]
+        assert index.frames_from_header == hour + 1
+        assert index.problem == (
+            "numbers missing between the images: 1000000000000000001, 1000000000000000002, "
+            "1000000000000000003, 1000000000000000004, 1000000000000000005, … "
+            "(3599999999998 in all)"
+        )
+
+    def test_every_image_in_two_formats_fails(self, tmp_path):
+        """Frames and their masks, or two exports: only the user knows which to take."""
+        for suffix in (".png", ".jpg"):
+            write_images(tmp_path, [1, 2], suffix=suffix)
+
+        words = r"^the folder holds the same images as \.jpg and as \.png: keep one$"
+        with pytest.raises(VideoError, match=words) as caught:
+            read_image_index(str(tmp_path), 10, PIXELS)
+        assert caught.value.status == "undecodable"
+
     def test_no_images_fails(self, tmp_path):
         (tmp_path / "notes.txt").touch()
 
@@ -229,6 +290,29 @@ class TestDecodedSequences:
         assert report.status == "partial"
         assert "img_00003.png is not an image that can be read" in report.error
         assert (report.frames_decoded, report.frames_missing, report.frames_damaged) == (5, 1, 1)
+
+    def test_a_broken_image_whose_name_cannot_be_stored(self, tmp_path, process):
+        """Tables hold UTF-8 alone; one such name must not take a shard with it."""
+        write_images(tmp_path, range(3))
+        (tmp_path / os.fsdecode(b"img_\xff00003.png")).write_bytes(b"broken")
+
+        report = decode(process, as_video(tmp_path, 10)).report
+
+        assert rb"img_\xff00003.png is not an image" in report.error.encode()
+        assert all(said.encode() for said in report.attempts)
+
+    def test_warnings_on_images_that_are_whole(self, tmp_path, process):
+        """However many: photo editors write profiles and fields that OpenCV does not know."""
+        write_images(tmp_path, range(200))
+        write_images(tmp_path, [200], suffix=".tif")
+        for path in tmp_path.glob("*.png"):
+            path.write_bytes(with_odd_profile(path.read_bytes()))
+        odd = tmp_path / "img_00200.tif"
+        odd.write_bytes(with_odd_field(odd.read_bytes()))
+
+        report = decode(process, as_video(tmp_path, 10)).report
+
+        assert (report.status, report.error, report.frames_decoded) == ("ok", "", 201)
 
     def test_a_step(self, tmp_path, process):
         write_images(tmp_path, [5, 10, 15])

@@ -82,6 +82,26 @@ class TestMessages:
             receive(right)
 
 
+@pytest.mark.parametrize(
+    ("said", "left"),
+    [
+        ("", ""),
+        ("libpng warning: iCCP: known incorrect sRGB profile\n", ""),
+        (
+            "[ WARN:0@0.018] global grfmt_tiff.cpp:123 TIFF_Warning TIFFReadDirectory: "
+            "Unknown field with tag 65111 (0xfe57) encountered\n",
+            "",
+        ),
+        ("libpng error: IDAT: CRC error", "libpng error: IDAT: CRC error"),
+        ("Corrupt JPEG data: premature end", "Corrupt JPEG data: premature end"),
+        ("libpng warning: a\nCorrupt JPEG data\nlibpng warning: b\n", "Corrupt JPEG data"),
+        ("TIFFFillStrip: Read error at scanline 4", "TIFFFillStrip: Read error at scanline 4"),
+    ],
+)
+def test_complaints_of_pictures_that_are_whole_are_left_out(said, left):
+    assert module.serious(said) == left
+
+
 @contextlib.contextmanager
 def worker(memory_bytes=4 << 30):
     """A decode process, and our end of its channel."""
