@@ -121,7 +121,10 @@ READERS = ("auto", "decord", "opencv", "pyav")
 READER = "Reader to try first: auto, decord, opencv, or pyav."
 WORKERS = "Decode processes; 0 is one per core."
 FRAME_TIMEOUT = "Seconds without a new frame after which a decoder is killed."
-VIDEO_TIMEOUT = "Seconds that one attempt at one file or segment may take."
+VIDEO_TIMEOUT = (
+    "Seconds that one attempt at one file or segment of up to 30,000 frames may take; more frames, "
+    "more in proportion."
+)
 MAX_PIXELS = "Pixels per frame above which a video is refused."
 MAX_VIDEO_SECONDS = "Length in seconds above which a video is refused."
 DECODE_MEMORY = "Memory in MiB that one decode process may take."
