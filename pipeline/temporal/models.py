@@ -167,7 +167,8 @@ class _Pool(nn.Module):
         super().__init__()
         self.pooling = pooling
         self.memory_size = size + 2
-        self.score = nn.Linear(size, 1) if pooling == "attention" else None
+        # without a bias, which adds the same to all scores and so changes no weight
+        self.score = nn.Linear(size, 1, bias=False) if pooling == "attention" else None
 
     def start(self, n: int, like: Tensor) -> Tensor:
         memory = like.new_zeros(n, self.memory_size)
