@@ -39,6 +39,9 @@ DRAWS_FROM_GREY = frozenset(
 """Codecs whose decoders do not wait for a key frame: until it comes, pictures are made up."""
 ALIKE = frozenset({"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "gray"})
 """Pixel formats that all readers convert to the same RGB."""
+DECORD_PIXELS = 480 * 360
+"""Up to this size Decord costs a core no more than PyAV; at 854 × 480 half as much again, for its
+pictures pass through one more queue and one more copy."""
 SEEK_BACK_SECONDS = (0.0, 3.0, 15.0)
 """How far before the wanted time a seek aims, in turn: FFmpeg may land behind the key frame."""
 
@@ -124,6 +127,8 @@ def choose_readers(index: VideoIndex, *, sparse: bool, middle: bool) -> tuple[st
         return ("pyav", "opencv", "decord")
     if sparse:
         return ("opencv", "pyav", "decord")
+    if index.width * index.height > DECORD_PIXELS:
+        return ("pyav", "decord", "opencv")
     return ("decord", "pyav", "opencv")
 
 

@@ -378,6 +378,12 @@ class TestChooseReaders:
         assert choose_readers(index, sparse=False, middle=False) == ("decord", "pyav", "opencv")
         assert choose_readers(index, sparse=True, middle=False) == ("opencv", "pyav", "decord")
 
+    def test_a_large_one_read_densely(self, index):
+        """Decord costs more there: its pictures are copied once more."""
+        large = replace(index, width=854, height=480)
+        assert choose_readers(large, sparse=False, middle=False) == ("pyav", "decord", "opencv")
+        assert self.first(large, sparse=True) == "opencv"
+
     def test_the_middle_of_a_file(self, index):
         assert self.first(index, middle=True) == "pyav"
 
