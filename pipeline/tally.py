@@ -10,23 +10,33 @@ from dataclasses import dataclass, field
 
 
 class Turns:
-    """A lock that knows how long it was held: threads take turns with what it guards."""
+    """Threads take turns to begin with what it guards; it knows how long any of them was at it."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._taken = 0.0
+        self.turn = threading.Lock()
+        """Held while one begins: another may begin while the first one still waits for its end."""
         self.busy_seconds = 0.0
         self.last_end: float | None = None
-        """By `time.monotonic`; None where it was never held."""
+        """By `time.monotonic`; None where nobody was ever at it."""
+        self._count = threading.Lock()
+        self._at_it = 0
+        self._since = 0.0
 
-    def __enter__(self) -> None:
-        self._lock.acquire()
-        self._taken = time.monotonic()
-
-    def __exit__(self, *_: object) -> None:
-        self.last_end = time.monotonic()
-        self.busy_seconds += self.last_end - self._taken
-        self._lock.release()
+    @contextlib.contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Count the time of the block, once where several threads are at it."""
+        with self._count:
+            if not self._at_it:
+                self._since = time.monotonic()
+            self._at_it += 1
+        try:
+            yield
+        finally:
+            with self._count:
+                self._at_it -= 1
+                if not self._at_it:
+                    self.last_end = time.monotonic()
+                    self.busy_seconds += self.last_end - self._since
 
 
 @dataclass

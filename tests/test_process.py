@@ -711,11 +711,11 @@ class FailsOnce:
     def fit(self, frames):
         return self._engine.fit(frames)
 
-    def run(self, pictures):
+    def start(self, pictures):
         self._calls += 1
         if self._calls == self._number:
             raise EngineError("the device went away")
-        return self._engine.run(pictures)
+        return self._engine.start(pictures)
 
 
 class TestFailures:
@@ -855,8 +855,9 @@ class Flips:
     def fit(self, frames):
         return self._engine.fit(frames)
 
-    def run(self, pictures):
-        return -5 * self._engine.run(pictures)
+    def start(self, pictures):
+        features = self._engine.start(pictures)
+        return lambda: -5 * features()
 
 
 class TestSameRows:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -39,49 +38,49 @@ class Clock:
 
 
 class TestTurns:
-    def test_one_thread_at_a_time(self):
-        turns, inside, most = Turns(), [], []
+    def test_time_of_several_threads_counts_once(self, monkeypatch):
+        clock = Clock(monkeypatch)
+        turns = Turns()
+        with turns.at_work():
+            clock.now = 103.0
+            with turns.at_work():
+                clock.now = 104.0
+            assert turns.busy_seconds == 0  # somebody is still at it
+            clock.now = 107.0
+        clock.now = 110.0
+        with turns.at_work():
+            clock.now = 111.0
 
-        def take():
-            with turns:
-                inside.append(1)
-                most.append(len(inside))
+        assert turns.busy_seconds == 8
+        assert turns.last_end == 111
+
+    def test_many_threads_leave_nobody_at_it(self):
+        turns = Turns()
+
+        def work():
+            with turns.at_work():
                 time.sleep(0.001)
-                inside.pop()
-
-        with ThreadPoolExecutor(8) as threads:
-            for _ in range(20):
-                threads.submit(take)
-
-        assert most == [1] * 20
-        assert turns.busy_seconds >= 0.02
-
-    def test_waiting_is_not_being_busy(self):
-        turns, entered = Turns(), threading.Event()
-
-        def wait():
-            entered.set()
-            with turns:
-                pass
 
         start = time.monotonic()
-        with turns:
-            thread = threading.Thread(target=wait)
-            thread.start()
-            entered.wait()
-            time.sleep(0.05)
-        thread.join()
+        with ThreadPoolExecutor(8) as threads:
+            for _ in range(40):
+                threads.submit(work)
 
-        # were the other thread's waiting counted, it would be about twice as long
-        assert 0.05 <= turns.busy_seconds <= time.monotonic() - start
+        assert 0.005 <= turns.busy_seconds <= time.monotonic() - start
 
-    def test_a_turn_that_fails_ends(self):
+    def test_work_that_fails_ends(self, monkeypatch):
+        clock = Clock(monkeypatch)
         turns = Turns()
-        with pytest.raises(ZeroDivisionError), turns:
-            raise ZeroDivisionError
 
-        with turns:
-            pass
+        def fail():
+            with turns.at_work():
+                clock.now = 102.0
+                raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            fail()
+
+        assert turns.busy_seconds == 2
 
 
 class TestIdle:
@@ -92,7 +91,7 @@ class TestIdle:
         tally.begin()
         for start, end in ((203.0, 205.0), (206.0, 210.0)):
             clock.now = start
-            with tally.engine:
+            with tally.engine.at_work():
                 clock.now = end
         clock.now = 300.0
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,6 +19,7 @@ from pipeline.encode.features import encode_frames, fit_pictures
 from pipeline.encode.precision import cosines
 from pipeline.opening import Workbench
 from pipeline.records import FrameBatch
+from pipeline.tally import Turns
 
 SLOW_FRAMES = 64
 """That features are compared on, and that engines on the CPU are timed on: torch takes seconds."""
@@ -115,9 +115,9 @@ class Encoding:
 
 def encode(engine: Engine, frames: Frames) -> NDArray[np.float16]:
     """Encode decoded frames as a run does, (T, D)."""
-    encoded = encode_frames(engine, frames.batches, threading.Lock())
+    encoded = encode_frames(engine, frames.batches, Turns())
     return np.concatenate([part.values for part in encoded])
 
 
 def _run(engine: Engine, pictures: Tensor) -> int:
-    return len(engine.run(pictures))
+    return len(engine.start(pictures)())

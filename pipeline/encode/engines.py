@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -34,8 +35,12 @@ CPU_BATCH = 4
 """A few pictures on each core still fit its cache: larger batches were measured slower."""
 
 
+Features = Callable[[], NDArray[np.float32]]
+"""Waits for features, (B, D)."""
+
+
 class Engine(Protocol):
-    """Runs a backbone. Not used by two threads at once, except for `fit`."""
+    """Runs a backbone. Two threads may `fit`, and wait for features, but not `start` at once."""
 
     backbone: Backbone
     device: str
@@ -46,8 +51,14 @@ class Engine(Protocol):
     def fit(self, frames: Pictures) -> Tensor:
         """Cut frames (T, h, w, 3) to the pictures that the backbone wants, uint8 (T, H, W, 3)."""
 
-    def run(self, pictures: Tensor) -> NDArray[np.float32]:
-        """Encode pictures (B, H, W, 3 · (1 + context)), B of any size, to features (B, D)."""
+    def start(self, pictures: Tensor) -> Features:
+        """
+        Begin to encode pictures (B, H, W, 3 · (1 + context)), B of any size.
+
+        Returns:
+            What waits for the features, (B, D); to be called once, and soon: until then others may
+            wait for what it holds.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,9 +211,9 @@ class TorchEngine:
         scaled = fit_frames(sent.float(), self.backbone).round().clamp(0, 255).to(torch.uint8)
         return scaled.permute(0, 2, 3, 1)
 
-    def run(self, pictures: Tensor) -> NDArray[np.float32]:
+    def start(self, pictures: Tensor) -> Features:
         """
-        Encode pictures; halves the batch for good when the device runs out of memory.
+        Begin to encode pictures; halves the batch for good when the device runs out of memory.
 
         Raises:
             EngineError: there is too little memory for a single one.
@@ -220,8 +231,8 @@ class TorchEngine:
                 start += len(batch)
                 continue
             self._halve(len(batch))
-        values: NDArray[np.float32] = torch.cat(parts).cpu().numpy()
-        return values
+        values = torch.cat(parts)
+        return lambda: np.asarray(values.cpu().numpy(), np.float32)
 
     def run_nothing(self, count: int) -> None:
         """Encode black pictures, to see how long that takes."""

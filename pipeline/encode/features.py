@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,20 +16,22 @@ from pipeline.records import (
     Integers,
     Pictures,
 )
+from pipeline.tally import Turns
 
 CHUNK_BYTES = 32 << 20
 """Decoded pictures cut to size at once."""
-Lock = contextlib.AbstractContextManager[Any]
 
 
-def encode_frames(engine: Engine, batches: Sequence[FrameBatch], lock: Lock) -> list[FrameFeatures]:
+def encode_frames(
+    engine: Engine, batches: Sequence[FrameBatch], turns: Turns
+) -> list[FrameFeatures]:
     """
     Encode the frames of a shard, in batches that run on from one video to the next.
 
     Args:
         engine: what computes.
         batches: the segments of the shard.
-        lock: held while the engine computes, not while pictures are cut to size.
+        turns: of the shards with the engine; nobody waits for one while pictures are cut to size.
 
     Returns:
         Features of each segment, without its context.
@@ -42,8 +42,8 @@ def encode_frames(engine: Engine, batches: Sequence[FrameBatch], lock: Lock) -> 
     shown = [_distinct(b.pictures, place) for b, place in zip(batches, places, strict=True)]
     for pictures in fit_pictures(engine, shown):
         pending.append(pictures)
-        pending = _run(engine, pending, rows, lock, last=False)
-    _run(engine, pending, rows, lock, last=True)
+        pending = _run(engine, pending, rows, turns, last=False)
+    _run(engine, pending, rows, turns, last=True)
     size = engine.backbone.feature_size
     values = np.concatenate([np.zeros((0, size), np.float32), *rows])
     return _split(values, batches, places)
@@ -79,7 +79,7 @@ def _run(
     engine: Engine,
     pending: list[Tensor],
     rows: list[NDArray[np.float32]],
-    lock: Lock,
+    turns: Turns,
     *,
     last: bool,
 ) -> list[Tensor]:
@@ -89,8 +89,11 @@ def _run(
     pictures = torch.cat(pending) if len(pending) > 1 else pending[0]
     whole = len(pictures) if last else len(pictures) - len(pictures) % engine.batch_size
     if whole:
-        with lock:
-            rows.append(engine.run(pictures[:whole]))
+        with turns.at_work():
+            with turns.turn:
+                features = engine.start(pictures[:whole])
+            # the next shard begins meanwhile, so that no core waits for the last batch of this one
+            rows.append(features())
     return [pictures[whole:]] if whole < len(pictures) else []
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import ctypes
 import importlib.metadata
 import logging
 import os
+import queue
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -27,7 +29,7 @@ from openvino.properties import hint, inference_num_threads, num_streams  # noqa
 
 from pipeline.config import fingerprint  # noqa: E402
 from pipeline.encode.backbone import Backbone  # noqa: E402
-from pipeline.encode.engines import Placement, fit_frames  # noqa: E402
+from pipeline.encode.engines import Features, Placement, fit_frames  # noqa: E402
 from pipeline.errors import EngineError  # noqa: E402
 from pipeline.records import Pictures  # noqa: E402
 
@@ -61,7 +63,7 @@ class OpenVINOEngine:
         self._full = self._compile(model, batch_size)
         self._single = self._compile(model, 1) if batch_size > 1 else self._full
 
-    def _compile(self, model: Any, batch: int) -> Any:
+    def _compile(self, model: Any, batch: int) -> _Requests:
         model.reshape([batch, *list(model.input(0).partial_shape)[1:]])
         types = {"float32": openvino.Type.f32, "bfloat16": openvino.Type.bf16}
         cores = len(os.sched_getaffinity(0))
@@ -73,21 +75,101 @@ class OpenVINOEngine:
         }
         with _same_signal_stack():
             compiled = openvino.Core().compile_model(model, "CPU", settings)
-        return openvino.AsyncInferQueue(compiled, cores)
+        return _Requests(compiled, cores * AHEAD)
 
     def fit(self, frames: Pictures) -> Tensor:
         """Cut frames (T, h, w, 3) to pictures, uint8 (T, H, W, 3), with torch's integer kernel."""
         pixels = torch.from_numpy(frames).permute(0, 3, 1, 2)
         return fit_frames(pixels, self.backbone).permute(0, 2, 3, 1)
 
-    def run(self, pictures: Tensor) -> NDArray[np.float32]:
-        """Encode pictures, the full batches first, then one by one what is left."""
+    def start(self, pictures: Tensor) -> Features:
+        """Begin to encode pictures, the full batches first, then one by one what is left."""
         pixels = pictures.contiguous().numpy()
         features = np.empty((len(pixels), self.backbone.feature_size), np.float32)
         whole = len(pixels) - len(pixels) % self.batch_size
-        _infer(self._full, pixels[:whole], features[:whole], self.batch_size)
-        _infer(self._single, pixels[whole:], features[whole:], 1)
-        return features
+        flights = [
+            self._full.start(pixels[:whole], features[:whole], self.batch_size),
+            self._single.start(pixels[whole:], features[whole:], 1),
+        ]
+
+        def finish() -> NDArray[np.float32]:
+            for flight in flights:
+                flight.land()
+            return features
+
+        return finish
+
+
+AHEAD = 2
+"""Batches for each core: one that it computes, and one so that it need not wait for Python."""
+
+
+class _Requests:
+    """The requests of a compiled network: threads take them and give them back."""
+
+    def __init__(self, compiled: Any, count: int) -> None:
+        self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        for _ in range(count):
+            self._idle.put(compiled.create_infer_request())
+
+    def start(
+        self, pixels: NDArray[np.uint8], features: NDArray[np.float32], batch: int
+    ) -> _Flight:
+        """Begin to compute whole batches into `features`: all are computed or being computed."""
+        flight = _Flight(self._idle)
+        try:
+            for start in range(0, len(pixels), batch):
+                here = slice(start, start + batch)
+                flight.add(pixels[here], features[here])
+        except BaseException:
+            flight.abandon()
+            raise
+        return flight
+
+
+class _Flight:
+    """Batches of one caller that are being computed, in the order in which they were begun."""
+
+    def __init__(self, idle: queue.SimpleQueue[Any]) -> None:
+        self._idle = idle
+        self._flying: collections.deque[tuple[Any, NDArray[np.uint8], NDArray[np.float32]]] = (
+            collections.deque()
+        )
+
+    def add(self, pixels: NDArray[np.uint8], features: NDArray[np.float32]) -> None:
+        """Begin with a batch, once a request is free."""
+        while self._idle.empty() and self._flying:
+            self._land_first()
+        request = self._idle.get()  # where another caller has them all, it gives them back
+        try:
+            request.start_async({0: pixels}, share_inputs=True)
+        except BaseException:
+            self._idle.put(request)  # it was never begun, and waiting for it would never end
+            raise
+        self._flying.append((request, pixels, features))
+
+    def land(self) -> None:
+        """Wait for all batches."""
+        try:
+            while self._flying:
+                self._land_first()
+        except BaseException:
+            self.abandon()
+            raise
+
+    def abandon(self) -> None:
+        """Give back the requests, whatever became of their batches."""
+        while self._flying:
+            with contextlib.suppress(RuntimeError):
+                self._land_first()
+
+    def _land_first(self) -> None:
+        request, _, features = self._flying.popleft()
+        try:
+            request.wait()
+            features[:] = request.get_output_tensor(0).data
+        finally:
+            self._idle.put(request)
 
 
 class _SignalStack(ctypes.Structure):
@@ -110,20 +192,6 @@ def _same_signal_stack() -> Iterator[None]:
         yield
     finally:
         library.sigaltstack(ctypes.byref(before), None)
-
-
-def _infer(
-    requests: Any, pixels: NDArray[np.uint8], features: NDArray[np.float32], batch: int
-) -> None:
-    """Compute whole batches, as many at a time as there are requests, into `features`."""
-
-    def keep(request: Any, start: int) -> None:
-        features[start : start + batch] = request.get_output_tensor(0).data
-
-    requests.set_callback(keep)
-    for start in range(0, len(pixels), batch):
-        requests.start_async({0: pixels[start : start + batch]}, start, share_inputs=True)
-    requests.wait_all()
 
 
 def computes_bfloat16() -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from pipeline.encode.engines import Arithmetic, Engine
 from pipeline.encode.features import encode_frames
 from pipeline.records import FrameBatch
+from pipeline.tally import Turns
 
 LEAST_COSINE = 0.999
 """A frame whose features in reduced precision agree less with those in float32 forbids it."""
@@ -77,5 +77,5 @@ def weigh(plain: Engine, reduced: Engine, batches: Sequence[FrameBatch]) -> Evid
 
 
 def _values(engine: Engine, batches: Sequence[FrameBatch]) -> NDArray[np.floating]:
-    encoded = encode_frames(engine, batches, threading.Lock())
+    encoded = encode_frames(engine, batches, Turns())
     return np.concatenate([part.values for part in encoded] or [np.zeros((0, 1), np.float16)])

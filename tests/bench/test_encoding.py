@@ -107,7 +107,7 @@ class Elsewhere:
     def __init__(self, engine):
         self.name, self.device, self.precision = engine.name, "cuda", engine.precision
         self.backbone, self.batch_size = engine.backbone, engine.batch_size
-        self.fit, self.run = engine.fit, engine.run
+        self.fit, self.start = engine.fit, engine.start
 
 
 class Rated:

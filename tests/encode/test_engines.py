@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
-import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import av
@@ -36,6 +35,7 @@ from pipeline.encode.pairs import pairs_backbone
 from pipeline.encode.precision import weigh
 from pipeline.encode.staging import Staging
 from pipeline.errors import EngineError, OptionError
+from pipeline.tally import Turns
 from tests.encode.test_features import draw, frame_batch, small_pairs
 from tests.videos import draw_number
 
@@ -82,7 +82,7 @@ def deliver(backbone, frames):
 
 
 def encode(engine, frames):
-    return engine.run(engine.fit(deliver(engine.backbone, frames)))
+    return engine.start(engine.fit(deliver(engine.backbone, frames)))()
 
 
 def cosines(a, b):
@@ -233,7 +233,7 @@ def alone(resnet, given, engine_cache):
     """Rows of each picture encoded for itself."""
     engines = {kind: make(kind, resnet, engine_cache, batch_size=1) for kind in ENGINES}
     return {
-        kind: np.concatenate([engine.run(one[None]) for one in given])
+        kind: np.concatenate([engine.start(one[None])() for one in given])
         for kind, engine in engines.items()
     }
 
@@ -245,13 +245,13 @@ class TestBatches:
         self, resnet, engine_cache, given, alone, kind, batch_size
     ):
         engine = make(kind, resnet, engine_cache, batch_size=batch_size)
-        found = engine.run(given)
+        found = engine.start(given)()
 
         assert found.dtype == np.float32
         assert found.shape == (7, 96)
         assert np.abs(found[0] - found[1]).max() > 1e-3
         np.testing.assert_allclose(found, alone[kind], atol=2e-6)
-        np.testing.assert_allclose(engine.run(given[2:5]), alone[kind][2:5], atol=2e-6)
+        np.testing.assert_allclose(engine.start(given[2:5])(), alone[kind][2:5], atol=2e-6)
 
     def test_engines_agree(self, alone):
         np.testing.assert_allclose(alone["torch"], alone["openvino"], atol=1e-5)
@@ -260,15 +260,15 @@ class TestBatches:
     def test_rows_stay_when_the_engine_goes_on(self, resnet, engine_cache, given, kind):
         """OpenVINO hands out memory that it writes to again."""
         engine = make(kind, resnet, engine_cache, batch_size=2)
-        first = engine.run(given[:2])
+        first = engine.start(given[:2])()
         kept = first.copy()
-        engine.run(given[4:6])
+        engine.start(given[4:6])()
 
         np.testing.assert_array_equal(first, kept)
 
     @pytest.mark.parametrize("kind", ENGINES)
     def test_no_pictures_give_no_rows(self, resnet, engine_cache, given, kind):
-        found = make(kind, resnet, engine_cache).run(given[:0])
+        found = make(kind, resnet, engine_cache).start(given[:0])()
 
         assert found.shape == (0, 96)
         assert found.dtype == np.float32
@@ -278,7 +278,7 @@ class TestBatches:
         apart = torch.cat([given, given], dim=3)[..., :3]
         assert not apart.is_contiguous()
 
-        found = make(kind, resnet, engine_cache).run(apart)
+        found = make(kind, resnet, engine_cache).start(apart)()
 
         np.testing.assert_allclose(found, alone[kind], atol=2e-6)
 
@@ -317,7 +317,7 @@ class TestOutOfMemory:
     def test_halves_the_batch_and_loses_no_row(self, caplog):
         engine = small_engine(most=3, batch_size=9)
         levels = torch.arange(11, dtype=torch.uint8)
-        found = engine.run(levels.view(-1, 1, 1, 1).expand(-1, 8, 8, 3))
+        found = engine.start(levels.view(-1, 1, 1, 1).expand(-1, 8, 8, 3))()
 
         np.testing.assert_allclose(found, np.arange(11)[:, None].repeat(3, 1) / 255, rtol=1e-6)
         assert engine.backbone.module.seen == [9, 5, 3, 3, 3, 2]
@@ -327,9 +327,9 @@ class TestOutOfMemory:
     def test_stays_at_what_fits(self):
         engine = small_engine(most=2, batch_size=4)
         pictures = torch.zeros(4, 8, 8, 3, dtype=torch.uint8)
-        engine.run(pictures)
+        engine.start(pictures)()
         engine.backbone.module.seen.clear()
-        engine.run(pictures)
+        engine.start(pictures)()
 
         assert engine.batch_size == 2
         assert engine.backbone.module.seen == [2, 2]
@@ -338,18 +338,18 @@ class TestOutOfMemory:
         engine = small_engine(most=0, batch_size=4)
 
         with pytest.raises(EngineError, match="out of memory on the device with a single picture"):
-            engine.run(torch.zeros(4, 8, 8, 3, dtype=torch.uint8))
+            engine.start(torch.zeros(4, 8, 8, 3, dtype=torch.uint8))()
 
     def test_a_rest_is_halved_by_its_own_size(self):
         engine = small_engine(most=2, batch_size=512)
-        engine.run(torch.zeros(3, 8, 8, 3, dtype=torch.uint8))
+        engine.start(torch.zeros(3, 8, 8, 3, dtype=torch.uint8))()
 
         assert engine.backbone.module.seen == [3, 2, 1]
 
     def test_what_libraries_say_of_too_little_memory_counts(self):
         error = RuntimeError("GET was unable to find an engine to execute this computation")
         engine = small_engine(most=2, batch_size=4, error=error)
-        engine.run(torch.zeros(4, 8, 8, 3, dtype=torch.uint8))
+        engine.start(torch.zeros(4, 8, 8, 3, dtype=torch.uint8))()
 
         assert engine.batch_size == 2
 
@@ -358,14 +358,14 @@ class TestOutOfMemory:
         engine = small_engine(most=2, batch_size=4, error=error)
 
         with pytest.raises(RuntimeError, match="illegal memory access"):
-            engine.run(torch.zeros(4, 8, 8, 3, dtype=torch.uint8))
+            engine.start(torch.zeros(4, 8, 8, 3, dtype=torch.uint8))()
         assert engine.batch_size == 4
 
     def test_memory_is_given_back_once_the_error_is_gone(self, monkeypatch):
         """It holds what was computed until then."""
         handled = []
         monkeypatch.setattr(module, "free_memory", lambda: handled.append(sys.exception()))
-        small_engine(most=2, batch_size=4).run(torch.zeros(4, 8, 8, 3, dtype=torch.uint8))
+        small_engine(most=2, batch_size=4).start(torch.zeros(4, 8, 8, 3, dtype=torch.uint8))()
 
         assert handled == [None]
 
@@ -563,20 +563,20 @@ class TestCUDA:
         found = make_engine(pairs_backbone(small_pairs()), cuda, options, engine_cache)
 
         for one, other in zip(
-            encode_frames(found, batches, threading.Lock()),
-            encode_frames(expected, batches, threading.Lock()),
+            encode_frames(found, batches, Turns()),
+            encode_frames(expected, batches, Turns()),
             strict=True,
         ):
             np.testing.assert_allclose(one.values, other.values, atol=2e-3)
 
     def test_threads_cut_frames_to_size_while_one_encodes(self, cuda):
-        """As the shards in flight do, with a lock around the network alone."""
-        engine, lock = TorchEngine(load_backbone("random:test_resnet"), cuda, 16), threading.Lock()
+        """As the shards in flight do, taking turns with the network alone."""
+        engine, turns = TorchEngine(load_backbone("random:test_resnet"), cuda, 16), Turns()
         batches = [frame_batch(str(seed), draw_frames(40 + seed, 240, 320)) for seed in range(6)]
-        alone = [encode_frames(engine, [batch], lock)[0].values for batch in batches]
+        alone = [encode_frames(engine, [batch], turns)[0].values for batch in batches]
         with ThreadPoolExecutor(3) as threads:
             found = list(
-                threads.map(lambda batch: encode_frames(engine, [batch], lock), 4 * batches)
+                threads.map(lambda batch: encode_frames(engine, [batch], turns), 4 * batches)
             )
 
         for (part,), expected in zip(found, 4 * alone, strict=True):
@@ -585,7 +585,7 @@ class TestCUDA:
     def test_halves_the_batch_and_loses_no_row(self, cuda):
         engine = small_engine(most=3, batch_size=9, placement=cuda)
         levels = torch.arange(11, dtype=torch.uint8, device="cuda").view(-1, 1, 1, 1)
-        found = engine.run(levels.expand(-1, 8, 8, 3))
+        found = engine.start(levels.expand(-1, 8, 8, 3))()
 
         np.testing.assert_allclose(found, np.arange(11)[:, None].repeat(3, 1) / 255, rtol=1e-5)
         assert engine.batch_size == 3
@@ -603,16 +603,16 @@ class TestCUDA:
         options = EncodeOptions(batch_size=1024)
         engine = make_engine(load_backbone("random:test_resnet"), cuda, options, tmp_path)
         pictures = torch.from_numpy(draw_frames(8, 160, 160)).to("cuda")
-        found = engine.run(pictures.repeat(128, 1, 1, 1))
+        found = engine.start(pictures.repeat(128, 1, 1, 1))()
 
         assert engine.batch_size < 1024
-        np.testing.assert_allclose(found[-8:], engine.run(pictures), atol=1e-3)
+        np.testing.assert_allclose(found[-8:], engine.start(pictures)(), atol=1e-3)
 
     def test_the_batch_size_fits_little_memory(self, cuda, little_memory, tmp_path):
         engine = make_engine(load_backbone("random:test_resnet"), cuda, EncodeOptions(), tmp_path)
 
         assert 1 <= engine.batch_size < 1024
-        assert engine.run(torch.zeros(9, 160, 160, 3, dtype=torch.uint8, device="cuda")).any()
+        assert engine.start(torch.zeros(9, 160, 160, 3, dtype=torch.uint8, device="cuda"))().any()
 
 
 @pytest.fixture

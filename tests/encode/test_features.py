@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import replace
 
 import numpy as np
@@ -20,6 +19,7 @@ from pipeline.encode.features import encode_frames
 from pipeline.encode.openvino_engine import OpenVINOEngine
 from pipeline.encode.pairs import PairNetwork, pairs_backbone
 from pipeline.records import DecodeReport, FrameBatch, Segment, Video
+from pipeline.tally import Turns
 from tests.videos import draw_number
 
 FLOAT32 = Placement("cpu", "float32")
@@ -80,7 +80,7 @@ def draw(count, first=0, size=(8, 8)):
 
 
 def encode(made, *batches):
-    return encode_frames(made, batches, threading.Lock())
+    return encode_frames(made, batches, Turns())
 
 
 class TestEncode:
@@ -146,24 +146,31 @@ class TestEncode:
 
         np.testing.assert_array_equal(found.values, np.full((1, 3), 65504, np.float16))
 
-    def test_the_lock_is_held_while_the_engine_computes_and_not_before(self):
-        lock = threading.Lock()
+    def test_a_turn_is_taken_to_begin_with_and_neither_before_nor_to_wait(self):
+        turns = Turns()
         held = []
 
         class Watched(TorchEngine):
             def fit(self, frames):
-                held.append(("fit", lock.locked()))
+                held.append(("fit", turns.turn.locked()))
                 return super().fit(frames)
 
-            def run(self, pictures):
-                held.append(("run", lock.locked()))
-                return super().run(pictures)
+            def start(self, pictures):
+                held.append(("start", turns.turn.locked()))
+                features = super().start(pictures)
+
+                def wait():
+                    held.append(("wait", turns.turn.locked()))
+                    return features()
+
+                return wait
 
         made = Watched(engine().backbone, FLOAT32, 2)
-        encode_frames(made, [frame_batch("a", draw(3))], lock)
+        encode_frames(made, [frame_batch("a", draw(3))], turns)
 
-        assert held == [("fit", False), ("run", True), ("run", True)]
-        assert not lock.locked()
+        assert held == [("fit", False), *2 * [("start", True), ("wait", False)]]
+        assert not turns.turn.locked()
+        assert turns.busy_seconds > 0
 
     def test_openvino_with_odd_batches(self, engine_cache):
         """Two networks take part: one for whole batches, one for what is left."""
@@ -181,9 +188,9 @@ class TestRepeatedFrames:
     class Counting(TorchEngine):
         encoded = 0
 
-        def run(self, pictures):
+        def start(self, pictures):
             self.encoded += len(pictures)
-            return super().run(pictures)
+            return super().start(pictures)
 
     def counting(self, context):
         made = engine(context=context)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from pipeline.encode.engines import Placement, TorchEngine
 from pipeline.encode.openvino_engine import OpenVINOEngine
 from pipeline.encode.pairs import PairNetwork, pairs_backbone
 from pipeline.errors import EngineError
+from pipeline.tally import Turns
 
 FLOAT32 = Placement("cpu", "float32")
 PICTURES = torch.from_numpy(np.random.default_rng(3).integers(0, 256, (3, 32, 32, 3), np.uint8))
@@ -48,7 +50,7 @@ def backbone():
 
 @pytest.fixture(scope="module")
 def expected(backbone):
-    return TorchEngine(backbone, FLOAT32, 4).run(PICTURES)
+    return TorchEngine(backbone, FLOAT32, 4).start(PICTURES)()
 
 
 @pytest.fixture
@@ -66,7 +68,7 @@ def conversions(monkeypatch):
 
 
 def run(backbone, cache):
-    return OpenVINOEngine(backbone, FLOAT32, 2, cache).run(PICTURES)
+    return OpenVINOEngine(backbone, FLOAT32, 2, cache).start(PICTURES)()
 
 
 class TestParityWithTorch:
@@ -82,8 +84,8 @@ class TestParityWithTorch:
         backbone = load_backbone(name, tap=tap, grid=grid)
         height, width = backbone.geometry.height, backbone.geometry.width
         pictures = torch.randint(0, 256, (3, height, width, 3), dtype=torch.uint8)
-        expected = TorchEngine(backbone, FLOAT32, 3).run(pictures)
-        found = OpenVINOEngine(backbone, FLOAT32, 2, tmp_path).run(pictures)
+        expected = TorchEngine(backbone, FLOAT32, 3).start(pictures)()
+        found = OpenVINOEngine(backbone, FLOAT32, 2, tmp_path).start(pictures)()
 
         assert found.shape == (3, backbone.feature_size)
         np.testing.assert_allclose(found, expected, atol=1e-5, rtol=1e-4)
@@ -91,11 +93,37 @@ class TestParityWithTorch:
     def test_pictures_with_their_context(self, engine_cache):
         backbone = pairs_backbone(PairNetwork())
         pictures = torch.randint(0, 256, (3, 72, 96, 6), dtype=torch.uint8)
-        expected = TorchEngine(backbone, FLOAT32, 3).run(pictures)
-        found = OpenVINOEngine(backbone, FLOAT32, 2, engine_cache).run(pictures)
+        expected = TorchEngine(backbone, FLOAT32, 3).start(pictures)()
+        found = OpenVINOEngine(backbone, FLOAT32, 2, engine_cache).start(pictures)()
 
         assert found.shape == (3, 97)
         np.testing.assert_allclose(found, expected, atol=1e-5, rtol=1e-4)
+
+
+class TestTurns:
+    """A caller begins while another still waits for its features."""
+
+    def test_each_gets_its_own_features(self, backbone, engine_cache):
+        engine, turns = OpenVINOEngine(backbone, FLOAT32, 2, engine_cache), Turns()
+        levels = torch.arange(250, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 32, 32, 3)
+        expected = TorchEngine(backbone, FLOAT32, 250).start(levels)()
+
+        def encode(part):
+            with turns.turn:
+                features = engine.start(part)
+            return features()
+
+        with ThreadPoolExecutor(6) as threads:
+            found = list(threads.map(encode, levels.split(5)))
+        np.testing.assert_allclose(np.concatenate(found), expected, atol=1e-5)
+
+    def test_a_batch_that_fails_leaves_the_engine_as_it_was(self, backbone, engine_cache):
+        engine = OpenVINOEngine(backbone, FLOAT32, 2, engine_cache)
+        for _ in range(20):  # more often than there are requests
+            with pytest.raises((RuntimeError, ValueError)):
+                engine.start(torch.zeros(4, 16, 16, 3, dtype=torch.uint8))()
+
+        assert engine.start(PICTURES)().any()
 
 
 class TestCache:
@@ -221,7 +249,7 @@ from pipeline.encode.openvino_engine import OpenVINOEngine
 signal.signal(signal.SIGINT, lambda *_: sys.exit(7))
 backbone = load_backbone("random:test_resnet")
 engine = OpenVINOEngine(backbone, Placement("cpu", "float32"), 4, Path(sys.argv[1]))
-engine.run(torch.zeros(9, 160, 160, 3, dtype=torch.uint8))
+engine.start(torch.zeros(9, 160, 160, 3, dtype=torch.uint8))()
 del engine
 gc.collect()
 os.kill(os.getpid(), signal.SIGINT)

@@ -27,13 +27,13 @@ class Turned:
     def fit(self, frames):
         return torch.from_numpy(frames)
 
-    def run(self, pictures):
+    def start(self, pictures):
         values = np.tile(np.float32([1, 0]), (len(pictures), 1))
         for row in range(len(values)):
             if self.only_frame in (None, self.done + row):
                 values[row] = self.value or (self.cosine, self.sine)
         self.done += len(values)
-        return values
+        return lambda: values
 
 
 class Stub:
