@@ -208,17 +208,23 @@ class Mover:
     blobs: list[tuple[NDArray[np.float64], NDArray[np.float64], float, float]]
     """Offset, half axes, swing, and phase of each blob; in picture heights."""
     rate: float
+    start: float = 0.0
+    stop: float = math.inf
+    """Times between which it moves on."""
+    growth: float = 0.0
+    """Of its size a frame, as a logarithm: it comes towards the camera."""
 
     def draw(self, picture: Picture, time: float) -> None:
         """Paint the thing at a time, in frames."""
         rows, columns = picture.shape[:2]
-        place = self.place + self.velocity * time
+        place = self.place + self.velocity * (min(max(time, self.start), self.stop) - self.start)
+        scale = math.exp(self.growth * time)
         mask = np.zeros((rows, columns), np.uint8)
         for offset, axes, swing, phase in self.blobs:
             turn = swing * math.sin(self.rate * time + phase)
-            centre = (place + offset + np.array([turn, 0.3 * turn])) * rows
+            centre = (place + scale * (offset + np.array([turn, 0.3 * turn]))) * rows
             whole = tuple(round(v) for v in centre)
-            radii = tuple(max(1, round(v * rows)) for v in axes)
+            radii = tuple(max(1, round(v * scale * rows)) for v in axes)
             cv2.ellipse(mask, whole, radii, math.degrees(turn), 0, 360, 255, -1)
         if not mask.any():
             return
@@ -239,8 +245,72 @@ def draw_mover(rng: Rng, texture: Grey, aspect: float) -> Mover:
         )
     velocity = speed * np.array([math.cos(angle), 0.3 * math.sin(angle)])
     place = np.array([rng.uniform(0, aspect), rng.uniform(0.1, 1.0)])
-    painted = cv2.LUT(cv2.merge([texture] * 3), colours(rng).reshape(1, 256, 3))
-    return Mover(np.asarray(painted, np.uint8), place, velocity, blobs, rng.uniform(0.2, 1.5))
+    return Mover(_painted(rng, texture), place, velocity, blobs, rng.uniform(0.2, 1.5))
+
+
+def _painted(rng: Rng, texture: Grey) -> Picture:
+    return _bytes(cv2.LUT(cv2.merge([texture] * 3), colours(rng).reshape(1, 256, 3)))
+
+
+def draw_people(rng: Rng, texture: Grey, aspect: float, frames: int) -> list[Mover]:
+    """
+    Make two people who walk towards each other or apart, which is not a zoom, or come nearer.
+
+    Args:
+        rng: source of all chance.
+        texture: of their clothes, often hardly seen.
+        aspect: width of the picture over its height.
+        frames: of the shot: they may begin to walk late, and stop early.
+    """
+    height, ground = rng.uniform(0.35, 0.9), rng.uniform(0.4, 0.65)
+    middle = aspect / 2 + rng.normal(0, 0.1) * aspect
+    near, speed = rng.uniform(0.1, 0.3), math.exp(rng.uniform(math.log(0.004), math.log(0.05)))
+    apart = rng.random() < 0.5
+    start, stop = np.sort(rng.uniform(-0.5 * frames, 1.5 * frames, 2))
+    way = speed * (stop - start)
+    people = []
+    for side in (-1, 1):
+        walk = rng.uniform(0.7, 1.3) if rng.random() < 0.8 else 0.0
+        first, velocity = (near, speed) if apart else (near + way * walk, -speed)
+        contrast = rng.choice([0.1, 0.3, 1.0])
+        clothes = _bytes((texture - texture.mean()) * contrast + rng.uniform(20, 235))
+        people.append(
+            Mover(
+                _painted(rng, clothes),
+                np.array([middle + side * first, ground + rng.normal(0, 0.03)]),
+                np.array([side * velocity * walk, 0.0]),
+                _body(rng, height * rng.uniform(0.85, 1.15)),
+                rng.uniform(0.5, 1.6),
+                start,
+                stop,
+                rng.normal(0, 0.012) if rng.random() < 0.3 else 0.0,
+            )
+        )
+    return people
+
+
+def _body(
+    rng: Rng, height: float
+) -> list[tuple[NDArray[np.float64], NDArray[np.float64], float, float]]:
+    """Give the blobs of someone who stands: head, trunk, arms and legs."""
+    broad, swing = rng.uniform(1.0, 1.7), rng.uniform(0, 0.15)
+    parts = [
+        (0.0, -0.42, 0.06, 0.075, 0.0),
+        (0.0, -0.16, 0.1, 0.21, 0.0),
+        (-0.11, -0.15, 0.035, 0.19, swing),
+        (0.11, -0.15, 0.035, 0.19, swing),
+        (-0.045, 0.24, 0.05, 0.26, swing),
+        (0.045, 0.24, 0.05, 0.26, swing),
+    ]
+    return [
+        (
+            np.array([x * broad, y]) * height,
+            np.array([wide * broad, high]) * height,
+            turn * height,
+            rng.uniform(0, 2 * math.pi),
+        )
+        for x, y, wide, high, turn in parts
+    ]
 
 
 @dataclass

@@ -21,6 +21,7 @@ from pipeline.bundled.drawing import (
     colours,
     compress,
     draw_mover,
+    draw_people,
     view,
 )
 
@@ -60,6 +61,7 @@ def draw_sequence(
     size: tuple[int, int],
     *,
     only_shown: bool = False,
+    people: bool = True,
 ) -> Sequence:
     """
     Draw frames as a pipeline would sample them at 8 frames a second.
@@ -70,6 +72,7 @@ def draw_sequence(
         frames: T.
         size: height and width.
         only_shown: leave unclear, IGNORED, what the scene does not show: see `shows`.
+        people: let some walk towards each other or apart.
     """
     lengths = _shot_lengths(rng, frames)
     aspect = float(np.exp(rng.uniform(math.log(0.5), math.log(2.0))) if rng.random() < 0.5 else 1.5)
@@ -82,7 +85,7 @@ def draw_sequence(
         pose = _first_pose(rng)
         if last is not None and rng.random() < 0.25:  # a jump cut: the same place, seen otherwise
             scene, pose = last[0], _jump(rng, last[1])
-        drawn, truth, poses = _draw_shot(rng, scenes, scene, pose, aspect, length)
+        drawn, truth, poses = _draw_shot(rng, scenes, scene, pose, aspect, length, people=people)
         if only_shown:
             truth = [
                 label if label == IGNORED or shows(scene, pose, label, aspect) else IGNORED
@@ -126,13 +129,22 @@ def _jump(rng: Rng, pose: Pose) -> Pose:
 
 
 def _draw_shot(
-    rng: Rng, scenes: list[Grey], scene: Grey, pose: Pose, aspect: float, length: int
+    rng: Rng,
+    scenes: list[Grey],
+    scene: Grey,
+    pose: Pose,
+    aspect: float,
+    length: int,
+    *,
+    people: bool,
 ) -> tuple[list[Picture], list[int], list[Pose]]:
     table = colours(rng).reshape(1, 256, 3)
     movers = []
     if rng.random() < 0.5:
         count = rng.integers(1, 5)
         movers = [draw_mover(rng, scenes[rng.integers(len(scenes))], aspect) for _ in range(count)]
+    if people and rng.random() < 0.3:
+        movers += draw_people(rng, scenes[rng.integers(len(scenes))], aspect, length)
     spoil = Spoil.draw(rng, length)
     truth, poses = _camera(rng, pose, aspect, length)
     smear = rng.random() < 0.4

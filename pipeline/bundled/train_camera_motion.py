@@ -56,8 +56,17 @@ Batch = tuple[Tensor, Tensor, Tensor, Tensor]
 class Drawn(Dataset[Batch]):
     """Batches of drawn sequences: number i is the same whoever draws it."""
 
-    def __init__(self, seed: int, batches: int, uses: int = 1, *, only_shown: bool = False) -> None:
-        self.seed, self.batches, self.uses, self.only_shown = seed, batches, uses, only_shown
+    def __init__(
+        self,
+        seed: int,
+        batches: int,
+        uses: int = 1,
+        *,
+        only_shown: bool = False,
+        people: bool = True,
+    ) -> None:
+        self.seed, self.batches, self.uses = seed, batches, uses
+        self.only_shown, self.people = only_shown, people
         self._scenes: tuple[int, list[Grey]] = (-1, [])
         self._drawn: dict[int, Batch] = {}
 
@@ -82,7 +91,14 @@ class Drawn(Dataset[Batch]):
             self._scenes = (pool, [draw_scene(rng) for _ in range(SCENES)])
         rng = np.random.default_rng([self.seed, 1, number])
         drawn = [
-            draw_sequence(rng, self._scenes[1], FRAMES, (HEIGHT, WIDTH), only_shown=self.only_shown)
+            draw_sequence(
+                rng,
+                self._scenes[1],
+                FRAMES,
+                (HEIGHT, WIDTH),
+                only_shown=self.only_shown,
+                people=self.people,
+            )
             for _ in range(SEQUENCES)
         ]
         return (
@@ -206,7 +222,7 @@ def _follow(average: nn.Module, model: nn.Module, decay: float) -> None:
 
 @torch.inference_mode()
 def evaluate(
-    model: CameraMotion, batches: int, workers: int, *, only_shown: bool
+    model: CameraMotion, batches: int, workers: int, *, only_shown: bool, people: bool = True
 ) -> dict[str, float]:
     """
     Measure on drawn footage from another seed: clips, frames, and cuts.
@@ -216,11 +232,12 @@ def evaluate(
         batches: how many to draw.
         workers: processes that draw.
         only_shown: ask for no movement that its scene does not show; cuts are not concerned.
+        people: let some walk towards each other or apart.
     """
     right = total = frame_right = frame_total = 0
     hits = found = cuts = 0
     model.eval()
-    drawn = Drawn(TEST_SEED, batches, only_shown=only_shown)
+    drawn = Drawn(TEST_SEED, batches, only_shown=only_shown, people=people)
     for batch in DataLoader(drawn, batch_size=None, num_workers=workers):
         pictures, labels, shots, clear = batch
         features = model.features(pictures)
@@ -284,6 +301,9 @@ def main() -> None:
     measured = {
         "shown": evaluate(model, 60, options.workers, only_shown=True),
         "all": evaluate(model, 60, options.workers, only_shown=False),
+        "shown, without people": evaluate(
+            model, 60, options.workers, only_shown=True, people=False
+        ),
     }
     print(json.dumps(measured, indent=2))
     notes = {

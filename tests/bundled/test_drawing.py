@@ -16,6 +16,7 @@ from pipeline.bundled.drawing import (
     colours,
     compress,
     draw_mover,
+    draw_people,
     draw_scene,
     view,
 )
@@ -166,6 +167,48 @@ def test_things_move_before_the_scene(scenes):
         return np.argwhere((picture != 128).any(2)).mean(0)[1]
 
     assert centre(later) - centre(first) == pytest.approx(0.05 * 6 * 144, rel=0.5)
+
+
+def across(person, time):
+    """Give where someone stands at a time, and how high they are, both in picture heights."""
+    blank = np.full((144, 192, 3), 128, np.uint8)
+    picture = blank.copy()
+    person.draw(picture, time)
+    rows, columns = np.nonzero((picture != blank).any(2))
+    return columns.mean() / 144, (rows.max() - rows.min() + 1) / 144
+
+
+def test_people_walk_the_way_their_velocity_says_and_stand_before_and_after(scenes):
+    person = draw_people(np.random.default_rng(1), scenes[0], ASPECT, 16)[0]
+    person.place[0], person.velocity[:] = 0.5, (0.03, 0.0)
+    person.start, person.stop, person.growth, person.rate = 4.0, 12.0, 0.0, 0.0
+    places = {time: across(person, time)[0] for time in (0, 4, 8, 12, 15)}
+
+    assert places[0] == places[4] == pytest.approx(0.5, abs=0.05)
+    assert places[8] - places[4] == pytest.approx(0.12, abs=0.01)
+    assert places[12] - places[4] == pytest.approx(0.24, abs=0.01)
+    assert places[15] == places[12]
+
+
+def test_people_who_come_nearer_grow(scenes):
+    person = draw_people(np.random.default_rng(1), scenes[0], ASPECT, 16)[0]
+    person.velocity[:], person.growth, person.rate = 0.0, -0.05, 0.0
+    person.place[:] = (0.7, 0.5)
+
+    assert across(person, 10)[1] / across(person, 0)[1] == pytest.approx(math.exp(-0.5), rel=0.1)
+
+
+def test_pairs_of_people_move_against_each_other_or_not_at_all(scenes):
+    for seed in range(20):
+        left, right = draw_people(np.random.default_rng(seed), scenes[0], ASPECT, 16)
+        assert left.velocity[0] * right.velocity[0] <= 0
+
+
+def test_people_can_be_left_out(scenes):
+    def draw(seed, people):
+        return draw_sequence(np.random.default_rng(seed), scenes, 12, SIZE, people=people).pictures
+
+    assert not all(np.array_equal(draw(seed, True), draw(seed, False)) for seed in range(12))
 
 
 def test_bars_and_overlays_stay_where_they_are():
