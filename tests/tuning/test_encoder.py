@@ -42,7 +42,7 @@ def test_features_are_those_of_a_run(lesson):
 
     pictures = torch.from_numpy(draw(1, 1, lesson.cache.size))
 
-    np.testing.assert_allclose(example.features, engine.run(pictures), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(example.features, engine.start(pictures)(), rtol=1e-4, atol=1e-5)
 
 
 def test_bfloat16_changes_little(lesson):
