@@ -12,8 +12,9 @@ demo: .venv/installed
 	$(BIN)/clipline inspect $(DEMO_OUT)
 	@echo "Rows: $(DEMO_OUT)/clips   Page: $(DEMO_OUT)/report.html"
 
+# Two tests at a time, as many wait for processes: torch then takes one core for each.
 test: .venv/installed-test
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-slow: .venv/installed-test
 	$(BIN)/python -m pytest -m slow
