@@ -49,6 +49,8 @@ UPSIDE_DOWN = np.array([0, 1, 2, 4, 3, 5, 6, 8, 7])
 BACKWARDS = np.array([0, 2, 1, 4, 3, 6, 5, 8, 7])
 """Labels of a film that runs backwards."""
 TEST_SEED = 1_000_000
+CUT_LOGIT = -1.5
+"""From here on it is a cut: one that is missed spoils a clip, one too many only shortens it."""
 
 Batch = tuple[Tensor, Tensor, Tensor, Tensor]
 
@@ -251,7 +253,7 @@ def evaluate(
         frame_right += int((logits.frames.argmax(2) == truth).sum())
         frame_total += int((truth != IGNORED).sum())
         cut = (shots[:, 1:] != shots[:, :-1])[clear]
-        said = (features[:, 1:, -1] > 0)[clear]
+        said = (features[:, 1:, -1] > CUT_LOGIT)[clear]
         hits, found, cuts = (
             hits + int((cut & said).sum()),
             found + int(said.sum()),
@@ -284,7 +286,7 @@ def as_recognizer(model: CameraMotion, notes: dict[str, object]) -> Recognizer:
         ),
         temporal=OPTIONS,
         model=model.temporal.eval(),
-        cut=CutSpec(feature=backbone.feature_size - 1),
+        cut=CutSpec(feature=backbone.feature_size - 1, threshold=CUT_LOGIT),
         notes=notes,
     )
 
