@@ -63,7 +63,7 @@ class OpenVINOEngine:
         self._full = self._compile(model, batch_size)
         self._single = self._compile(model, 1) if batch_size > 1 else self._full
 
-    def _compile(self, model: Any, batch: int) -> _Requests:
+    def _compile(self, model: Any, batch: int) -> Requests:
         model.reshape([batch, *list(model.input(0).partial_shape)[1:]])
         types = {"float32": openvino.Type.f32, "bfloat16": openvino.Type.bf16}
         cores = len(os.sched_getaffinity(0))
@@ -75,7 +75,10 @@ class OpenVINOEngine:
         }
         with _same_signal_stack():
             compiled = openvino.Core().compile_model(model, "CPU", settings)
-        return _Requests(compiled, cores * AHEAD)
+        idle: Requests = queue.SimpleQueue()
+        for _ in range(cores * AHEAD):
+            idle.put(compiled.create_infer_request())
+        return idle
 
     def fit(self, frames: Pictures) -> Tensor:
         """Cut frames (T, h, w, 3) to pictures, uint8 (T, H, W, 3), with torch's integer kernel."""
@@ -87,14 +90,20 @@ class OpenVINOEngine:
         pixels = pictures.contiguous().numpy()
         features = np.empty((len(pixels), self.backbone.feature_size), np.float32)
         whole = len(pixels) - len(pixels) % self.batch_size
-        flights = [
-            self._full.start(pixels[:whole], features[:whole], self.batch_size),
-            self._single.start(pixels[whole:], features[whole:], 1),
-        ]
+        # one flight for both networks: if a batch fails, the requests of either are given back
+        flight = _Flight()
+        try:
+            for start in range(0, whole, self.batch_size):
+                here = slice(start, start + self.batch_size)
+                flight.add(self._full, pixels[here], features[here])
+            for row in range(whole, len(pixels)):
+                flight.add(self._single, pixels[row : row + 1], features[row : row + 1])
+        except BaseException:
+            flight.abandon()
+            raise
 
         def finish() -> NDArray[np.float32]:
-            for flight in flights:
-                flight.land()
+            flight.land()
             return features
 
         return finish
@@ -104,49 +113,29 @@ AHEAD = 2
 """Batches for each core: one that it computes, and one so that it need not wait for Python."""
 
 
-class _Requests:
-    """The requests of a compiled network: threads take them and give them back."""
-
-    def __init__(self, compiled: Any, count: int) -> None:
-        self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        for _ in range(count):
-            self._idle.put(compiled.create_infer_request())
-
-    def start(
-        self, pixels: NDArray[np.uint8], features: NDArray[np.float32], batch: int
-    ) -> _Flight:
-        """Begin to compute whole batches into `features`: all are computed or being computed."""
-        flight = _Flight(self._idle)
-        try:
-            for start in range(0, len(pixels), batch):
-                here = slice(start, start + batch)
-                flight.add(pixels[here], features[here])
-        except BaseException:
-            flight.abandon()
-            raise
-        return flight
+Requests = queue.SimpleQueue[Any]
+"""The requests of a compiled network that are idle: threads take them and give them back."""
 
 
 class _Flight:
     """Batches of one caller that are being computed, in the order in which they were begun."""
 
-    def __init__(self, idle: queue.SimpleQueue[Any]) -> None:
-        self._idle = idle
-        self._flying: collections.deque[tuple[Any, NDArray[np.uint8], NDArray[np.float32]]] = (
-            collections.deque()
-        )
+    def __init__(self) -> None:
+        self._flying: collections.deque[
+            tuple[Requests, Any, NDArray[np.uint8], NDArray[np.float32]]
+        ] = collections.deque()
 
-    def add(self, pixels: NDArray[np.uint8], features: NDArray[np.float32]) -> None:
+    def add(self, idle: Requests, pixels: NDArray[np.uint8], features: NDArray[np.float32]) -> None:
         """Begin with a batch, once a request is free."""
-        while self._idle.empty() and self._flying:
+        while idle.empty() and self._flying:
             self._land_first()
-        request = self._idle.get()  # where another caller has them all, it gives them back
+        request = idle.get()  # where another caller has them all, it gives them back
         try:
             request.start_async({0: pixels}, share_inputs=True)
         except BaseException:
-            self._idle.put(request)  # it was never begun, and waiting for it would never end
+            idle.put(request)  # it was never begun, and waiting for it would never end
             raise
-        self._flying.append((request, pixels, features))
+        self._flying.append((idle, request, pixels, features))
 
     def land(self) -> None:
         """Wait for all batches."""
@@ -164,12 +153,12 @@ class _Flight:
                 self._land_first()
 
     def _land_first(self) -> None:
-        request, _, features = self._flying.popleft()
+        idle, request, _, features = self._flying.popleft()
         try:
             request.wait()
             features[:] = request.get_output_tensor(0).data
         finally:
-            self._idle.put(request)
+            idle.put(request)
 
 
 class _SignalStack(ctypes.Structure):

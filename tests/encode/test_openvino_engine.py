@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -124,6 +125,20 @@ class TestTurns:
                 engine.start(torch.zeros(4, 16, 16, 3, dtype=torch.uint8))()
 
         assert engine.start(PICTURES)().any()
+
+    def test_a_rest_that_fails_gives_back_the_full_batches_too(self, backbone, engine_cache):
+        class Broken:
+            def start_async(self, *_, **__):
+                raise RuntimeError("broken")
+
+        engine = OpenVINOEngine(backbone, FLOAT32, 2, engine_cache)
+        before = engine._full.qsize()
+        engine._single = queue.SimpleQueue()
+        engine._single.put(Broken())
+        with pytest.raises(RuntimeError, match="broken"):
+            engine.start(PICTURES)
+
+        assert engine._full.qsize() == before
 
 
 class TestCache:
