@@ -15,11 +15,10 @@ from torch import Tensor
 from pipeline.bench.rates import EngineRate, measure
 from pipeline.encode.backbone import Backbone
 from pipeline.encode.engines import Arithmetic, Engine, Placement, TorchEngine
-from pipeline.encode.features import encode_frames, fit_pictures
-from pipeline.encode.precision import cosines
+from pipeline.encode.features import fit_pictures
+from pipeline.encode.precision import cosines, encode_alone
 from pipeline.opening import Workbench
 from pipeline.records import FrameBatch
-from pipeline.tally import Turns
 
 SLOW_FRAMES = 64
 """That features are compared on, and that engines on the CPU are timed on: torch takes seconds."""
@@ -85,7 +84,7 @@ def measure_engines(workbench: Workbench, frames: Frames, repeats: int) -> Itera
     few = frames.first(SLOW_FRAMES)
     expected: NDArray[np.float16] | None = None
     for engine in candidates(workbench):
-        values = encode(engine, few)
+        values = encode_alone(engine, few.batches)
         expected = values if expected is None else expected
         agree = cosines(values, expected)
         timed = few if engine.device == "cpu" else frames
@@ -110,13 +109,7 @@ class Encoding:
 
     def __call__(self) -> int:
         """Encode."""
-        return len(encode(self.engine, self.frames))
-
-
-def encode(engine: Engine, frames: Frames) -> NDArray[np.float16]:
-    """Encode decoded frames as a run does, (T, D)."""
-    encoded = encode_frames(engine, frames.batches, Turns())
-    return np.concatenate([part.values for part in encoded])
+        return len(encode_alone(self.engine, self.frames.batches))
 
 
 def _run(engine: Engine, pictures: Tensor) -> int:

@@ -61,8 +61,8 @@ def weigh(plain: Engine, reduced: Engine, batches: Sequence[FrameBatch]) -> Evid
 
     Features that are not finite in reduced precision forbid it.
     """
-    found = _values(reduced, batches)
-    expected = _values(plain, batches)
+    found = encode_alone(reduced, batches)
+    expected = encode_alone(plain, batches)
     if not len(found):
         return Evidence("float32", tried=reduced.precision)
     agree = np.nan_to_num(cosines(found, expected), nan=-1.0)
@@ -76,6 +76,7 @@ def weigh(plain: Engine, reduced: Engine, batches: Sequence[FrameBatch]) -> Evid
     )
 
 
-def _values(engine: Engine, batches: Sequence[FrameBatch]) -> NDArray[np.floating]:
+def encode_alone(engine: Engine, batches: Sequence[FrameBatch]) -> NDArray[np.float16]:
+    """Encode decoded frames as a run does, with nobody else at the engine. Gives (T, D)."""
     encoded = encode_frames(engine, batches, Turns())
     return np.concatenate([part.values for part in encoded] or [np.zeros((0, 1), np.float16)])

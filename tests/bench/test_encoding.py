@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from pipeline.bench import encoding
-from pipeline.bench.encoding import Encoding, Frames, candidates, encode, measure_engines, reference
+from pipeline.bench.encoding import Encoding, Frames, candidates, measure_engines, reference
 from pipeline.config import EncodeOptions
+from pipeline.encode.precision import encode_alone
 from pipeline.opening import Workbench
 from tests.encode.test_features import draw, frame_batch
 
@@ -120,9 +121,9 @@ def test_encoding_counts_its_frames(backbone):
 
 def test_features_are_those_of_the_frames_in_order(backbone):
     made = reference(backbone)
-    values = encode(made, FRAMES)
+    values = encode_alone(made, FRAMES.batches)
     last = Frames((FRAMES.batches[1],))
 
     assert values.shape == (9, backbone.feature_size)
-    np.testing.assert_allclose(values[5:], encode(made, last), rtol=1e-2, atol=1e-3)
+    np.testing.assert_allclose(values[5:], encode_alone(made, last.batches), rtol=1e-2, atol=1e-3)
     assert torch.isfinite(torch.from_numpy(values)).all()

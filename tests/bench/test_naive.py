@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from pipeline.bench.decoding import decoded_frames, plan_jobs
-from pipeline.bench.encoding import Frames, encode, reference
+from pipeline.bench.encoding import reference
 from pipeline.bench.naive import NaiveLoop
 from pipeline.config import Sampling
-from pipeline.encode.precision import cosines
+from pipeline.encode.precision import cosines, encode_alone
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def test_its_features_are_those_of_the_engine(clips, segments, backbone, one_wor
     jobs = plan_jobs(clips[:1], Sampling(every=1), backbone.geometry, one_worker)
     batches = decoded_frames(jobs, 60, one_worker)
 
-    ours = encode(reference(backbone), Frames(tuple(batches)))
+    ours = encode_alone(reference(backbone), batches)
     theirs = torch.cat(loop.module.values).numpy()
 
     assert theirs.shape == ours.shape == (60, backbone.feature_size)
