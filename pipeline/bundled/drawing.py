@@ -197,6 +197,10 @@ def colours(rng: Rng) -> NDArray[np.uint8]:
     return _bytes(table)[:, None]
 
 
+Blob = tuple[NDArray[np.float64], NDArray[np.float64], float, float]
+"""Offset, half axes, swing, and phase; in picture heights."""
+
+
 @dataclass
 class Mover:
     """A thing that moves in front of the scene: a few blobs, each swinging about its own place."""
@@ -205,8 +209,7 @@ class Mover:
     """(CANVAS, CANVAS, 3)."""
     place: NDArray[np.float64]
     velocity: NDArray[np.float64]
-    blobs: list[tuple[NDArray[np.float64], NDArray[np.float64], float, float]]
-    """Offset, half axes, swing, and phase of each blob; in picture heights."""
+    blobs: list[Blob]
     rate: float
     start: float = 0.0
     stop: float = math.inf
@@ -289,9 +292,7 @@ def draw_people(rng: Rng, texture: Grey, aspect: float, frames: int) -> list[Mov
     return people
 
 
-def _body(
-    rng: Rng, height: float
-) -> list[tuple[NDArray[np.float64], NDArray[np.float64], float, float]]:
+def _body(rng: Rng, height: float) -> list[Blob]:
     """Give the blobs of someone who stands: head, trunk, arms and legs."""
     broad, swing = rng.uniform(1.0, 1.7), rng.uniform(0, 0.15)
     parts = [
