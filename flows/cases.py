@@ -115,7 +115,7 @@ def scale(folder: Path, options: RunOptions, clips: int, repeats: int) -> dict[s
         flow, plain = Runs(folder / "a", usual, as_flow), Runs(folder / "b", usual, without_prefect)
         flow(few)
         with_it, without, short = _in_turn(repeats, [(flow, found), (plain, found), (flow, few)])
-        first, second = _reuse(folder / "c", options, found)
+        first, second = _reuse(folder / "c", options, found, repeats)
     return {
         "clips": len(found),
         "flow_seconds": with_it,
@@ -139,14 +139,16 @@ def _in_turn(
     return [statistics.median(times) for times in zip(*seconds, strict=True)]
 
 
-def _reuse(folder: Path, options: RunOptions, videos: Sequence[Video]) -> tuple[float, float]:
-    """Time one recognizer, then another one on the same features."""
+def _reuse(
+    folder: Path, options: RunOptions, videos: Sequence[Video], repeats: int
+) -> tuple[float, float]:
+    """Time one recognizer, then others on the same features: the median of those."""
     from pipeline.bench.material import untrained_recognizer
 
     assert options.sampling is not None
     backbone = make_workbench(options).backbone
     times = []
-    for seed in (1, 2):
+    for seed in range(1 + repeats):
         place = folder / f"recognizer-{seed}"
         made = untrained_recognizer(
             place, backbone, options.sampling, seed, tap=options.tap, grid=options.grid
@@ -154,7 +156,7 @@ def _reuse(folder: Path, options: RunOptions, videos: Sequence[Video]) -> tuple[
         shared = str(folder / "features")
         chosen = replace(options, recognizer=str(made), features=shared, sampling=None)
         times.append(Runs(folder / f"of-{seed}", chosen, as_flow)(videos).seconds)
-    return times[0], times[1]
+    return times[0], statistics.median(times[1:])
 
 
 def long(hours: float, folder: Path, plot: Path | None) -> dict[str, Any]:

@@ -8,11 +8,12 @@ without a run history.
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -79,21 +80,37 @@ def run_once(
 
         _await_turn(out, wait=options.wait)
         videos = find_videos(sources, image_fps=options.image_fps, full_hash=options.full_hash)
-    with embedded_api(state_folder()) as server:
-        with start.starting("imports"):
-            # Only now: Prefect reads the environment when it is imported.
-            from flows.tasks import run_key, workshop
+    with embedded_api(state_folder()) as server, contextlib.ExitStack() as opened:
+        with _loading():
+            with start.starting("imports"):
+                # Only now: Prefect reads the environment when it is imported.
+                from flows.tasks import run_key, workshop
 
-        key = run_key(str(out), options.to_json())
-        with workshop.opened(key, out, options, videos) as pipeline:
-            pipeline.tally.startup = {**start.startup, **pipeline.tally.startup}
-            workshop.found[key] = videos
-            with watch(pipeline):
-                with pipeline.tally.starting("waiting for the API"):
-                    ready = _ready(server)
-                if ready:
-                    return _run_flow(server, sources, out, options)
-                return _run_plain(pipeline, sources, videos)
+            key = run_key(str(out), options.to_json())
+            pipeline = opened.enter_context(workshop.opened(key, out, options, videos))
+        pipeline.tally.startup = {**start.startup, **pipeline.tally.startup}
+        workshop.found[key] = videos
+        with watch(pipeline):
+            with pipeline.tally.starting("waiting for the API"):
+                ready = _ready(server)
+            if ready:
+                return _run_flow(server, sources, out, options)
+            return _run_plain(pipeline, sources, videos)
+
+
+@contextlib.contextmanager
+def _loading() -> Iterator[None]:
+    """
+    Look for no garbage while half a million objects are made, nor among them ever again: they stay.
+
+    Looking costs a second of imports, and a quarter of a second now and then afterwards.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _await_turn(out: Path, *, wait: bool) -> None:
@@ -160,7 +177,7 @@ def _run_flow(
     if isinstance(error, BaseException) or not summary:
         raise error if isinstance(error, BaseException) else MachineError(str(ended.message))
     if server is not None:
-        _drain(server, summary["flow_run_id"], summary["counts"]["shards"])
+        await_history(server.url, summary)
     return Outcome(len(summary["failures"]), summary["flow_run_id"])
 
 
@@ -182,7 +199,8 @@ def call_served(load: Callable[[], Callable[[bool], T]]) -> T:
             told whether there is a server.
     """
     with embedded_api(state_folder()) as server:
-        work = load()
+        with _loading():
+            work = load()
         served = _ready(server)
         with _heartbeats(server):
             result = work(served)
@@ -208,15 +226,16 @@ def _drain_events() -> None:
     drained.join(DRAIN_SECONDS)
 
 
-def _drain(server: EmbeddedServer, flow_run_id: str, shards: int) -> None:
-    """Wait a little until the history of the run is stored."""
+def await_history(url: str, summary: dict[str, Any]) -> None:
+    """Wait a little until the server has stored the history of a run, told by its `run.json`."""
     end = time.monotonic() + DRAIN_SECONDS
     _drain_events()
     final = {"type": {"any_": ["COMPLETED", "FAILED", "CRASHED", "CANCELLED"]}}
-    body = {"flow_runs": {"id": {"any_": [flow_run_id]}}, "task_runs": {"state": final}}
+    run = {"id": {"any_": [summary["flow_run_id"]]}}
+    body = {"flow_runs": run, "task_runs": {"state": final}}
     while time.monotonic() < end:
         with contextlib.suppress(OSError, ValueError):
-            if request(server.url + "/task_runs/count", body) >= shards * 3:
+            if request(url + "/task_runs/count", body) >= summary["counts"]["shards"] * 3:
                 return
         time.sleep(0.1)
 

@@ -20,12 +20,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from pipeline.config import fingerprint
 from pipeline.files import write_table
 from pipeline.records import TRANSIENT, DecodeReport, FrameFeatures
 
 METADATA_KEY = b"clipline"
+_TIMES = ("sample_index", "frame_index", "pts_seconds")
 
 logger = logging.getLogger(__name__)
 
@@ -155,30 +157,34 @@ class FeatureStore:
         return cover
 
     def _load(self, video_id: str, entry: _Entry) -> FrameFeatures:
-        table = self._read(entry.path).slice(entry.row, entry.rows)
-        # a copy, for torch takes no memory that may not be written to
-        values = np.array(table["feature"].combine_chunks().flatten(), dtype=np.float16)
+        columns = self._read(entry.path)
+        rows = slice(entry.row, entry.row + entry.rows)
         return FrameFeatures(
             video_id=video_id,
             start=entry.start,
             stop=entry.stop,
             num_samples=entry.num_samples,
-            values=values.reshape(entry.rows, self.size),
-            sample_index=table["sample_index"].to_numpy(),
-            frame_index=table["frame_index"].to_numpy(),
-            pts_seconds=table["pts_seconds"].to_numpy(),
             report=entry.report,
+            **{name: column[rows] for name, column in columns.items()},
         )
 
-    def _read(self, path: Path) -> pa.Table:
-        """Read a file, and keep it: a thread most likely asks for more of the same next."""
+    def _read(self, path: Path) -> dict[str, NDArray[Any]]:
+        """
+        Read the columns of a file: fields of `FrameFeatures`, of all its segments.
+
+        They are kept: a thread most likely asks for more of the same next.
+        """
         now = path.stat()
         version = (path, now.st_ino, now.st_mtime_ns)
         if getattr(self._recent, "version", None) != version:
-            self._recent.table = pq.read_table(path)
-            self._recent.version = version
-        table: pa.Table = self._recent.table
-        return table
+            table = pq.read_table(path)
+            numbers = table["feature"].combine_chunks().flatten()
+            # a copy, for torch takes no memory that may not be written to
+            values = np.array(numbers, np.float16).reshape(-1, self.size)
+            times = {name: table[name].to_numpy() for name in _TIMES}
+            self._recent.columns, self._recent.version = {**times, "values": values}, version
+        columns: dict[str, NDArray[Any]] = self._recent.columns
+        return columns
 
     def write(self, features: Sequence[FrameFeatures]) -> Path:
         """Keep segments in one new file, whole or not at all."""

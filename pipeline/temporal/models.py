@@ -153,7 +153,8 @@ class _Inputs(nn.Module):
         return torch.where(at_zero, 0.0, x.sign() * torch.where(at_zero, 1.0, x).abs().sqrt())
 
     def _standardized(self, x: Tensor) -> Tensor:
-        return (self.evened(x) - self.mean) * self.scale
+        # in place: no tensor is larger than this one
+        return (self.evened(x) - self.mean).mul_(self.scale)
 
 
 class _Pool(nn.Module):

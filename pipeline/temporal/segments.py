@@ -25,6 +25,9 @@ def smooth(log_probabilities: NDArray[np.float64], switch_penalty: float) -> Int
     steps, labels = log_probabilities.shape
     if steps == 0 or labels == 1:
         return np.zeros(steps, np.int64)
+    leading: Integers = log_probabilities.argmax(1)
+    if (leading == leading[0]).all():  # the most likely at every step, at no cost: nothing to weigh
+        return leading
     came_from = np.empty((steps, labels), np.int32)
     score = log_probabilities[0].copy()
     stay = np.arange(labels)

@@ -2,6 +2,23 @@
 
 from __future__ import annotations
 
+import gc
+
+from flows.launch import _loading
+
+
+def test_what_was_loaded_is_never_looked_through_for_garbage():
+    kept = gc.get_freeze_count()
+    try:
+        with _loading():
+            assert not gc.isenabled()
+            loaded = [[] for _ in range(1000)]
+        assert gc.isenabled()
+        assert gc.get_freeze_count() > kept + 1000
+        assert len(loaded) == 1000
+    finally:
+        gc.unfreeze()
+
 
 def test_heartbeats_are_sent_to_a_server_that_the_user_chose(api, tmp_path, monkeypatch):
     """Somebody may listen there; nobody does at one that ends with the run."""

@@ -82,12 +82,12 @@ def test_recognizers_that_are_measured_read_the_backbone_as_asked(tmp_path, monk
 
         def __call__(self, videos):
             opened.append(load_parts(self.options)[1])
-            return Ran(2.0, 0.0, "float32")
+            return Ran((12.0, 3.0, 1.0, 2.0)[len(opened) - 1], 0.0, "float32")
 
     monkeypatch.setattr(cases, "Runs", Loads)
 
-    assert cases._reuse(tmp_path, replace(FEATURES, tap="layer2", grid=2), []) == (2.0, 2.0)
-    assert [backbone.feature_size for backbone in opened] == [2 * 2 * 48] * 2
+    assert cases._reuse(tmp_path, replace(FEATURES, tap="layer2", grid=2), [], 3) == (12.0, 2.0)
+    assert [backbone.feature_size for backbone in opened] == [2 * 2 * 48] * 4
 
 
 @pytest.mark.slow
