@@ -112,18 +112,20 @@ def scale(folder: Path, options: RunOptions, clips: int, repeats: int) -> dict[s
     few = found[: max(1, clips // GROWTH)]
     usual = RunOptions(encode=options.encode, decode=options.decode)
     with own_server(folder):
-        flow, plain = Runs(folder / "a", usual, as_flow), Runs(folder / "b", usual, without_prefect)
-        flow(few)
-        with_it, without, short = _in_turn(repeats, [(flow, found), (plain, found), (flow, few)])
+        run, bare = Runs(folder / "a", usual, as_flow), Runs(folder / "b", usual, without_prefect)
+        run(few)
+        rounds = _in_turn(repeats, [(run, found), (bare, found), (run, few)])
         first, second = _reuse(folder / "c", options, found, repeats)
+    with_it, without, short = map(statistics.median, zip(*rounds, strict=True))
     return {
         "clips": len(found),
         "flow_seconds": with_it,
         "without_prefect_seconds": without,
-        "prefect_share": (with_it - without) / with_it,
+        # of each round: a machine that is slower for a while is slower for both
+        "prefect_share": statistics.median(1 - plain / flow for flow, plain, _ in rounds),
         "few_clips": len(few),
         "few_seconds": short,
-        "growth": with_it / short,
+        "growth": statistics.median(flow / few for flow, _, few in rounds),
         "clips_growth": len(found) / len(few),
         "first_recognizer_seconds": first,
         "second_recognizer_seconds": second,
@@ -133,10 +135,19 @@ def scale(folder: Path, options: RunOptions, clips: int, repeats: int) -> dict[s
 
 def _in_turn(
     repeats: int, jobs: Sequence[tuple[Callable[[Sequence[Video]], Ran], Sequence[Video]]]
-) -> list[float]:
-    """Run jobs one after the other, several times over. Gives the median seconds of each."""
-    seconds = [[run(videos).seconds for run, videos in jobs] for _ in range(repeats)]
-    return [statistics.median(times) for times in zip(*seconds, strict=True)]
+) -> list[list[float]]:
+    """
+    Run jobs one after the other, several times over, every second time backwards.
+
+    Returns:
+        Seconds of each job, round by round.
+    """
+    rounds = []
+    for number in range(repeats):
+        backwards = number % 2 == 1
+        seconds = [run(videos).seconds for run, videos in (jobs[::-1] if backwards else jobs)]
+        rounds.append(seconds[::-1] if backwards else seconds)
+    return rounds
 
 
 def _reuse(
