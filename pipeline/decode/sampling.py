@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol, cast
+from typing import Protocol
 
 import numpy as np
 
@@ -167,7 +167,7 @@ class Counts:
     late: int = 0
     """Frames before the first one that could be decoded."""
     backwards: bool = False
-    """Times went back: only the order of frames can be trusted."""
+    """Times went back: only the order of frames can be trusted, and nothing else that was told."""
 
 
 class Selector:
@@ -181,17 +181,17 @@ class Selector:
         self._steady = plan.index.steady
 
     def select(self, frames: Iterable[Timed]) -> Iterator[Sample]:
-        """Give the samples in order. Stops reading after the last one."""
+        """Give the samples in order. Stops reading after the last one, or where times go back."""
         frames_here = self._plan.frame_range()
         last = self._plan.stop >= self._plan.num_samples
         held: tuple[Timed, int, float] | None = None
         frame_index, last_ticks = -1, None
         for frame in frames:
             ticks = self._ticks(frame, frame_index)
-            repeated = last_ticks is not None and ticks <= last_ticks
-            if repeated:
-                self.counts.backwards |= ticks < cast(int, last_ticks)
-                ticks = cast(int, last_ticks)
+            if last_ticks is not None and ticks < last_ticks:
+                self.counts.backwards = True
+                return
+            repeated = ticks == last_ticks
             if not (repeated and self._steady):
                 frame_index = self._frame_index(ticks, frame_index)
             if frame_index >= frames_here.start and (last or frame_index < frames_here.stop):

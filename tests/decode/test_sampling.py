@@ -283,6 +283,15 @@ class TestSelector:
         assert select(index, ALL, frames)[1].backwards
         assert not select(index, ALL)[1].backwards
 
+    def test_reads_no_further_once_times_went_back(self):
+        """All is to be read again by order: an AVI with B-frames would be decoded twice."""
+        index = steady(4, 30)
+        frames = iter([Drawn(n, int(index.pts[k])) for n, k in enumerate([0, 2, 1, 3])])
+
+        select(index, ALL, frames)
+
+        assert [frame.number for frame in frames] == [3]
+
     def test_by_order_takes_times_from_the_container_alone(self):
         index = steady(4, 30)
         frames = [Drawn(n, int(index.pts[k])) for n, k in enumerate([0, 2, 1, 3])]
