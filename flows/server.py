@@ -57,6 +57,18 @@ ENVIRONMENT = {
     _RECORDER + "FLUSH_INTERVAL": "1",  # below 1 the server spins
 }
 
+NOT_FOR_ONE_RUN = (
+    "CANCELLATION_CLEANUP",
+    "CLEANUP_RECONCILER",
+    "FOREMAN",
+    "LATE_RUNS",
+    "PAUSE_EXPIRATIONS",
+    "REPOSSESSOR",
+    "SCHEDULER",
+    "TRIGGERS",
+)
+"""Services that look after schedules, workers and automations: half of what an idle server does."""
+
 
 def state_folder() -> Path:
     """Give the folder for run history and locks, under the user's state directory."""
@@ -82,7 +94,7 @@ class EmbeddedServer:
 
     Args:
         home: folder of its database and log.
-        with_ui: serve Prefect's pages as well.
+        with_ui: serve Prefect's pages as well, and schedules.
     """
 
     def __init__(self, home: Path, *, with_ui: bool = False) -> None:
@@ -118,13 +130,18 @@ class EmbeddedServer:
     def _start(self, log: IO[bytes]) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "prefect", "server", "start"]
         command += ["--host", "127.0.0.1", "--port", str(self._port)]
+        settings = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": self._database()}
+        if not self._with_ui:
+            command.append("--no-ui")
+            for name in NOT_FOR_ONE_RUN:
+                settings[f"PREFECT_SERVER_SERVICES_{name}_ENABLED"] = "false"
         return subprocess.Popen(
-            command if self._with_ui else [*command, "--no-ui"],
+            command,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             cwd=self.home,  # Prefect reads settings from files of its working directory
-            env={**os.environ, "PREFECT_SERVER_DATABASE_CONNECTION_URL": self._database()},
+            env={**os.environ, **settings},
             preexec_fn=_die_with_parent,  # noqa: PLW1509 (one system call, no Python lock)
             start_new_session=True,
         )

@@ -166,6 +166,31 @@ def test_its_log_is_of_one_run_only(tmp_path, monkeypatch):
     assert (tmp_path / "server.log").read_text() == ""
 
 
+@pytest.mark.parametrize("with_ui", [False, True])
+def test_only_a_server_that_serves_looks_after_schedules(tmp_path, monkeypatch, with_ui):
+    started = []
+
+    def start(command, **how):
+        started.append((command, how["env"]))
+        return popen(["sleep", "60"])
+
+    popen = subprocess.Popen
+    monkeypatch.setattr(module.subprocess, "Popen", start)
+
+    module.EmbeddedServer(tmp_path, with_ui=with_ui).stop()
+
+    [(command, env)] = started
+    assert ("--no-ui" in command) is not with_ui
+    assert ("PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED" in env) is not with_ui
+
+
+def test_every_service_that_is_switched_off_is_one_of_prefect():
+    from prefect.settings.models.server.services import ServerServicesSettings
+
+    known = {name.upper() for name in ServerServicesSettings.model_fields}
+    assert set(module.NOT_FOR_ONE_RUN) <= known
+
+
 def test_no_server_is_found_where_none_runs(tmp_path):
     assert running_server(tmp_path) is None
     (tmp_path / "server.json").write_text('{"url": "http://127.0.0.1:9/api"}')
