@@ -7,7 +7,7 @@ import os
 from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -36,13 +36,37 @@ FEW_VIDEOS = 4
 PIECES_A_PROCESS = 2
 FIRST_FRAMES = 512
 """Of the first shard, so that the engine soon has work; each next one may hold twice as many."""
-LEAST_PIECE_PIXELS = 5e8
+FIRST_PIXELS = 10**9
+"""That are decoded for the first shard, likewise: of few samples of long videos."""
+LEAST_PIECE_PIXELS = 5 * 10**8
 """A second or two of decoding; what is smaller is not cut for the sake of speed."""
-MOST_PIECE_PIXELS = 2e10
-"""Minutes of decoding, which is not to reach the time that one attempt may take."""
+MOST_PIECE_PIXELS = 2 * 10**10
+"""Minutes of decoding: not to reach the time that one attempt may take, nor to lose more of them
+where a run is broken off."""
 
 Indexed = tuple[Video, VideoIndex | DecodeReport, int]
 """A video, what its container says, and the pieces in which it had best be decoded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What the segments of a shard cost, or may cost together."""
+
+    videos: int = 0
+    frames: int = 0
+    """Samples."""
+    num_bytes: int = 0
+    """Of their pictures."""
+    pixels: int = 0
+    """That are decoded for them."""
+
+    def __add__(self, more: Load) -> Load:
+        return Load(*map(sum, zip(astuple(self), astuple(more), strict=True)))
+
+    def within(self, most: Load) -> bool:
+        """Whether nothing is more than it may be."""
+        pairs = zip(astuple(self), astuple(most), strict=True)
+        return all(here <= limit for here, limit in pairs)
 
 
 @dataclass(frozen=True)
@@ -137,10 +161,10 @@ class Planner:
             yield from ((video, index, 1) for video, index in indexed)
             return
         known = list(indexed)
-        total = sum(_pixels(index) for _, index in known)
+        total = sum(_divisible_pixels(index) for _, index in known)
         piece = max(LEAST_PIECE_PIXELS, total / (PIECES_A_PROCESS * processes))
         for video, index in known:
-            yield video, index, max(1, round(_pixels(index) / piece))
+            yield video, index, max(1, round(_divisible_pixels(index) / piece))
 
     def _index_result(
         self, video: Video, future: Future[VideoIndex]
@@ -152,24 +176,24 @@ class Planner:
 
     def _pack(self, indexed: Iterator[Indexed]) -> Iterator[Shard]:
         limits = self.options.shards
+        most = Load(
+            limits.max_videos, min(FIRST_FRAMES, limits.max_frames), limits.max_bytes, FIRST_PIXELS
+        )
         segments: list[Segment] = []
-        most = min(FIRST_FRAMES, limits.max_frames)
-        frames = size = 0
+        held = Load()
         for video, index, pieces in indexed:
-            for segment, num_bytes in self._segments(video, index, pieces):
-                count = segment.stop - segment.start
-                full = (
-                    frames + count > most
-                    or size + num_bytes > limits.max_bytes
-                    or len(segments) >= limits.max_videos
-                )
-                if segments and (full or not segment.whole):
+            for segment, load in self._segments(video, index, pieces):
+                if segments and (not segment.whole or not (held + load).within(most)):
                     yield Shard(tuple(segments))
-                    segments, frames, size = [], 0, 0
-                    most = min(2 * most, limits.max_frames)
+                    segments, held = [], Load()
+                    most = replace(
+                        most,
+                        frames=min(2 * most.frames, limits.max_frames),
+                        pixels=min(2 * most.pixels, MOST_PIECE_PIXELS),
+                    )
                 if segment.whole:
                     segments.append(segment)
-                    frames, size = frames + count, size + num_bytes
+                    held += load
                 else:
                     yield Shard((segment,))
         if segments:
@@ -177,10 +201,10 @@ class Planner:
 
     def _segments(
         self, video: Video, index: VideoIndex | DecodeReport, pieces: int
-    ) -> Iterator[tuple[Segment, int]]:
-        """Cut one video so that no segment holds more than a shard may; give its size in bytes."""
+    ) -> Iterator[tuple[Segment, Load]]:
+        """Cut one video so that no segment holds more than a shard may."""
         if isinstance(index, DecodeReport):
-            yield Segment(video, None, 0, 0, 0, report=index), 0
+            yield Segment(video, None, 0, 0, 0, report=index), Load(1)
             return
         plan = SamplePlan(index, self.sampling)
         total = plan.num_samples
@@ -188,7 +212,7 @@ class Planner:
         frame_bytes = height * width * 3
         limits = self.options.shards
         most = max(1, min(limits.max_frames, limits.max_bytes // frame_bytes))
-        pieces = max(pieces, math.ceil(_pixels(index) / MOST_PIECE_PIXELS))
+        pieces = max(pieces, math.ceil(_divisible_pixels(index) / MOST_PIECE_PIXELS))
         size = min(most, max(1, -(-total // pieces)))
         missing = [
             part
@@ -200,7 +224,9 @@ class Planner:
         for start, stop in missing:
             context = self.backbone.context if start else 0
             segment = Segment(video, index, start, stop, total, context)
-            yield segment, (stop - start) * frame_bytes
+            count = stop - start
+            pixels = _pixels(index) * count // max(1, total)
+            yield segment, Load(1, count, count * frame_bytes, pixels)
 
     def finished(self, shard: Shard) -> Shard | None:
         """Note that a shard is done; give the long video that this completes, to be recognized."""
@@ -215,11 +241,14 @@ class Planner:
         return Shard(stored=(video,))
 
 
-def _pixels(index: VideoIndex | DecodeReport) -> int:
-    """Tell how many pixels must be decoded of a video that can be started in the middle."""
-    if isinstance(index, DecodeReport) or not index.seekable:
-        return 0
+def _pixels(index: VideoIndex) -> int:
+    """Tell how many pixels must be decoded of a whole video."""
     return len(index.pts) * index.width * index.height
+
+
+def _divisible_pixels(index: VideoIndex | DecodeReport) -> int:
+    """Tell how many pixels must be decoded of a video that can be started in the middle."""
+    return 0 if isinstance(index, DecodeReport) or not index.seekable else _pixels(index)
 
 
 def gaps(stored: Sequence[tuple[int, int]], total: int) -> list[tuple[int, int]]:

@@ -153,15 +153,29 @@ def test_no_more_is_read_ahead_than_a_disk_can_keep_in_memory(
         assert len(asked) == 3
 
 
-def test_shards_begin_small_and_grow(tmp_path, tiny_recognizer, engine_cache, monkeypatch):
-    monkeypatch.setattr("pipeline.plan.FIRST_FRAMES", 4)
+VIDEO_PIXELS = 15 * 96 * 64
+
+
+@pytest.mark.parametrize(
+    ("first", "most"),
+    [
+        ({"FIRST_FRAMES": 4}, {"max_frames": 16}),
+        ({"FIRST_PIXELS": VIDEO_PIXELS, "MOST_PIECE_PIXELS": 4 * VIDEO_PIXELS}, {}),
+    ],
+)
+def test_shards_begin_small_and_grow(
+    tmp_path, tiny_recognizer, engine_cache, monkeypatch, first, most
+):
+    """By what is encoded, and by what is decoded for it: a sample may stand for many frames."""
+    for name, value in first.items():
+        monkeypatch.setattr(f"pipeline.plan.{name}", value)
     (tmp_path / "videos").mkdir()
     for number in range(14):
         write_video(tmp_path / "videos" / f"{number}.mp4", 15, first=15 * number)  # 4 samples
     options = RunOptions(
         recognizer=str(tiny_recognizer),
         decode=DecodeOptions(workers=1),
-        shards=ShardOptions(max_frames=16),
+        shards=ShardOptions(**most),
     )
 
     with open_pipeline(tmp_path / "out", options, engine_cache) as pipeline:
