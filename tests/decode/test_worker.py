@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import mmap
 import os
 import signal
 import socket
@@ -15,7 +16,7 @@ import pytest
 
 from pipeline.decode import worker as module
 from pipeline.decode.arena import Arena
-from pipeline.decode.worker import HEADER, receive, send
+from pipeline.decode.worker import HEADER, _pictures, receive, send
 from pipeline.errors import VideoError
 from tests.decode.decoding import numbers, read_with
 from tests.videos import write_video
@@ -388,3 +389,17 @@ class TestPatience:
 
         assert answer["status"] == status
         assert left == [error]
+
+
+def test_room_to_spare_takes_no_memory():
+    shape = (20, 64, 256, 3)
+    picture = 64 * 256 * 3
+    arena = Arena(mmap.PAGESIZE + 20 * picture)
+
+    pictures = _pictures(arena.descriptor, mmap.PAGESIZE, shape, 4)
+
+    assert pictures.shape == shape
+    held = os.fstat(arena.descriptor).st_blocks * 512
+    assert held <= mmap.PAGESIZE + 4 * picture
+    pictures[19] = 7  # it is there when it is needed
+    assert int(arena.pictures(mmap.PAGESIZE, shape)[19].min()) == 7
