@@ -28,6 +28,12 @@ class Arena:
         os.ftruncate(self.descriptor, self.num_bytes)
         self._view = mmap.mmap(self.descriptor, self.num_bytes)
 
+    def grow(self, num_bytes: int) -> None:
+        """Make room for more; the pages that are there stay. Nobody may look at it meanwhile."""
+        os.ftruncate(self.descriptor, num_bytes)
+        self.num_bytes = num_bytes
+        self._view = mmap.mmap(self.descriptor, num_bytes)
+
     def pictures(self, offset: int, shape: tuple[int, int, int, int]) -> Pictures:
         """View a part as pictures, (T, H, W, 3)."""
         return np.ndarray(shape, np.uint8, buffer=self._view, offset=offset)
@@ -52,9 +58,14 @@ class ArenaPool:
             fitting = [arena for arena in self._free if arena.num_bytes >= num_bytes]
             if fitting:
                 arena = min(fitting, key=lambda arena: arena.num_bytes)
-                self._free.remove(arena)
-                return arena
-        return Arena(num_bytes)
+            elif self._free:
+                arena = max(self._free, key=lambda arena: arena.num_bytes)
+            else:
+                return Arena(num_bytes)
+            self._free.remove(arena)
+        if arena.num_bytes < num_bytes:
+            arena.grow(num_bytes)
+        return arena
 
     def give_back(self, arena: Arena) -> None:
         """Take back an arena that nobody looks at any more."""

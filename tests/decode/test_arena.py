@@ -89,15 +89,31 @@ class TestArenaPool:
         for arena in arenas:
             arena.close()
 
-    def test_makes_a_new_one_where_none_fits(self):
+    def test_makes_a_new_one_where_none_is_free(self):
         pool = ArenaPool(keep=3)
-        small = pool.take(100)
-        pool.give_back(small)
-        large = pool.take(101)
+        lent, other = pool.take(100), pool.take(101)
 
-        assert large is not small
-        assert large.num_bytes == 101
-        large.close()
+        assert other is not lent
+        assert (lent.num_bytes, other.num_bytes) == (100, 101)
+        lent.close()
+        other.close()
+
+    def test_the_largest_grows_where_none_fits_and_keeps_its_pages(self):
+        pool = ArenaPool(keep=3)
+        small, large = pool.take(100), pool.take(8 * mmap.PAGESIZE)
+        large.pictures(0, (8, mmap.PAGESIZE, 1, 1))[:] = 1
+        held = os.fstat(large.descriptor).st_blocks
+        pool.give_back(large)
+        pool.give_back(small)
+        grown = pool.take(16 * mmap.PAGESIZE)
+
+        assert grown is large
+        assert grown.num_bytes == 16 * mmap.PAGESIZE
+        assert os.fstat(grown.descriptor).st_blocks == held > 0
+        pictures = grown.pictures(0, (16, mmap.PAGESIZE, 1, 1))
+        assert pictures[:8].all()
+        pictures[15] = 1
+        grown.close()
         pool.close()
 
     def test_keeps_the_latest_and_gives_back_the_rest(self):
