@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -15,10 +16,11 @@ from torch import Tensor
 from pipeline.bench.rates import EngineRate, measure
 from pipeline.encode.backbone import Backbone
 from pipeline.encode.engines import Arithmetic, Engine, Placement, TorchEngine
-from pipeline.encode.features import fit_pictures
+from pipeline.encode.features import encode_frames, fit_pictures
 from pipeline.encode.precision import cosines, encode_alone
 from pipeline.opening import Workbench
 from pipeline.records import FrameBatch
+from pipeline.tally import Turns
 
 SLOW_FRAMES = 64
 """That features are compared on, and that engines on the CPU are timed on: torch takes seconds."""
@@ -40,18 +42,26 @@ class Frames:
         kept, left = [], most
         for batch in self.batches:
             if left > 0:
-                kept.append(_beginning(batch, left))
+                kept.append(_part(batch, slice(left)))
                 left -= len(batch.pictures)
         return Frames(tuple(kept))
 
+    def halves(self) -> tuple[Frames, Frames]:
+        """Cut every batch in the middle."""
+        cuts = [(batch, len(batch.pictures) // 2) for batch in self.batches]
+        return (
+            Frames(tuple(_part(batch, slice(middle)) for batch, middle in cuts)),
+            Frames(tuple(_part(batch, slice(middle, None)) for batch, middle in cuts)),
+        )
 
-def _beginning(batch: FrameBatch, most: int) -> FrameBatch:
+
+def _part(batch: FrameBatch, here: slice) -> FrameBatch:
     return FrameBatch(
         segment=batch.segment,
-        pictures=batch.pictures[:most],
-        sample_index=batch.sample_index[:most],
-        frame_index=batch.frame_index[:most],
-        pts_seconds=batch.pts_seconds[:most],
+        pictures=batch.pictures[here],
+        sample_index=batch.sample_index[here],
+        frame_index=batch.frame_index[here],
+        pts_seconds=batch.pts_seconds[here],
         report=batch.report,
     )
 
@@ -102,14 +112,22 @@ def measure_engines(workbench: Workbench, frames: Frames, repeats: int) -> Itera
 
 @dataclass(frozen=True)
 class Encoding:
-    """Encodes frames when called, and gives how many."""
+    """
+    Encodes frames when called, and gives how many.
+
+    Two threads share the engine, as two shards of a run do: one cuts pictures to size while the
+    other waits for features. A single one leaves a tenth of the cores idle.
+    """
 
     engine: Engine
     frames: Frames
 
     def __call__(self) -> int:
         """Encode."""
-        return len(encode_alone(self.engine, self.frames.batches))
+        encode = partial(encode_frames, self.engine, turns=Turns())
+        with ThreadPoolExecutor() as threads:
+            found = threads.map(encode, [half.batches for half in self.frames.halves()])
+            return sum(len(part.values) for features in found for part in features)
 
 
 def _run(engine: Engine, pictures: Tensor) -> int:

@@ -36,6 +36,14 @@ class TestFrames:
             [*range(count)] for count in kept
         ]
 
+    def test_halves_hold_every_frame_once(self):
+        first, second = FRAMES.halves()
+
+        assert [len(batch.pictures) for batch in first.batches] == [2, 2]
+        assert [batch.sample_index.tolist() for batch in second.batches] == [[2, 3, 4], [2, 3]]
+        for whole, *parts in zip(FRAMES.batches, first.batches, second.batches, strict=True):
+            assert (np.concatenate([p.pictures for p in parts]) == whole.pictures).all()
+
 
 class TestCandidates:
     def test_the_reference_comes_first_and_no_engine_twice(self, workbench):
