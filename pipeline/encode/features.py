@@ -18,8 +18,8 @@ from pipeline.records import (
 )
 from pipeline.tally import Turns
 
-CHUNK_BYTES = 32 << 20
-"""Decoded pictures cut to size at once."""
+CHUNK_BYTES, CHUNK_FRAMES = 32 << 20, 512
+"""Decoded pictures cut to size at once: what is made of them is to come out of memory at hand."""
 
 
 def encode_frames(
@@ -114,7 +114,7 @@ def chunks(pictures: Pictures) -> Iterator[Pictures]:
     """Give decoded pictures so many at a time that cutting them to size takes little memory."""
     if not len(pictures):
         return
-    step = max(1, CHUNK_BYTES // pictures[0].nbytes)
+    step = max(1, min(CHUNK_FRAMES, CHUNK_BYTES // pictures[0].nbytes))
     for start in range(0, len(pictures), step):
         yield pictures[start : start + step]
 
