@@ -124,6 +124,17 @@ class TestEncode:
         for part, expected in zip(found, alone, strict=True):
             np.testing.assert_array_equal(part.values, expected)
 
+    def test_small_pictures_are_cut_so_many_at_a_time(self):
+        """By bytes alone it would be all of a shard, and several times as much on the way."""
+        made = engine(4)
+        cut = []
+        fit = made.fit
+        made.fit = lambda frames: cut.append(len(frames)) or fit(frames)
+
+        encode(made, frame_batch("a", draw(module.CHUNK_FRAMES + 3)))
+
+        assert cut == [module.CHUNK_FRAMES, 3]
+
     def test_the_engine_is_given_whole_batches(self):
         made = engine(4)
         sizes = []
