@@ -19,7 +19,7 @@ from pipeline.records import (
 from pipeline.tally import Turns
 
 CHUNK_BYTES, CHUNK_FRAMES = 32 << 20, 512
-"""Decoded pictures cut to size at once: what is made of them is to come out of memory at hand."""
+"""Decoded pictures cut to size at once, at most: several times their bytes are taken meanwhile."""
 
 
 def encode_frames(

@@ -403,3 +403,4 @@ def test_room_to_spare_takes_no_memory():
     assert held <= mmap.PAGESIZE + 4 * picture
     pictures[19] = 7  # it is there when it is needed
     assert int(arena.pictures(mmap.PAGESIZE, shape)[19].min()) == 7
+    arena.close()
