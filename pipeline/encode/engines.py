@@ -31,8 +31,8 @@ from pipeline.records import Pictures
 logger = logging.getLogger(__name__)
 Arithmetic = Literal["float32", "bfloat16", "float16"]
 
-CPU_BATCH = 4
-"""A few pictures on each core still fit its cache: larger batches were measured slower."""
+TORCH_CPU_BATCH = 4
+"""A few pictures still fit the cache: larger batches were measured slower."""
 
 
 Features = Callable[[], NDArray[np.float32]]
@@ -106,19 +106,18 @@ def make_engine(
     Args:
         backbone: what to run.
         placement: where, and how exactly.
-        options: the batch size.
-        cache: folder in which converted networks are kept.
+        options: the batch size; 0 finds the fastest.
+        cache: folder in which converted networks, and batch sizes that were found, are kept.
     """
     if placement.device == "cuda":
         return _cuda_engine(backbone, placement, options, cache)
-    batch_size = options.batch_size or CPU_BATCH
     try:
         from pipeline.encode.openvino_engine import OpenVINOEngine
 
-        return OpenVINOEngine(backbone, placement, batch_size, cache)
+        return OpenVINOEngine(backbone, placement, options.batch_size, cache)
     except (ImportError, EngineError) as error:
         logger.warning("encoding with torch on the CPU, much slower: %s", error)
-    return TorchEngine(backbone, placement, batch_size)
+    return TorchEngine(backbone, placement, options.batch_size or TORCH_CPU_BATCH)
 
 
 def _cuda_engine(

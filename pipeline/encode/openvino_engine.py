@@ -5,13 +5,15 @@ from __future__ import annotations
 import collections
 import contextlib
 import ctypes
+import functools
 import importlib.metadata
 import logging
 import os
 import queue
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from openvino.properties import hint, inference_num_threads, num_streams  # noqa
 
 from pipeline.config import fingerprint  # noqa: E402
 from pipeline.encode.backbone import Backbone  # noqa: E402
+from pipeline.encode.batch_size import CPU_SIZES, find_batch_size  # noqa: E402
 from pipeline.encode.engines import Features, Placement, fit_frames  # noqa: E402
 from pipeline.errors import EngineError  # noqa: E402
 from pipeline.records import Pictures  # noqa: E402
@@ -44,6 +47,12 @@ class OpenVINOEngine:
     each layer would last as long as on the core that a decoder, or anybody else, is using too.
     Two compiled networks: one for full batches, one for the rest.
 
+    Args:
+        backbone: what to run.
+        placement: how exactly.
+        batch_size: pictures a batch; 0 finds the fastest.
+        cache: folder in which the converted network, and the batch size that was found, are kept.
+
     Raises:
         EngineError: OpenVINO does not know the arithmetic, or an operator of the network.
     """
@@ -56,17 +65,16 @@ class OpenVINOEngine:
         self.backbone = backbone
         self.device = "cpu"
         self.precision = placement.precision
-        self.batch_size = batch_size
         if self.precision == "float16":
             raise EngineError("OpenVINO on the CPU does not compute in float16")
-        model = _load_model(backbone, cache)
-        self._full = self._compile(model, batch_size)
-        self._single = self._compile(model, 1) if batch_size > 1 else self._full
+        compiled = functools.cache(partial(self._compile, _load_model(backbone, cache)))
+        self.batch_size = batch_size or self._find_batch_size(compiled, cache)
+        self._full, self._single = compiled(self.batch_size), compiled(1)
 
     def _compile(self, model: Any, batch: int) -> Requests:
         model.reshape([batch, *list(model.input(0).partial_shape)[1:]])
         types = {"float32": openvino.Type.f32, "bfloat16": openvino.Type.bf16}
-        cores = len(os.sched_getaffinity(0))
+        cores = _num_cores()
         settings = {
             hint.inference_precision: types[self.precision],
             hint.performance_mode: hint.PerformanceMode.THROUGHPUT,
@@ -79,6 +87,29 @@ class OpenVINOEngine:
         for _ in range(cores * AHEAD):
             idle.put(compiled.create_infer_request())
         return idle
+
+    def _find_batch_size(self, compiled: Callable[[int], Requests], cache: Path) -> int:
+        key = fingerprint(
+            self.backbone.identity,
+            self.precision,
+            openvino.Core().get_property("CPU", "FULL_DEVICE_NAME"),
+            _num_cores(),
+            openvino.__version__,
+        )
+        geometry, channels = self.backbone.geometry, 3 * (1 + self.backbone.context)
+        shape = (max(CPU_SIZES), geometry.height, geometry.width, channels)
+        black = np.zeros(shape, np.uint8)
+        nowhere = np.empty((max(CPU_SIZES), self.backbone.feature_size), np.float32)
+
+        batches = TRIAL_BATCHES * _num_cores()
+
+        def run(size: int) -> None:
+            flight = _Flight()
+            for _ in range(batches):
+                flight.add(compiled(size), black[:size], nowhere[:size])
+            flight.land()
+
+        return find_batch_size(run, cache / f"batch-{key}.json", CPU_SIZES, batches)
 
     def fit(self, frames: Pictures) -> Tensor:
         """Cut frames (T, h, w, 3) to pictures, uint8 (T, H, W, 3), with torch's integer kernel."""
@@ -111,6 +142,8 @@ class OpenVINOEngine:
 
 AHEAD = 2
 """Batches for each core: one that it computes, and one so that it need not wait for Python."""
+TRIAL_BATCHES = 4
+"""For each core, to see how fast it is."""
 
 
 Requests = queue.SimpleQueue[Any]
@@ -181,6 +214,10 @@ def _same_signal_stack() -> Iterator[None]:
         yield
     finally:
         library.sigaltstack(ctypes.byref(before), None)
+
+
+def _num_cores() -> int:
+    return len(os.sched_getaffinity(0))
 
 
 def computes_bfloat16() -> bool:

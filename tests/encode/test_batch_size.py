@@ -52,8 +52,24 @@ def test_it_is_measured_once(monkeypatch, tmp_path):
     runs = len(device.ran)
 
     assert find_batch_size(device, kept) == first
-    assert len(device.ran) == runs == 4 * len(module.SIZES)
+    assert len(device.ran) == runs
     assert json.loads(kept.read_text())["rates"]["32"] > 0
+
+
+@pytest.mark.parametrize(("a_batch", "runs"), [(2.0, 2), (0.5, 3), (0.1, 4), (0.01, 26)])
+def test_short_runs_are_repeated_and_long_ones_are_not(monkeypatch, tmp_path, a_batch, runs):
+    """The first is not counted; of the others a quarter of a second tells enough."""
+    device = Device(monkeypatch, a_batch=a_batch, a_picture=0.0)
+    find_batch_size(device, tmp_path / "kept.json", sizes=(1, 2))
+
+    assert device.ran == runs * [1] + runs * [2]
+
+
+def test_the_rate_counts_every_batch_of_a_run(monkeypatch, tmp_path):
+    device, kept = Device(monkeypatch, a_batch=0.5, a_picture=0.0), tmp_path / "kept.json"
+    find_batch_size(device, kept, sizes=(1, 2), batches=8)
+
+    assert json.loads(kept.read_text())["rates"] == {"1": 16.0, "2": 32.0}
 
 
 @pytest.mark.parametrize(("room", "expected"), [(31, 16), (8, 8), (1, 1)])

@@ -20,7 +20,6 @@ from pipeline.decode.pictures import delivered_size, shrink
 from pipeline.encode import engines as module
 from pipeline.encode.backbone import Backbone, load_backbone
 from pipeline.encode.engines import (
-    CPU_BATCH,
     Placement,
     TorchEngine,
     choose_device,
@@ -461,13 +460,13 @@ class TestChoice:
         assert not torch.backends.cudnn.allow_tf32
 
     def test_openvino_on_the_cpu(self, resnet, engine_cache):
-        engine = make_engine(resnet, FLOAT32, EncodeOptions(), engine_cache)
+        engine = make_engine(resnet, FLOAT32, EncodeOptions(batch_size=3), engine_cache)
 
         assert describe(engine) == {
             "engine": "openvino",
             "device": "cpu",
             "precision": "float32",
-            "batch_size": CPU_BATCH,
+            "batch_size": 3,
         }
 
     def test_batch_size_as_asked(self, resnet, engine_cache):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import queue
 import subprocess
@@ -16,6 +17,7 @@ from torch import nn
 from pipeline.config import Geometry
 from pipeline.encode import openvino_engine
 from pipeline.encode.backbone import Backbone, hash_weights, load_backbone
+from pipeline.encode.batch_size import CPU_SIZES
 from pipeline.encode.engines import Placement, TorchEngine
 from pipeline.encode.openvino_engine import OpenVINOEngine
 from pipeline.encode.pairs import PairNetwork, pairs_backbone
@@ -139,6 +141,30 @@ class TestTurns:
             engine.start(PICTURES)
 
         assert engine._full.qsize() == before
+
+
+class TestBatchSize:
+    def test_it_is_found_once_for_each_precision(self, tmp_path, backbone, expected):
+        engine = OpenVINOEngine(backbone, FLOAT32, 0, tmp_path)
+        (kept,) = tmp_path.glob("batch-*.json")
+        found = json.loads(kept.read_text())
+
+        assert engine.batch_size == found["batch_size"]
+        assert set(found["rates"]) == {str(size) for size in CPU_SIZES}
+        np.testing.assert_allclose(engine.start(PICTURES)(), expected, atol=1e-5)
+        kept.write_text('{"batch_size": 3}')
+        assert OpenVINOEngine(backbone, FLOAT32, 0, tmp_path).batch_size == 3
+        OpenVINOEngine(backbone, Placement("cpu", "bfloat16"), 0, tmp_path)
+        assert len(list(tmp_path.glob("batch-*.json"))) == 2
+
+    def test_where_it_is_asked_for_nothing_is_measured(self, tmp_path, backbone):
+        assert OpenVINOEngine(backbone, FLOAT32, 7, tmp_path).batch_size == 7
+        assert not list(tmp_path.glob("batch-*.json"))
+
+    def test_it_may_be_one(self, tmp_path, backbone, expected):
+        np.testing.assert_allclose(
+            OpenVINOEngine(backbone, FLOAT32, 1, tmp_path).start(PICTURES)(), expected, atol=1e-5
+        )
 
 
 class TestCache:
