@@ -36,7 +36,7 @@ def own_server(folder: Path) -> Iterator[None]:
             yield
 
 
-Run = Callable[["Pipeline", list[str]], None]
+Run = Callable[["Pipeline", Sequence["Video"]], None]
 
 
 class Runs:
@@ -68,7 +68,7 @@ class Runs:
             gc.collect()
             gc.freeze()
             started = time.perf_counter()
-            self.run(pipeline, [video.location for video in videos])
+            self.run(pipeline, videos)
             ended = time.perf_counter()
             _let_server_rest(out)
             return Ran(ended - started, started - began, pipeline.engine.precision)
@@ -84,29 +84,31 @@ def _let_server_rest(out: Path) -> None:
         await_history(os.environ["PREFECT_API_URL"], summary)
 
 
-def as_flow(pipeline: Pipeline, sources: list[str]) -> None:
-    """Run the flow, as `clipline run` does."""
+def as_flow(pipeline: Pipeline, videos: Sequence[Video]) -> None:
+    """Run the flow on videos that were found before, as `clipline run` does."""
     from flows.process_folder import process_folder
+    from flows.tasks import run_key, workshop
 
-    state = process_folder(
-        sources, str(pipeline.out), pipeline.options.to_json(), return_state=True
-    )
+    options = pipeline.options.to_json()
+    workshop.found[run_key(str(pipeline.out), options)] = list(videos)
+    state = process_folder(_sources(videos), str(pipeline.out), options, return_state=True)
     if not state.is_completed():
         raise MachineError(f"a run that was measured failed: {state.message}")
 
 
-def without_prefect(pipeline: Pipeline, sources: list[str]) -> None:
+def without_prefect(pipeline: Pipeline, videos: Sequence[Video]) -> None:
     """Do the same in threads of this process."""
     from pipeline.process import run
-    from pipeline.sources import find_videos
     from pipeline.summary import finish
 
-    options = pipeline.options
-    videos = find_videos(sources, image_fps=options.image_fps, full_hash=options.full_hash)
     failures = run(pipeline, videos)
-    finish(pipeline, sources, failures)
+    finish(pipeline, _sources(videos), failures)
     if failures:
         raise MachineError(f"a run that was measured failed: {failures[0]!r}")
+
+
+def _sources(videos: Sequence[Video]) -> list[str]:
+    return [video.location for video in videos]
 
 
 def start_command(arguments: Sequence[str], state: Path) -> subprocess.Popen[str]:

@@ -116,7 +116,7 @@ PrecisionName = Annotated[
         "features equal those of float32.",
     ),
 ]
-BatchSize = Annotated[int, typer.Option(help="Frames per batch; 0 finds the fastest once, and keeps it.", min=0)]
+BatchSize = Annotated[int, typer.Option(help="Frames per batch; 0 finds the fastest.", min=0)]
 READERS = ("auto", "decord", "opencv", "pyav")
 READER = "Reader to try first: auto, decord, opencv, or pyav."
 WORKERS = "Decode processes; 0 is one per core."

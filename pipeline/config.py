@@ -165,7 +165,7 @@ class EncodeOptions:
     device: Device = "auto"
     precision: Precision = "auto"
     batch_size: int = 0
-    """Frames a batch; 0 chooses by device."""
+    """Frames a batch; 0 finds the fastest once, and keeps it."""
 
     def __post_init__(self) -> None:
         _one_of(Device, device=self.device)

@@ -38,6 +38,9 @@ FIRST_FRAMES = 512
 """Of the first shard, so that the engine soon has work; each next one may hold twice as many."""
 FIRST_PIXELS = 10**9
 """That are decoded for the first shard, likewise: of few samples of long videos."""
+STORED_TIMES = 2
+"""As much as of other videos a shard may hold of those whose features are stored: each costs less,
+but what is read of all of them is in memory at once."""
 LEAST_PIECE_PIXELS = 5 * 10**8
 """A second or two of decoding; what is smaller is not cut for the sake of speed."""
 MOST_PIECE_PIXELS = 2 * 10**10
@@ -94,8 +97,7 @@ class Planner:
         todo = self._unfinished(videos)
         self.tally.add(videos_total=len(videos), videos_skipped=len(videos) - len(todo))
         stored = [video for video in todo if self.store.has(video.video_id)]
-        for start in range(0, len(stored), self.options.shards.max_videos):
-            yield Shard(stored=tuple(stored[start : start + self.options.shards.max_videos]))
+        yield from self._pack_stored(stored)
         fresh = [video for video in todo if not self.store.has(video.video_id)]
         yield from self._pack(self._spread(fresh))
 
@@ -198,6 +200,21 @@ class Planner:
                     yield Shard((segment,))
         if segments:
             yield Shard(tuple(segments))
+
+    def _pack_stored(self, videos: Sequence[Video]) -> Iterator[Shard]:
+        limits = self.options.shards
+        most = Load(STORED_TIMES * limits.max_videos, STORED_TIMES * limits.max_frames)
+        held: list[Video] = []
+        load = Load()
+        for video in videos:
+            more = Load(1, self.store.frames_at_once(video.video_id))
+            if held and not (load + more).within(most):
+                yield Shard(stored=tuple(held))
+                held, load = [], Load()
+            held.append(video)
+            load += more
+        if held:
+            yield Shard(stored=tuple(held))
 
     def _segments(
         self, video: Video, index: VideoIndex | DecodeReport, pieces: int

@@ -946,6 +946,26 @@ class TestPlan:
         assert [os.path.basename(video.path) for video in first.stored] == ["b.mp4"]
         assert [os.path.basename(s.video.path) for s in second.segments] == ["a.mp4"]
 
+    @pytest.mark.parametrize(
+        ("limits", "counts"),
+        [
+            (ShardOptions(), [5]),
+            (ShardOptions(max_videos=1), [2, 2, 1]),
+            (ShardOptions(max_frames=16), [3, 1, 1]),  # 6 + 9 + 13, then 16, then 20, of 32
+            (ShardOptions(max_frames=1), [1, 1, 1, 1, 1]),
+        ],
+        ids=str,
+    )
+    def test_stored_videos_are_bounded_by_the_features_that_are_in_memory_at_once(
+        self, runs, many, limits, counts
+    ):
+        runs(many)
+        with runs.open(clips=ClipWindows(0.5), shards=limits) as pipeline:
+            shards = list(pipeline.planner.plan(find_videos([str(many)])))
+
+        assert [len(shard.stored) for shard in shards] == counts
+        assert all(not shard.segments for shard in shards)
+
     def test_results_among_the_videos_are_no_videos(self, runs, videos):
         runs(videos, out=videos / "out")
 

@@ -150,6 +150,15 @@ class FeatureStore:
         for entry in self._whole(video_id):
             yield self._load(video_id, entry)
 
+    def frames_at_once(self, video_id: str) -> int:
+        """
+        Tell how many frames of a video `stream` gives at once, at most.
+
+        Raises:
+            KeyError: not all of the video is there.
+        """
+        return max(entry.rows for entry in self._whole(video_id))
+
     def _whole(self, video_id: str) -> list[_Entry]:
         cover = self._cover(video_id)
         if cover is None:
@@ -165,7 +174,9 @@ class FeatureStore:
             stop=entry.stop,
             num_samples=entry.num_samples,
             report=entry.report,
-            **{name: column[rows] for name, column in columns.items()},
+            # copies: torch takes no memory that may not be written to, and a view would keep the
+            # features of all other videos of the file
+            **{name: column[rows].copy() for name, column in columns.items()},
         )
 
     def _read(self, path: Path) -> dict[str, NDArray[Any]]:
@@ -178,9 +189,7 @@ class FeatureStore:
         version = (path, now.st_ino, now.st_mtime_ns)
         if getattr(self._recent, "version", None) != version:
             table = pq.read_table(path)
-            numbers = table["feature"].combine_chunks().flatten()
-            # a copy, for torch takes no memory that may not be written to
-            values = np.array(numbers, np.float16).reshape(-1, self.size)
+            values = table["feature"].combine_chunks().flatten().to_numpy().reshape(-1, self.size)
             times = {name: table[name].to_numpy() for name in _TIMES}
             self._recent.columns, self._recent.version = {**times, "values": values}, version
         columns: dict[str, NDArray[Any]] = self._recent.columns

@@ -249,6 +249,22 @@ class TestStore:
 
         assert next(store.stream("a")).values.flags.writeable
 
+    def test_what_is_read_of_one_video_keeps_nothing_of_the_others_in_memory(self, store):
+        store.write([part("a"), part("b"), part("c", 0, 2)])
+        (found,) = store.stream("b")
+
+        assert found.values.base is None or found.values.base.nbytes == found.values.nbytes
+        assert found.pts_seconds.base is None
+
+    def test_the_most_frames_that_come_at_once_are_those_of_the_longest_segment(self, store):
+        store.write([part("a", 0, 3, 10), part("b", 0, 2)])
+        store.write([part("a", 3, 10, 10)])
+
+        assert store.frames_at_once("a") == 7
+        assert store.frames_at_once("b") == 2
+        with pytest.raises(KeyError):
+            store.frames_at_once("c")
+
     def test_a_file_that_a_power_cut_left_empty_is_not_used(self, store, caplog):
         store.write([part("a")])
         path = store.write([part("b")])
