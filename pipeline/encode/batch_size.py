@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from pipeline.encode.memory import free_memory, lacks_memory
-from pipeline.errors import EngineError
+from pipeline.errors import EngineError, MachineError
 from pipeline.files import write_json
 
 logger = logging.getLogger(__name__)
@@ -57,8 +57,15 @@ def find_batch_size(
     chosen = next(size for size, rate in rates.items() if rate >= GOOD_ENOUGH * best)
     logger.info("batches of %d: %.0f pictures a second", chosen, rates[chosen])
     if sizes[0] in rates:
-        write_json({"batch_size": chosen, "rates": {str(k): v for k, v in rates.items()}}, kept)
+        _keep(chosen, rates, kept)
     return chosen
+
+
+def _keep(chosen: int, rates: dict[int, float], kept: Path) -> None:
+    try:
+        write_json({"batch_size": chosen, "rates": {str(k): v for k, v in rates.items()}}, kept)
+    except MachineError as error:  # of no consequence but that the next run measures again
+        logger.warning("the batch size is not kept: %s", error)
 
 
 def _rates(run: Callable[[int], None], sizes: Sequence[int], batches: int) -> dict[int, float]:

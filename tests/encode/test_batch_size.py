@@ -56,6 +56,15 @@ def test_it_is_measured_once(monkeypatch, tmp_path):
     assert json.loads(kept.read_text())["rates"]["32"] > 0
 
 
+def test_where_it_cannot_be_kept_it_is_used_all_the_same(monkeypatch, tmp_path, caplog):
+    device = Device(monkeypatch, a_batch=1.0, a_picture=0.001)
+    (tmp_path / "cache").write_text("no folder")
+
+    assert find_batch_size(device, tmp_path / "cache" / "kept.json") == 1024
+    assert "the batch size is not kept" in caplog.text
+    assert "cannot be written" in caplog.text
+
+
 @pytest.mark.parametrize(("a_batch", "runs"), [(2.0, 2), (0.5, 3), (0.1, 4), (0.01, 26)])
 def test_short_runs_are_repeated_and_long_ones_are_not(monkeypatch, tmp_path, a_batch, runs):
     """The first is not counted; of the others a quarter of a second tells enough."""
