@@ -71,7 +71,14 @@ class Runs:
             self.run(pipeline, videos)
             ended = time.perf_counter()
             _let_server_rest(out)
-            return Ran(ended - started, started - began, pipeline.engine.precision)
+            tally = pipeline.tally
+            return Ran(
+                seconds=ended - started,
+                startup_seconds=started - began,
+                precision=pipeline.engine.precision,
+                frames=tally.frames_encoded,
+                decoded=tally.frames_decoded,
+            )
 
 
 def _let_server_rest(out: Path) -> None:

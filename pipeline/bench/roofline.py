@@ -33,6 +33,10 @@ class Ran:
     """From its beginning to its last row, after the start."""
     startup_seconds: float
     precision: Arithmetic
+    frames: int
+    """Sampled frames that it encoded: a container may promise more than it holds."""
+    decoded: int
+    """Frames that were decoded for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,35 +75,36 @@ def survey(
     decode = tuple(measure_decoding(some, setup.decode, setup.repeats))
     frames = Frames(tuple(decoded_frames(some, MOST_FRAMES, setup.decode)))
     engines = tuple(measure_engines(setup.workbench, frames, setup.repeats))
-    total, decoded = _counts(every.segments, setup.sampling)
     loop = NaiveLoop(
-        backbone, some.segments, stride=max(1, round(decoded / total)), most=NAIVE_FRAMES
+        backbone, some.segments, stride=_stride(every.segments, setup.sampling), most=NAIVE_FRAMES
     )
     naive = [_rate(loop) for _ in range(setup.repeats)]
     engine, ran = _in_turn(setup, frames, lambda: run(videos))
+    frames_a_run = ran[0].frames
     return Roofline(
         name=name,
         videos=len(videos),
-        frames=total,
-        decoded=decoded,
+        frames=frames_a_run,
+        decoded=ran[0].decoded,
         video_seconds=sum(s.index.duration_seconds for s in every.segments if s.index),
         cores=setup.decode.num_workers,
         shared=setup.workbench.device == "cpu",
         decode=decode,
         engines=engines,
         engine=engine.rate,
-        run=total / statistics.median(one.seconds for one in ran),
-        run_spread=Timed(total, tuple(one.seconds for one in ran)).spread,
+        run=frames_a_run / statistics.median(one.seconds for one in ran),
+        run_spread=Timed(frames_a_run, tuple(one.seconds for one in ran)).spread,
         naive=statistics.median(naive),
         startup_seconds=statistics.median(one.startup_seconds for one in ran),
         precision=ran[0].precision,
     )
 
 
-def _counts(segments: Sequence[Segment], sampling: Sampling) -> tuple[int, int]:
-    """Count the frames that are sampled of whole videos, and those that are decoded for it."""
+def _stride(segments: Sequence[Segment], sampling: Sampling) -> int:
+    """Tell of how many frames of the videos one is sampled."""
     plans = [SamplePlan(segment.index, sampling) for segment in segments if segment.index]
-    return sum(p.num_samples for p in plans), sum(len(p.index.pts) for p in plans)
+    decoded, sampled = sum(len(p.index.pts) for p in plans), sum(p.num_samples for p in plans)
+    return max(1, round(decoded / sampled))
 
 
 def _rate(loop: NaiveLoop) -> float:

@@ -53,6 +53,7 @@ def test_every_run_has_results_of_its_own(api, tmp_path):
 
     assert all(one.seconds > 0 and one.startup_seconds > 0 for one in ran)
     assert [one.precision for one in ran] == ["float32", "float32"]
+    assert [(one.frames, one.decoded) for one in ran] == [(4, 12), (4, 12)]
     for number in range(2):
         assert load(tmp_path / "runs" / f"out-{number}", "videos").status.tolist() == ["ok"]
 
@@ -83,7 +84,7 @@ def test_recognizers_that_are_measured_read_the_backbone_as_asked(tmp_path, monk
 
         def __call__(self, videos):
             opened.append(load_parts(self.options)[1])
-            return Ran((12.0, 3.0, 1.0, 2.0)[len(opened) - 1], 0.0, "float32")
+            return Ran((12.0, 3.0, 1.0, 2.0)[len(opened) - 1], 0.0, "float32", 0, 0)
 
     monkeypatch.setattr(cases, "Runs", Loads)
 
