@@ -89,10 +89,22 @@ class SamplePlan:
 
     @cached_property
     def _frame_range(self) -> range:
-        start = int(self._frames(np.array([self.start]))[0]) if self.start else 0
         whole = self.stop >= self.num_samples
-        stop = len(self.index.pts) if whole else int(self._frames(np.array([self.stop]))[0])
-        return range(start, stop)
+        stop = len(self.index.pts) if whole else self._border(self.stop)
+        return range(self._border(self.start), stop)
+
+    def _border(self, sample: int) -> int:
+        """
+        Tell the frame with which the segment begins whose first sample is given.
+
+        That is the last key frame behind the sample before: from there it is decoded in any case.
+        """
+        if sample == 0:
+            return 0
+        before, here = self._frames(np.array([sample - 1, sample])).tolist()
+        keys = np.searchsorted(self.index.pts, self.index.keys)
+        between = keys[(keys > before) & (keys <= here)]
+        return int(between.max(initial=-1)) if len(between) else here
 
     def _frames(self, samples: Integers) -> Integers:
         if self.sampling.every:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
@@ -148,6 +148,26 @@ class TestSamplePlan:
         ]
 
         assert [n for part in parts for n in part] == list(range(100))
+
+    @pytest.mark.parametrize(
+        ("keys", "borders"),
+        [
+            ([0], [0, 30, 60]),
+            ([0, 25, 58], [0, 25, 58]),
+            ([0, 12, 20, 28, 31], [0, 28, 31]),
+            ([0, 60], [0, 30, 60]),
+        ],
+    )
+    def test_a_segment_begins_with_the_key_frame_before_its_first_sample(self, keys, borders):
+        """What lies between the two would else be decoded for the segment before as well."""
+        index = steady(90, 10)
+        index = replace(index, keys=index.pts[keys])
+        every_three_seconds = Sampling(every=30)
+
+        parts = [SamplePlan(index, every_three_seconds, k, k + 1).frame_range() for k in range(3)]
+
+        assert [part.start for part in parts] == borders
+        assert [part.stop for part in parts] == [*borders[1:], 90]
 
     def test_context_goes_back_no_further_than_the_first_sample(self):
         plan = SamplePlan(steady(90, 30), Sampling(fps=10), 4, 8, context=6)
@@ -386,10 +406,12 @@ def test_sample_k_is_the_last_frame_not_after_its_time(gaps, late, fps):
     context=st.integers(0, 12),
     lost=st.sets(st.integers(0, 40), max_size=12),
     damaged=st.sets(st.integers(0, 40), max_size=6),
+    keys=st.sets(st.integers(0, 40), max_size=8),
 )
-def test_segments_are_the_whole(gaps, sampling, cuts, context, lost, damaged):
+def test_segments_are_the_whole(gaps, sampling, cuts, context, lost, damaged, keys):
     """However a video is cut, the parts give its samples and its counts, no more and no less."""
     index = index_of_gaps(gaps, late=90)
+    index = replace(index, keys=index.pts[[n for n in sorted(keys) if n < len(index.pts)]])
     total = SamplePlan(index, sampling).num_samples
     frames = frames_of(index, lost, damaged)
     assume(frames)
