@@ -23,10 +23,11 @@ from pipeline import process
 from pipeline.config import RunOptions, fingerprint
 from pipeline.decode.pool import PoolStopped
 from pipeline.errors import InputError, VideoError
+from pipeline.intake import Decoded
 from pipeline.opening import open_pipeline
 from pipeline.records import FrameFeatures, Shard, Video
 from pipeline.results import VideoRows, hold
-from pipeline.stages import Decoded, Pipeline
+from pipeline.stages import Pipeline
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +114,7 @@ STAGE: dict[str, Any] = {
 
 @task(name="decode", **STAGE)
 def decode(pipeline: Pipeline, shard: Shard) -> Decoded:
-    """Decode the segments of a shard into shared memory."""
+    """Decode the segments of a shard."""
     return pipeline.decode(shard)
 
 

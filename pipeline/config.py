@@ -197,7 +197,7 @@ class ShardOptions:
     max_frames: int = 4096
     """Sampled frames a shard: the more, the less is spent on what each shard costs."""
     max_bytes: int = 384 << 20
-    """Bytes of decoded pictures a shard."""
+    """Bytes of pictures a shard, as they wait for the encoder."""
     max_videos: int = 256
     window: int = 0
     """Shards in flight: while one holds the encoder, the others decode. 0 chooses by decode

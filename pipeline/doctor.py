@@ -7,9 +7,9 @@ from concurrent.futures import Future
 from functools import partial
 
 from pipeline.config import DecodeOptions, Geometry, Sampling
-from pipeline.decode.arena import Arena
-from pipeline.decode.attempts import Room, capacity_of, decode_segment, index_video
+from pipeline.decode.attempts import decode_segment, index_video
 from pipeline.decode.pool import DecodePool, DecodeProcess
+from pipeline.decode.rooms import no_room
 from pipeline.decode.sampling import SamplePlan
 from pipeline.errors import VideoError
 from pipeline.records import DecodeReport, Segment, Video
@@ -44,9 +44,4 @@ def _examine(process: DecodeProcess, video: Video, sampling: Sampling) -> Decode
         return DecodeReport(error.status, str(error))
     total = SamplePlan(index, sampling).num_samples
     segment = Segment(video, index, 0, total, total)
-    capacity = capacity_of(segment)
-    arena = Arena(capacity * THUMB.height * THUMB.width * 3)
-    try:
-        return decode_segment(process, segment, sampling, THUMB, Room(arena, 0, capacity)).report
-    finally:
-        arena.close()
+    return decode_segment(process, segment, sampling, THUMB, no_room()).report

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -20,9 +20,7 @@ from pipeline.config import (
     Sampling,
     fingerprint,
 )
-from pipeline.decode.arena import Arena
-from pipeline.decode.attempts import Room, capacity_of, decode_segment, index_video
-from pipeline.decode.pictures import delivered_size
+from pipeline.decode.attempts import decode_segment, index_video, new_room
 from pipeline.decode.pool import DecodePool, DecodeProcess
 from pipeline.decode.sampling import SamplePlan
 from pipeline.encode.backbone import Backbone, load_backbone, require_same
@@ -225,11 +223,4 @@ def first_frames(
         return None
     total = SamplePlan(index, sampling).num_samples
     segment = Segment(video, index, 0, min(total, TRIAL_FRAMES), total)
-    height, width = delivered_size(index.height, index.width, geometry)
-    capacity = capacity_of(segment)
-    arena = Arena(capacity * height * width * 3)
-    try:
-        batch = decode_segment(process, segment, sampling, geometry, Room(arena, 0, capacity))
-        return replace(batch, pictures=batch.pictures.copy())
-    finally:
-        arena.close()
+    return decode_segment(process, segment, sampling, geometry, new_room(segment, geometry))

@@ -19,7 +19,8 @@ from pipeline.decode.attempts import index_video
 from pipeline.decode.pictures import delivered_size
 from pipeline.decode.pool import FIRST, DecodePool
 from pipeline.decode.sampling import SamplePlan
-from pipeline.encode.backbone import Backbone
+from pipeline.encode.engines import Engine
+from pipeline.encode.fitting import waiting_size
 from pipeline.encode.store import FeatureStore
 from pipeline.errors import VideoError
 from pipeline.files import printable
@@ -33,7 +34,7 @@ LOOK_AHEAD_BYTES = 4 << 30
 """Size of them: what is read long before it is decoded has left the page cache by then."""
 FEW_VIDEOS = 4
 """For each decode process: with more, processes find work without any video being cut."""
-PIECES_A_PROCESS = 2
+PIECES_A_PROCESS = 3
 FIRST_FRAMES = 512
 """Of the first shard, so that the engine soon has work; each next one may hold twice as many."""
 FIRST_PIXELS = 10**9
@@ -59,7 +60,7 @@ class Load:
     frames: int = 0
     """Samples."""
     num_bytes: int = 0
-    """Of their pictures."""
+    """Of their pictures as they wait for the engine."""
     pixels: int = 0
     """That are decoded for them."""
 
@@ -79,7 +80,7 @@ class Planner:
     out: Path
     options: RunOptions
     sampling: Sampling
-    backbone: Backbone
+    engine: Engine
     store: FeatureStore
     pool: DecodePool
     rows: RowOptions
@@ -225,25 +226,26 @@ class Planner:
             return
         plan = SamplePlan(index, self.sampling)
         total = plan.num_samples
-        height, width = delivered_size(index.height, index.width, self.backbone.geometry)
-        frame_bytes = height * width * 3
+        backbone = self.engine.backbone
+        size = delivered_size(index.height, index.width, backbone.geometry)
+        picture_bytes = math.prod(waiting_size(self.engine, size)) * 3
         limits = self.options.shards
-        most = max(1, min(limits.max_frames, limits.max_bytes // frame_bytes))
+        most = max(1, min(limits.max_frames, limits.max_bytes // picture_bytes))
         pieces = max(pieces, math.ceil(_divisible_pixels(index) / MOST_PIECE_PIXELS))
-        size = min(most, max(1, -(-total // pieces)))
+        wanted = min(most, max(1, -(-total // pieces)))
         missing = [
             part
             for gap in gaps(self.store.segments(video.video_id), total)
-            for part in pairwise(cut(gap, size, most, key_samples(plan, self.backbone.context)))
+            for part in pairwise(cut(gap, wanted, most, key_samples(plan, backbone.context)))
         ]
         if missing != [(0, total)]:
             self._waiting[video.video_id] = len(missing)
         for start, stop in missing:
-            context = self.backbone.context if start else 0
+            context = backbone.context if start else 0
             segment = Segment(video, index, start, stop, total, context)
             count = stop - start
             pixels = _pixels(index) * count // max(1, total)
-            yield segment, Load(1, count, count * frame_bytes, pixels)
+            yield segment, Load(1, count, count * picture_bytes, pixels)
 
     def finished(self, shard: Shard) -> Shard | None:
         """Note that a shard is done; give the long video that this completes, to be recognized."""
@@ -314,6 +316,8 @@ def cut(gap: tuple[int, int], size: int, most: int, keys: Integers) -> list[int]
     while stop - start > size:
         aim = start + -(-(stop - start) // -(-(stop - start) // size))
         near = keys[(keys > start + (aim - start) // 2) & (keys <= min(start + most, stop - 1))]
+        if not len(near) and stop - start <= min(most, size * 3 // 2):
+            break  # smaller pieces would save less than it takes to decode up to the second
         start = int(near[np.abs(near - aim).argmin()]) if len(near) else aim
         edges.append(start)
     return [*edges, stop]

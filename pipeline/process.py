@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pipeline.config import RunOptions
+from pipeline.intake import Decoded
 from pipeline.opening import open_pipeline
 from pipeline.records import FrameFeatures, Shard, Video
 from pipeline.results import VideoRows, hold
 from pipeline.sources import find_videos
-from pipeline.stages import Decoded, Pipeline
+from pipeline.stages import Pipeline
 from pipeline.summary import finish
 
 __all__ = ["Pipeline", "drive", "open_pipeline", "process_shard", "process_videos", "run"]

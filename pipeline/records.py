@@ -267,7 +267,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class FrameBatch:
-    """The sampled frames of one segment, context first. Pictures lie in shared memory."""
+    """The sampled frames of one segment, context first. Pictures lie in memory that is lent."""
 
     segment: Segment
     pictures: Pictures
@@ -279,6 +279,8 @@ class FrameBatch:
     pts_seconds: Seconds
     """Time of each frame, (T,)."""
     report: DecodeReport
+    fitted: bool = False
+    """Whether the pictures are cut to what the backbone wants already."""
 
     def __post_init__(self) -> None:
         if self.pictures.ndim != 4 or self.pictures.shape[3] != 3:

@@ -9,28 +9,22 @@ The stages and what they share: decode processes, encoder, feature store, recogn
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pipeline.config import ClipWindows, RunOptions, Sampling, ShardOptions, fingerprint
-from pipeline.decode.arena import Arena, ArenaPool, aligned
-from pipeline.decode.attempts import Room, capacity_of, decode_segment
-from pipeline.decode.pictures import delivered_size
 from pipeline.decode.pool import DecodePool
 from pipeline.encode.engines import Engine, describe
 from pipeline.encode.features import encode_frames
 from pipeline.encode.precision import Evidence
 from pipeline.encode.store import FeatureStore, features_folder
+from pipeline.intake import Decoded, Intake
 from pipeline.plan import Planner
 from pipeline.records import (
     TRANSIENT,
     DecodeReport,
-    FrameBatch,
     FrameFeatures,
-    Segment,
     Shard,
     Video,
     merge_reports,
@@ -48,15 +42,6 @@ from pipeline.temporal.recognizer import Recognizer
 
 ROWS_VERSION = 2
 """Raised when the same options give other rows than before."""
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """The frames of a shard, and the memory that they lie in."""
-
-    shard: Shard
-    batches: tuple[FrameBatch, ...]
-    arena: Arena | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +116,9 @@ class Pipeline:
         self.window = options.shards.window or fitting_window(
             options.shards, options.decode.num_workers
         )
-        self.arenas = ArenaPool(keep=self.window)
+        self.intake = Intake(self.pool, engine, sampling, keep=self.window)
         self.planner = Planner(
-            out, options, sampling, backbone, self.store, self.pool, self.row_options, self.tally
+            out, options, sampling, engine, self.store, self.pool, self.row_options, self.tally
         )
 
     def __enter__(self) -> Pipeline:
@@ -143,9 +128,9 @@ class Pipeline:
         self.close()
 
     def close(self) -> None:
-        """Stop the decode processes and give back the shared memory."""
+        """Stop the decode processes and give back the memory of pictures."""
         self.pool.close()
-        self.arenas.close()
+        self.intake.close()
 
     @property
     def feature_spec(self) -> FeatureSpec:
@@ -175,54 +160,12 @@ class Pipeline:
     def decode(self, shard: Shard) -> Decoded:
         """Decode the segments of a shard, each in a process of its own."""
         with self.tally.timed("decode"):
-            rooms, arena = self._rooms(shard)
-            futures = [
-                self.pool.submit(
-                    partial(
-                        decode_segment,
-                        segment=segment,
-                        sampling=self.sampling,
-                        geometry=self.engine.backbone.geometry,
-                        room=room,
-                    )
-                )
-                for segment, room in rooms
-            ]
-            batches = self._decoded(futures, arena)
+            decoded = self.intake.decode(shard)
             self.tally.add(
-                frames_decoded=sum(b.report.frames_decoded for b in batches),
-                bytes_pictures=sum(b.pictures.nbytes for b in batches),
+                frames_decoded=sum(b.report.frames_decoded for b in decoded.batches),
+                bytes_pictures=sum(b.pictures.nbytes for b in decoded.batches),
             )
-            return Decoded(shard, batches, arena)
-
-    def _decoded(
-        self, futures: Sequence[Future[FrameBatch]], arena: Arena | None
-    ) -> tuple[FrameBatch, ...]:
-        """Wait for the segments of a shard; should one fail for good, nobody needs the memory."""
-        try:
-            return tuple(future.result() for future in futures)
-        except BaseException:
-            wait(futures)  # others may still be writing to it
-            if arena is not None:
-                arena.close()
-            raise
-
-    def _rooms(self, shard: Shard) -> tuple[list[tuple[Segment, Room]], Arena | None]:
-        """Find a place in shared memory for every segment."""
-        places, offset = [], 0
-        for segment in shard.segments:
-            if segment.index is None:
-                continue
-            size = delivered_size(
-                segment.index.height, segment.index.width, self.engine.backbone.geometry
-            )
-            capacity = capacity_of(segment)
-            places.append((segment, offset, capacity))
-            offset += aligned(capacity * size[0] * size[1] * 3)
-        if not places:
-            return [], None
-        arena = self.arenas.take(offset)
-        return [(segment, Room(arena, at, capacity)) for segment, at, capacity in places], arena
+            return decoded
 
     def encode(self, decoded: Decoded) -> list[FrameFeatures]:
         """Encode the frames of a shard, and keep the features."""
@@ -245,8 +188,7 @@ class Pipeline:
 
     def release(self, decoded: Decoded) -> None:
         """Give the memory of decoded frames to the next shard."""
-        if decoded.arena is not None:
-            self.arenas.give_back(decoded.arena)
+        self.intake.release(decoded)
 
     def recognize(self, shard: Shard, features: Sequence[FrameFeatures]) -> list[VideoRows]:
         """Label the videos of a shard. Long videos wait until all their segments are encoded."""

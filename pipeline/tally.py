@@ -57,7 +57,7 @@ class Tally:
     """Whose features were found in the store."""
     shards: int = 0
     bytes_pictures: int = 0
-    """Decoded pictures, handed to the engine in shared memory."""
+    """Pictures that waited for the engine."""
     bytes_features: int = 0
     """Features, written to the store."""
     started: float = field(default_factory=time.monotonic)

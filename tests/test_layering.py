@@ -30,6 +30,7 @@ RANKS = {
     "pipeline.report": 4,
     "pipeline.doctor": 4,
     "pipeline.plan": 4,
+    "pipeline.intake": 4,
     "pipeline.stages": 5,
     "pipeline.opening": 6,
     "pipeline.summary": 6,

@@ -749,12 +749,12 @@ class TestFailures:
             failing, good = list(shards)
             with pytest.raises(EngineError):
                 process_shard(pipeline, failing)
-            lent = pipeline.arenas.take(1)
-            assert lent.num_bytes > 16 * 72 * 96 * 3  # that of the failed shard
-            pipeline.arenas.give_back(lent)
+            lent = pipeline.intake.blocks.take(1)
+            assert lent.num_bytes > 16 * 64 * 64 * 3  # that of the failed shard
+            pipeline.intake.blocks.give_back(lent)
 
             assert process_shard(pipeline, good) == 2
-            assert pipeline.arenas.take(1) is lent
+            assert pipeline.intake.blocks.take(1) is lent
 
     def test_a_write_that_fails_leaves_the_shard_undone(self, runs, videos):
         runs.out.mkdir()
@@ -786,7 +786,7 @@ def test_decoding_that_failed_leaves_no_memory(runs, videos, monkeypatch):
     with runs.open() as pipeline:
         shard = next(pipeline.planner.plan(find_videos([str(videos)])))
         before = shared_memory()
-        monkeypatch.setattr("pipeline.stages.decode_segment", fail)
+        monkeypatch.setattr("pipeline.intake.decode_segment", fail)
 
         with pytest.raises(MachineError):
             pipeline.decode(shard)

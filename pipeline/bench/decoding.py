@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import get_args
 
 from pipeline.bench.rates import DecodeRate, Timed, measure, seconds_of
 from pipeline.config import DecodeOptions, Geometry, ReaderName, Sampling
-from pipeline.decode.arena import ArenaPool
-from pipeline.decode.attempts import Room, capacity_of, decode_segment, index_video
+from pipeline.decode.attempts import decode_segment, index_video, new_room
 from pipeline.decode.pictures import delivered_size
 from pipeline.decode.pool import DecodePool, DecodeProcess
+from pipeline.decode.rooms import Room, no_room
 from pipeline.decode.sampling import SamplePlan
 from pipeline.errors import VideoError
 from pipeline.records import DecodeReport, FrameBatch, Segment, Video
@@ -44,6 +44,10 @@ class Jobs:
         """Cut the videos to this share of their samples, and at least one."""
         cut = [replace(s, stop=max(1, round(s.stop * share))) for s in self.segments]
         return replace(self, segments=tuple(cut))
+
+    def decode(self, process: DecodeProcess, segment: Segment, room: Room) -> FrameBatch:
+        """Decode one segment."""
+        return decode_segment(process, segment, self.sampling, self.geometry, room)
 
 
 def plan_jobs(
@@ -77,16 +81,12 @@ def measure_decoding(jobs: Jobs, options: DecodeOptions, repeats: int) -> Iterat
 def _measure(jobs: Jobs, options: DecodeOptions, repeats: int) -> Timed | None:
     """Time a reader; None where it gives way to another for one of the videos."""
     with DecodePool(options) as pool:
-        arenas = ArenaPool(keep=options.num_workers)
         warm(pool)
         # every process gets every video, so that all of them end together
-        make = partial(Decoding, pool=pool, arenas=arenas, copies=options.num_workers)
-        try:
-            whole_seconds = seconds_of(make(jobs.beginnings(TRIAL))) / TRIAL
-            work = make(jobs.beginnings(min(1.0, MOST_SECONDS / whole_seconds)))
-            timed = measure(work, repeats)
-        finally:
-            arenas.close()
+        make = partial(Decoding, pool=pool, copies=options.num_workers)
+        whole_seconds = seconds_of(make(jobs.beginnings(TRIAL))) / TRIAL
+        work = make(jobs.beginnings(min(1.0, MOST_SECONDS / whole_seconds)))
+        timed = measure(work, repeats)
         used = {report.decoder for report in work.reports}
     alone = options.reader == "auto" or used <= {options.reader, "images"}
     return timed if alone else None
@@ -112,50 +112,32 @@ class Decoding:
     Args:
         jobs: what to decode.
         pool: processes that do.
-        arenas: memory for the pictures.
         copies: how often every job is done.
     """
 
-    def __init__(self, jobs: Jobs, pool: DecodePool, arenas: ArenaPool, copies: int) -> None:
-        self.jobs, self.pool, self.arenas, self.copies = jobs, pool, arenas, copies
+    def __init__(self, jobs: Jobs, pool: DecodePool, copies: int) -> None:
+        self.jobs, self.pool, self.copies = jobs, pool, copies
         self.reports: list[DecodeReport] = []
         """Of the last call."""
 
     def __call__(self) -> int:
         """Decode."""
         waiting = [
-            self.pool.submit(partial(self._decode, segment=segment))
+            self.pool.submit(partial(self.jobs.decode, segment=segment, room=no_room()))
             for segment in self.jobs.segments
             for _ in range(self.copies)
         ]
-        self.reports = [future.result() for future in waiting]
+        self.reports = [future.result().report for future in waiting]
         return sum(report.frames_decoded for report in self.reports)
-
-    def _decode(self, process: DecodeProcess, segment: Segment) -> DecodeReport:
-        batch, give_back = decode_into(process, self.arenas, segment, self.jobs)
-        give_back()
-        return batch.report
-
-
-def decode_into(
-    process: DecodeProcess, arenas: ArenaPool, segment: Segment, jobs: Jobs
-) -> tuple[FrameBatch, Callable[[], None]]:
-    """Decode one segment. Gives with it what gives its memory back."""
-    assert segment.index is not None
-    height, width = delivered_size(segment.index.height, segment.index.width, jobs.geometry)
-    capacity = capacity_of(segment)
-    arena = arenas.take(capacity * height * width * 3)
-    room = Room(arena, 0, capacity)
-    batch = decode_segment(process, segment, jobs.sampling, jobs.geometry, room)
-    return batch, partial(arenas.give_back, arena)
 
 
 def decoded_frames(jobs: Jobs, most: int, options: DecodeOptions) -> list[FrameBatch]:
     """Decode about `most` sampled frames, the same share of every video, and keep them."""
     share = min(1.0, most / jobs.frames)
     parts = jobs.beginnings(share).segments
-    arenas = ArenaPool(keep=0)
     with DecodePool(options) as pool:
-        decode = partial(decode_into, arenas=arenas, jobs=jobs)
-        waiting = [pool.submit(partial(decode, segment=part)) for part in parts]
-        return [future.result()[0] for future in waiting]
+        waiting = [
+            pool.submit(partial(jobs.decode, segment=part, room=new_room(part, jobs.geometry)))
+            for part in parts
+        ]
+        return [future.result() for future in waiting]

@@ -16,7 +16,8 @@ from torch import Tensor
 from pipeline.bench.rates import EngineRate, measure
 from pipeline.encode.backbone import Backbone
 from pipeline.encode.engines import Arithmetic, Engine, Placement, TorchEngine
-from pipeline.encode.features import encode_frames, fit_pictures
+from pipeline.encode.features import encode_frames
+from pipeline.encode.fitting import fit_pictures
 from pipeline.encode.precision import cosines, encode_alone
 from pipeline.opening import Workbench
 from pipeline.records import FrameBatch
@@ -56,13 +57,12 @@ class Frames:
 
 
 def _part(batch: FrameBatch, here: slice) -> FrameBatch:
-    return FrameBatch(
-        segment=batch.segment,
+    return replace(
+        batch,
         pictures=batch.pictures[here],
         sample_index=batch.sample_index[here],
         frame_index=batch.frame_index[here],
         pts_seconds=batch.pts_seconds[here],
-        report=batch.report,
     )
 
 
@@ -98,8 +98,7 @@ def measure_engines(workbench: Workbench, frames: Frames, repeats: int) -> Itera
         expected = values if expected is None else expected
         agree = cosines(values, expected)
         timed = few if engine.device == "cpu" else frames
-        shown = [batch.pictures for batch in timed.batches]
-        pictures = torch.cat(list(fit_pictures(engine, shown))).contiguous()
+        pictures = torch.cat(list(fit_pictures(engine, timed.batches))).contiguous()
         yield EngineRate(
             engine=f"{engine.name} on {engine.device}",
             precision=engine.precision,

@@ -8,33 +8,20 @@ by the next; what the better of them could decode is used and counted.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from pipeline.config import Geometry, Sampling
-from pipeline.decode.arena import Arena
 from pipeline.decode.pictures import delivered_size
 from pipeline.decode.pool import DecodeProcess, JobTimeout
 from pipeline.decode.readers import choose_readers, packets_are_pictures
+from pipeline.decode.rooms import SPARE_PICTURES, Room
 from pipeline.decode.sampling import SamplePlan
 from pipeline.decode.worker import Message
 from pipeline.errors import DecoderLost, VideoError
 from pipeline.records import DecodeReport, FrameBatch, Segment, Video, VideoIndex
-
-SPARE_SAMPLES = 16
-"""Room for more samples than the container let expect."""
-
-
-@dataclass(frozen=True, slots=True)
-class Room:
-    """Where in shared memory the pictures of one segment go."""
-
-    arena: Arena
-    offset: int
-    capacity: int
-    """Pictures."""
 
 
 def index_video(process: DecodeProcess, video: Video) -> VideoIndex:
@@ -86,16 +73,30 @@ def _asked(process: DecodeProcess, job: Message) -> Message:
     return answer
 
 
-def capacity_of(segment: Segment) -> int:
-    """Tell for how many pictures a segment needs room."""
-    return segment.stop - segment.start + segment.context + SPARE_SAMPLES
+def num_pictures(segment: Segment) -> int:
+    """Tell how many pictures a segment should give, context included."""
+    return segment.stop - segment.start + segment.context
+
+
+def new_room(segment: Segment, geometry: Geometry) -> Room:
+    """Make room for the pictures of a segment as they are decoded for a geometry."""
+    assert segment.index is not None
+    size = delivered_size(segment.index.height, segment.index.width, geometry)
+    return Room(np.empty((num_pictures(segment), *size, 3), np.uint8))
 
 
 def decode_segment(
     process: DecodeProcess, segment: Segment, sampling: Sampling, geometry: Geometry, room: Room
 ) -> FrameBatch:
     """
-    Decode the samples of a segment into shared memory.
+    Decode the samples of a segment.
+
+    Args:
+        process: that decodes.
+        segment: of a video whose container was read.
+        sampling: which frames.
+        geometry: for which they are shrunk.
+        room: where their pictures go, `num_pictures` of them.
 
     Returns:
         What could be decoded, which may be nothing, and the verdict.
@@ -111,21 +112,20 @@ def decode_segment(
         "stop": segment.stop,
         "context": segment.context,
         "size": list(size),
-        "offset": room.offset,
-        "capacity": room.capacity,
+        "capacity": num_pictures(segment) + SPARE_PICTURES,
         "by_order": False,
     }
     attempts = _Attempts(process, segment, sampling, job, room)
     answer, report = attempts.run()
     samples = np.asarray(answer["sample_index"], dtype=np.int64)
-    pictures = room.arena.pictures(room.offset, (room.capacity, *size, 3))[: len(samples)]
     return FrameBatch(
         segment=segment,
-        pictures=pictures,
+        pictures=room.pictures[: len(samples)],
         sample_index=samples,
         frame_index=np.asarray(answer["frame_index"], dtype=np.int64),
         pts_seconds=np.asarray(answer["pts_seconds"], dtype=np.float64),
         report=replace(report, frames_sampled=int(np.sum(samples >= segment.start))),
+        fitted=room.fit is not None,
     )
 
 
@@ -217,7 +217,7 @@ class _Attempts:
             "index": self.index.to_json() if fresh else None,
         }
         try:
-            answer = self.process.ask(job, self.room.arena.descriptor)
+            answer = self.process.ask(job, self.room.put)
         except (DecoderLost, VideoError) as error:
             self.lost.add(_lost_status(error))
             self.said.append(f"{reader}: {error}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import math
 import os
 import queue
 import socket
@@ -22,18 +23,27 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 from pipeline.config import DecodeOptions
 from pipeline.decode import worker
+from pipeline.decode.rooms import Ring
 from pipeline.errors import DecoderLost, MachineError, VideoError
+from pipeline.records import Integers, Pictures
 
 START_SECONDS = 120.0
 """A process that has not answered by then never will; importing on a busy disk takes long."""
 BUDGET_FRAMES = 30_000
 """Frames that the time allowed is meant for; a job that reads more of them gets more."""
+RING_BYTES = 32 << 20
+"""Decoded pictures on their way from a process, at most, unless they are very large."""
 FIRST, LAST = 0, 1
 """Order in which waiting jobs are taken."""
 
 T = TypeVar("T")
+Put = Callable[[int, Pictures, Integers], None]
+"""Is given the row of the first picture, pictures (n, h, w, 3), and the frame of each; afterwards
+their memory is filled again."""
 logger = logging.getLogger(__name__)
 
 
@@ -60,6 +70,8 @@ class DecodeProcess:
         self._stopped = False
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
+        self._ring: Ring | None = None
+        """Memory that this process fills with pictures."""
         self.known: str | None = None
         """Location of the video whose index this process still has."""
         self.on_progress: Callable[[], None] = lambda: None
@@ -71,9 +83,13 @@ class DecodeProcess:
         """Process number, once started."""
         return self._process.pid if self._process else None
 
-    def ask(self, job: worker.Message, descriptor: int | None = None) -> worker.Message:
+    def ask(self, job: worker.Message, put: Put | None = None) -> worker.Message:
         """
         Run one job.
+
+        Args:
+            job: what to do.
+            put: is given pictures of the `size` of the job as they come.
 
         Raises:
             JobTimeout: no frame for `frame_timeout_seconds`, or `video_timeout_seconds` in all.
@@ -89,8 +105,8 @@ class DecodeProcess:
             channel = self._channel
             assert channel is not None
             channel.settimeout(self.options.frame_timeout_seconds)
-            worker.send(channel, job, descriptor)
-            answer = _storable(self._wait(channel, self._budget_seconds(job)))
+            worker.send(channel, job, self._lent(job) if put else None)
+            answer = _storable(self._wait(channel, job, put))
         except JobTimeout:
             self.kill()
             raise
@@ -102,6 +118,9 @@ class DecodeProcess:
             if self._stopped:
                 raise PoolStopped from error
             raise DecoderLost(words) from error
+        except BaseException:
+            self.kill()  # it waits for memory that nobody will give back
+            raise
         if "status" in answer:
             if answer["status"] == "out_of_memory":
                 self.kill()  # what it still holds would be missing in the next job
@@ -161,8 +180,19 @@ class DecodeProcess:
             return f"it did not answer in {START_SECONDS:.0f} s"
         return self._last_words() if isinstance(error, EOFError) else str(error)
 
-    def _wait(self, channel: socket.socket, budget_seconds: float) -> worker.Message:
+    def _lent(self, job: worker.Message) -> int | None:
+        """Make a ring for pictures of the size of a job; None where the process has it already."""
+        num_bytes = max(RING_BYTES, worker.PARTS * math.prod(job["size"]) * 3)
+        if self._ring is not None and self._ring.num_bytes == num_bytes:
+            return None
+        if self._ring is not None:
+            self._ring.close()
+        self._ring = Ring(num_bytes)
+        return self._ring.descriptor
+
+    def _wait(self, channel: socket.socket, job: worker.Message, put: Put | None) -> worker.Message:
         options = self.options
+        budget_seconds = self._budget_seconds(job)
         end = time.monotonic() + budget_seconds
         while True:
             left = end - time.monotonic()
@@ -171,11 +201,25 @@ class DecodeProcess:
                 answer, _ = worker.receive(channel)
             except TimeoutError as error:
                 raise JobTimeout(self._why(end, budget_seconds)) from error
-            if "progress" not in answer:
+            if "filled" in answer:
+                self._look(answer, job, put)
+            elif "progress" not in answer:
                 return answer
             self.on_progress()
             if time.monotonic() > end:
                 raise JobTimeout(self._why(end, budget_seconds))
+
+    def _look(self, told: worker.Message, job: worker.Message, put: Put | None) -> None:
+        """Take pictures out of the ring, and give their memory back."""
+        assert self._ring is not None
+        assert self._channel is not None
+        assert put is not None
+        frames = np.asarray(told["frames"], np.int64)
+        start, stop = told["filled"], told["filled"] + len(frames)
+        for part in self._ring.parts(tuple(job["size"]), start, stop):
+            put(start, part, frames[: len(part)])
+            start, frames = start + len(part), frames[len(part) :]
+        worker.send(self._channel, {"free": stop})
 
     def _why(self, end: float, budget_seconds: float) -> str:
         if time.monotonic() >= end:
@@ -207,7 +251,9 @@ class DecodeProcess:
             self._process.wait()
         if self._channel is not None:
             self._channel.close()
-        self._process = self._channel = self.known = None
+        if self._ring is not None:
+            self._ring.close()
+        self._process = self._channel = self._ring = self.known = None
 
 
 def _storable(answer: worker.Message) -> worker.Message:

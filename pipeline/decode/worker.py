@@ -3,7 +3,8 @@ The decode process: one job at a time, over a socket, until the parent is gone.
 
 Run as `python -m pipeline.decode.worker FD`. It is a process of its own because native decoders
 hang and crash: this one can be killed at any time and nothing is lost but the job at hand.
-Messages are JSON behind their length; pictures go into shared memory that comes with the job.
+Messages are JSON behind their length; pictures go into a ring of shared memory, of which the parent
+gives back what it has looked at.
 """
 
 from __future__ import annotations
@@ -24,16 +25,15 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
-
 from pipeline.config import Sampling
 from pipeline.decode.images import read_image_index
 from pipeline.decode.pictures import shrink
 from pipeline.decode.probe import read_index
 from pipeline.decode.readers import READERS, Frame, Reader, ReaderRefused, Request
+from pipeline.decode.rooms import as_ring
 from pipeline.decode.sampling import SamplePlan, Selector
 from pipeline.errors import VideoError
-from pipeline.records import VideoIndex
+from pipeline.records import Pictures, VideoIndex
 
 PROGRESS_SECONDS = 0.2
 PASSING = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN})
@@ -45,10 +45,13 @@ HARMLESS = re.compile(r"libpng warning: |TIFF.*Unknown field with tag")
 COMPLAINTS_BYTES, COMPLAINT_CHARACTERS = 1 << 20, 4096
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Of `mallopt`."""
-MADV_POPULATE_READ = 22
-"""Of `madvise`; maps pages that exist sixteen at a time, which ..._WRITE does not."""
+PARTS = 4
+"""Of a ring: one is looked at while the others are filled."""
 KEPT_BYTES = 64 << 20
-NICENESS = 5
+TURN_NANOSECONDS = 20_000_000
+"""On a core that others want too; by default it is 3 ms."""
+SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}
+"""Number of the system call: the C library has no name for it before 2.41."""
 HEADER = struct.Struct("!I")
 Message = dict[str, Any]
 
@@ -145,13 +148,59 @@ def _openable(location: str) -> Iterator[str]:
             os.close(descriptor)
 
 
-def _decode(job: Message, index: VideoIndex, memory: int, progress: _Progress) -> Message:
-    with _openable(job["location"]) as location:
-        return _decode_file(location, job, index, memory, progress)
+class _Ring:
+    """
+    The pictures of a job on their way to the parent, in memory that it has to give back.
+
+    The memory is free, and nothing that the parent said is unread, once the block is left.
+    """
+
+    def __init__(self, channel: socket.socket, view: mmap.mmap, size: tuple[int, int]) -> None:
+        self._channel = channel
+        self._pictures = as_ring(view, size)
+        self._part = max(1, len(self._pictures) // PARTS)
+        self._frames: list[int] = []
+        """Of the pictures that the parent does not know of yet."""
+        self._filled = self._told = self._free = 0
+
+    def __enter__(self) -> _Ring:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        while self._free < self._told:
+            self._await()
+
+    def put(self, picture: Pictures, frame_index: int) -> None:
+        """Hand on one picture, (h, w, 3)."""
+        count = len(self._pictures)
+        while self._filled - self._free >= count:
+            self._await()
+        self._pictures[self._filled % count] = picture
+        self._frames.append(frame_index)
+        self._filled += 1
+        if len(self._frames) >= self._part:
+            self.tell()
+
+    def tell(self) -> None:
+        """Let the parent look at what is filled."""
+        if self._frames:
+            send(self._channel, {"filled": self._told, "frames": self._frames})
+            self._told, self._frames = self._filled, []
+
+    def _await(self) -> None:
+        try:
+            self._free = receive(self._channel)[0]["free"]
+        except EOFError:
+            sys.exit()  # the parent is gone
+
+
+def _decode(job: Message, index: VideoIndex, ring: _Ring, progress: _Progress) -> Message:
+    with _openable(job["location"]) as location, ring:
+        return _decode_file(location, job, index, ring, progress)
 
 
 def _decode_file(
-    location: str, job: Message, index: VideoIndex, memory: int, progress: _Progress
+    location: str, job: Message, index: VideoIndex, ring: _Ring, progress: _Progress
 ) -> Message:
     plan = SamplePlan(index, Sampling(**job["sampling"]), job["start"], job["stop"], job["context"])
     by_order = job["by_order"]
@@ -163,16 +212,15 @@ def _decode_file(
     frame_index: list[int] = []
     pts_seconds: list[float] = []
     full = False
-    shape = (job["capacity"], height, width, 3)
-    pictures = _pictures(memory, job["offset"], shape, plan.stop - plan.first)
     for sample in selector.select(_counted(reader, progress)):
         if len(frame_index) == job["capacity"]:
             full = True
             break
-        pictures[len(frame_index)] = shrink(sample.rgb, (height, width))
+        ring.put(shrink(sample.rgb, (height, width)), sample.frame_index)
         sample_index.append(sample.number)
         frame_index.append(sample.frame_index)
         pts_seconds.append(sample.pts_seconds)
+    ring.tell()
     counts = selector.counts
     return {
         "sample_index": sample_index,
@@ -200,51 +248,46 @@ def _counted(reader: Reader, progress: _Progress) -> Iterator[Frame]:
         progress(number + 1)
 
 
-def _pictures(
-    memory: int, offset: int, shape: tuple[int, int, int, int], expected: int
-) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """
-    Map the part of the shared memory that this job may fill, as long as it is looked at.
+class _Worker:
+    """What a decode process keeps from one job to the next."""
 
-    Pages of the pictures that are expected come all at once: one by one, as they are written, they
-    cost a fifth of the decoding. The room to spare takes no memory unless it is needed.
-    """
-    page = offset % mmap.ALLOCATIONGRANULARITY
-    picture = int(np.prod(shape[1:]))
-    length = page + max(1, shape[0] * picture)
-    view = mmap.mmap(memory, length, offset=offset - page)
-    with contextlib.suppress(OSError):  # before Linux 5.14
-        view.madvise(MADV_POPULATE_READ, 0, min(length, page + expected * picture))
-    return np.ndarray(shape, np.uint8, buffer=view, offset=page)
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        self._indexes: dict[str, VideoIndex] = {}
+        self._memory: mmap.mmap | None = None
 
+    def lend(self, descriptor: int) -> None:
+        """Map the memory of the ring, for this job and those that follow."""
+        self._memory = mmap.mmap(descriptor, os.fstat(descriptor).st_size)
+        os.close(descriptor)
 
-def _run(
-    job: Message, cache: dict[str, VideoIndex], memory: int | None, progress: _Progress
-) -> Message:
-    if job["do"] == "index":
-        return _index(job, progress)
-    if job["index"] is not None:
-        cache.clear()
-        cache[job["location"]] = VideoIndex.from_json(job["index"])
-    assert memory is not None
-    return _decode(job, cache[job["location"]], memory, progress)
+    def answer(self, job: Message) -> Message:
+        """Run a job, whatever comes of it."""
+        try:
+            return _patiently(lambda: self._run(job))
+        except VideoError as error:
+            return {"status": error.status, "message": str(error)}
+        except ReaderRefused as error:
+            return {"refused": str(error)}
+        except MemoryError:
+            return {
+                "status": "out_of_memory",
+                "message": "decoding needed more memory than allowed",
+            }
+        except OSError as error:
+            return {"status": "unreadable", "message": f"cannot be read: {error.strerror or error}"}
+        except Exception as error:  # whatever a library throws at a file: the next reader may not
+            return {"refused": f"{type(error).__name__}: {error}"}
 
-
-def _answer(
-    job: Message, cache: dict[str, VideoIndex], memory: int | None, progress: _Progress
-) -> Message:
-    try:
-        return _patiently(lambda: _run(job, cache, memory, progress))
-    except VideoError as error:
-        return {"status": error.status, "message": str(error)}
-    except ReaderRefused as error:
-        return {"refused": str(error)}
-    except MemoryError:
-        return {"status": "out_of_memory", "message": "decoding needed more memory than allowed"}
-    except OSError as error:
-        return {"status": "unreadable", "message": f"cannot be read: {error.strerror or error}"}
-    except Exception as error:  # whatever a library throws at a file: the next reader may not
-        return {"refused": f"{type(error).__name__}: {error}"}
+    def _run(self, job: Message) -> Message:
+        progress = _Progress(self._channel)
+        if job["do"] == "index":
+            return _index(job, progress)
+        if job["index"] is not None:
+            self._indexes = {job["location"]: VideoIndex.from_json(job["index"])}
+        assert self._memory is not None
+        ring = _Ring(self._channel, self._memory, tuple(job["size"]))
+        return _decode(job, self._indexes[job["location"]], ring, progress)
 
 
 def _patiently(run: Callable[[], Message]) -> Message:
@@ -274,9 +317,16 @@ def _keep_freed_memory() -> None:
     library.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
 
 
-def _give_way() -> None:
-    """Let the engine go first: whatever it waits for, decoding is ahead of it in the end."""
-    os.nice(NICENESS)
+def _take_long_turns() -> None:
+    """Compute for longer at a time: whenever decoder and engine change places, caches are cold."""
+    with contextlib.suppress(OSError):
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    # of `struct sched_attr`: size, policy, flags, niceness, priority, turn, and two for deadlines;
+    # before Linux 6.12 the turn is ignored
+    turn = TURN_NANOSECONDS
+    wanted = struct.pack("=IIQiIQQQ", 48, os.SCHED_BATCH, 0, os.nice(0), 0, turn, 0, 0)
+    if number := SCHED_SETATTR.get(os.uname().machine):
+        ctypes.CDLL(None).syscall(number, 0, wanted, 0)
 
 
 def _quiet_and_single_threaded() -> None:
@@ -292,19 +342,18 @@ def main() -> None:
     channel = socket.socket(fileno=int(sys.argv[1]))
     _live_and_die_with_parent(int(sys.argv[2]))
     _keep_freed_memory()
-    _give_way()
+    _take_long_turns()
     _quiet_and_single_threaded()
     complaints = _Complaints()
-    cache: dict[str, VideoIndex] = {}
+    worker = _Worker(channel)
     send(channel, {"ready": os.getpid()})
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             job, memory = receive(channel)
             complaints.take()
-            answer = _answer(job, cache, memory, _Progress(channel))
             if memory is not None:
-                os.close(memory)
-            send(channel, {**answer, "complaint": complaints.take()})
+                worker.lend(memory)
+            send(channel, {**worker.answer(job), "complaint": complaints.take()})
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -10,16 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.encode.engines import Engine
-from pipeline.records import (
-    FrameBatch,
-    FrameFeatures,
-    Integers,
-    Pictures,
-)
+from pipeline.encode.fitting import fit_pictures, rows_of
+from pipeline.records import FrameBatch, FrameFeatures, Integers
 from pipeline.tally import Turns
-
-CHUNK_BYTES, CHUNK_FRAMES = 32 << 20, 512
-"""Decoded pictures cut to size at once, at most: several times their bytes are taken meanwhile."""
 
 
 def encode_frames(
@@ -38,41 +31,14 @@ def encode_frames(
     """
     rows: list[NDArray[np.float32]] = []
     pending: list[Tensor] = []
-    places = [_places(batch.frame_index, engine.backbone.context) for batch in batches]
-    shown = [_distinct(b.pictures, place) for b, place in zip(batches, places, strict=True)]
-    for pictures in fit_pictures(engine, shown):
+    for pictures in fit_pictures(engine, batches):
         pending.append(pictures)
         pending = _run(engine, pending, rows, turns, last=False)
     _run(engine, pending, rows, turns, last=True)
     size = engine.backbone.feature_size
     values = np.concatenate([np.zeros((0, size), np.float32), *rows])
+    places = [rows_of(batch.frame_index, engine.backbone.context) for batch in batches]
     return _split(values, batches, places)
-
-
-def _places(frame_index: Integers, context: int) -> Integers:
-    """
-    Tell in which row the features of each sample come: a frame that is shown on is encoded once.
-
-    With context, the second sample of a frame is encoded as well: the frame before it is another.
-
-    Args:
-        frame_index: frame of each sample, (T,).
-        context: frames before its own that a sample is encoded with.
-
-    Returns:
-        (T,), counted from 0, never falling.
-    """
-    samples = np.arange(len(frame_index))
-    begins = np.concatenate([[True], np.diff(frame_index) != 0])[: len(samples)]
-    since = samples - np.maximum.accumulate(np.where(begins, samples, 0))
-    return np.cumsum(since <= context) - 1
-
-
-def _distinct(pictures: Pictures, places: Integers) -> Pictures:
-    """Leave out the pictures that need no row of their own."""
-    if not len(places) or places[-1] == len(places) - 1:
-        return pictures
-    return pictures[np.unique(places, return_index=True)[1]]
 
 
 def _run(
@@ -95,28 +61,6 @@ def _run(
             # the next shard begins meanwhile, so that no core waits for the last batch of this one
             rows.append(features())
     return [pictures[whole:]] if whole < len(pictures) else []
-
-
-def fit_pictures(engine: Engine, segments: Sequence[Pictures]) -> Iterator[Tensor]:
-    """Give the pictures of all segments, (n, H, W, 3 · (1 + context)), chunk by chunk."""
-    for shown in segments:
-        previous: Tensor | None = None
-        for frames in chunks(shown):
-            pictures = engine.fit(frames)
-            if engine.backbone.context:
-                before = torch.cat([pictures[:1] if previous is None else previous, pictures[:-1]])
-                previous = pictures[-1:]
-                pictures = torch.cat([before, pictures], dim=3)
-            yield pictures
-
-
-def chunks(pictures: Pictures) -> Iterator[Pictures]:
-    """Give decoded pictures so many at a time that cutting them to size takes little memory."""
-    if not len(pictures):
-        return
-    step = max(1, min(CHUNK_FRAMES, CHUNK_BYTES // pictures[0].nbytes))
-    for start in range(0, len(pictures), step):
-        yield pictures[start : start + step]
 
 
 def _split(

@@ -16,14 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.config import Geometry, Sampling, fingerprint
-from pipeline.decode.arena import Arena
-from pipeline.decode.attempts import Room, capacity_of, decode_segment, index_video
-from pipeline.decode.pictures import delivered_size
+from pipeline.config import Sampling, fingerprint
+from pipeline.decode.attempts import decode_segment, index_video, num_pictures
 from pipeline.decode.pool import DecodeProcess
+from pipeline.decode.rooms import Room
 from pipeline.decode.sampling import SamplePlan
 from pipeline.encode.backbone import Backbone
-from pipeline.encode.features import chunks
+from pipeline.encode.fitting import fit_decoded
 from pipeline.errors import MachineError
 from pipeline.files import exclusive, hidden, remove_leftovers
 from pipeline.records import FrameBatch, Integers, Pictures, Segment, Video
@@ -112,45 +111,35 @@ def _keep(process: DecodeProcess, pipeline: Pipeline, video: Video, cache: Pictu
     path = cache.path(video.video_id)
     fresh = hidden(path)
     with fresh.open("wb") as file:
-        for batch in _decoded(process, video, pipeline.sampling, pipeline.engine.backbone.geometry):
-            file.write(_rows(batch, pipeline, cache).data)
+        for batch in _decoded(process, video, pipeline):
+            file.write(_rows(batch, cache).data)
             pipeline.tally.add(frames_decoded=batch.report.frames_decoded)
     fresh.replace(path)
 
 
-def _rows(batch: FrameBatch, pipeline: Pipeline, cache: PictureCache) -> Any:
-    """Cut pictures to size, and put each where its sample belongs."""
+def _rows(batch: FrameBatch, cache: PictureCache) -> Any:
+    """Put each picture where its sample belongs."""
     segment = batch.segment
     places = batch.sample_index - segment.start
     # a container may hold more samples at its end than it said
     count = max(segment.stop - segment.start, int(places.max(initial=-1)) + 1)
     rows = np.zeros(count, cache.row)
-    at = 0
-    for frames in chunks(batch.pictures):
-        here = places[at : at + len(frames)]
-        rows["picture"][here] = pipeline.engine.fit(frames).cpu().numpy()
-        rows["present"][here] = True
-        at += len(frames)
+    rows["picture"][places] = batch.pictures
+    rows["present"][places] = True
     return rows.view(np.uint8)
 
 
-def _decoded(
-    process: DecodeProcess, video: Video, sampling: Sampling, geometry: Geometry
-) -> Iterator[FrameBatch]:
-    """Decode a video segment by segment; the pictures of one are gone with the next."""
+def _decoded(process: DecodeProcess, video: Video, pipeline: Pipeline) -> Iterator[FrameBatch]:
+    """Decode a video segment by segment, and cut its frames to size."""
+    geometry, sampling = pipeline.engine.backbone.geometry, pipeline.sampling
     index = index_video(process, video)
-    height, width = delivered_size(index.height, index.width, geometry)
-    most = max(1, SEGMENT_BYTES // (height * width * 3))
+    most = max(1, SEGMENT_BYTES // (geometry.height * geometry.width * 3))
     total = SamplePlan(index, sampling).num_samples
     for start in range(0, total, most):
         segment = Segment(video, index, start, min(start + most, total), total)
-        capacity = capacity_of(segment)
-        arena = Arena(capacity * height * width * 3)
-        room = Room(arena, 0, capacity)
-        try:
-            batch = decode_segment(process, segment, sampling, geometry, room)
-            if batch.report.transient:
-                raise MachineError(f"{video.path}: {batch.report.status}: {batch.report.error}")
-            yield batch
-        finally:
-            arena.close()
+        shape = (num_pictures(segment), geometry.height, geometry.width, 3)
+        room = Room(np.empty(shape, np.uint8), partial(fit_decoded, pipeline.engine))
+        batch = decode_segment(process, segment, sampling, geometry, room)
+        if batch.report.transient:
+            raise MachineError(f"{video.path}: {batch.report.status}: {batch.report.error}")
+        yield batch

@@ -65,13 +65,11 @@ class TestMeasure:
         options = DecodeOptions(workers=2, reader="pyav")
         with DecodePool(options) as pool:
             decoding.warm(pool)
-            arenas = decoding.ArenaPool(keep=2)
-            work = decoding.Decoding(jobs, pool, arenas, copies=2)
+            work = decoding.Decoding(jobs, pool, copies=2)
 
             assert len(pool.pids()) == 2
             assert work() == 360
             assert {report.decoder for report in work.reports} == {"pyav"}
-            arenas.close()
 
     @pytest.mark.parametrize(("most_seconds", "stops"), [(1e-9, [1, 1, 1]), (1e9, [60, 60, 60])])
     def test_no_measurement_takes_long(self, jobs, one_worker, monkeypatch, most_seconds, stops):

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from pipeline.config import Geometry, Sampling
-from pipeline.decode.arena import Arena
-from pipeline.decode.attempts import Room, capacity_of, decode_segment, index_video
+from pipeline.decode.attempts import decode_segment, index_video, new_room
 from pipeline.decode.pool import DecodeProcess
+from pipeline.decode.rooms import Room
 from pipeline.decode.sampling import SamplePlan
 from pipeline.records import FrameBatch, Segment, Video, VideoIndex
 from tests.videos import read_number
@@ -42,12 +41,7 @@ def decode(
     index = index or index_video(process, video)
     total = SamplePlan(index, sampling).num_samples
     segment = Segment(video, index, start, total if stop is None else stop, total, context)
-    capacity = capacity_of(segment)
-    arena = Arena(capacity * max(geometry.height * geometry.width, index.height * index.width) * 3)
-    batch = decode_segment(process, segment, sampling, geometry, Room(arena, 0, capacity))
-    batch = replace(batch, pictures=batch.pictures.copy())
-    arena.close()
-    return batch
+    return decode_segment(process, segment, sampling, geometry, new_room(segment, geometry))
 
 
 def read_with(
@@ -67,8 +61,7 @@ def read_with(
     """
     index = index or index_video(process, as_video(path))
     total = SamplePlan(index, sampling).num_samples
-    size, capacity = (index.height, index.width), total + 16
-    arena = Arena(capacity * size[0] * size[1] * 3)
+    room = Room(np.empty((total, index.height, index.width, 3), np.uint8))
     job = {
         "do": "decode",
         "reader": reader,
@@ -78,16 +71,13 @@ def read_with(
         "start": 0,
         "stop": total,
         "context": 0,
-        "size": size,
-        "offset": 0,
-        "capacity": capacity,
+        "size": [index.height, index.width],
+        "capacity": total + 16,
         "by_order": by_order,
     }
     process.known = None
-    answer = process.ask(job, arena.descriptor)
-    pictures = arena.pictures(0, (capacity, *size, 3))[: len(answer.get("sample_index", []))].copy()
-    arena.close()
-    return answer, pictures
+    answer = process.ask(job, room.put)
+    return answer, room.pictures[: len(answer.get("sample_index", []))]
 
 
 def numbers(pictures: np.ndarray) -> list[int]:

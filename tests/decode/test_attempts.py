@@ -11,20 +11,19 @@ import numpy as np
 import pytest
 
 from pipeline.config import DecodeOptions, Geometry, Sampling
-from pipeline.decode.arena import Arena
 from pipeline.decode.attempts import (
-    SPARE_SAMPLES,
-    Room,
-    capacity_of,
     decode_segment,
     index_video,
+    new_room,
+    num_pictures,
     plain_words,
 )
 from pipeline.decode.pool import JobTimeout
+from pipeline.decode.rooms import Room, no_room
 from pipeline.decode.sampling import SamplePlan
 from pipeline.errors import DecoderLost, VideoError
 from pipeline.records import Segment, Video, merge_reports
-from tests.decode.decoding import ALL, as_video, decode, numbers
+from tests.decode.decoding import ALL, SMALL, as_video, decode, numbers
 from tests.decode.test_probe import write_dropped
 from tests.decode.test_sampling import steady
 from tests.videos import cut_copy, spoil, write_sound, write_video
@@ -42,13 +41,13 @@ class Scripted:
         self.asked = []
         self.jobs = []
 
-    def ask(self, job, descriptor):
+    def ask(self, job, put):
         self.asked.append(job["reader"])
         self.jobs.append(job)
         answer = self.answers[job["reader"]]
         if isinstance(answer, list):
             answer = answer.pop(0)
-        os.pwrite(descriptor, job["reader"][0].encode() * 60, job["offset"])
+        put(0, np.full((1, 2, 2, 3), ord(job["reader"][0]), np.uint8), np.zeros(1, np.int64))
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -93,12 +92,10 @@ def emptied(path, samples):
 
 def attempt(process, sampling=ALL, segment=(0, 10), **index):
     """Decode ten frames with a scripted process; also gives the mark on the pictures."""
-    arena = Arena(10_000)
     part = Segment(as_video("a.mp4"), replace(steady(10, 10), **index), *segment, 10)
     geometry = Geometry(2, 2, "squash", reducing_gap=1)
-    batch = decode_segment(process, part, sampling, geometry, Room(arena, 128, capacity_of(part)))
+    batch = decode_segment(process, part, sampling, geometry, new_room(part, geometry))
     mark = chr(batch.pictures[0, 0, 0, 0]) if len(batch.pictures) else ""
-    arena.close()
     return batch.report, mark
 
 
@@ -614,8 +611,48 @@ class TestDamage:
         assert merged.status == whole.report.status == "partial"
 
 
-def test_room_for_context_and_a_few_more():
-    assert capacity_of(Segment(as_video("a"), None, 10, 30, 99, context=4)) == 24 + SPARE_SAMPLES
+def test_pictures_of_a_segment_include_its_context():
+    assert num_pictures(Segment(as_video("a"), None, 10, 30, 99, context=4)) == 24
+
+
+def test_pictures_are_fitted_as_they_come(source, process):
+    """And whoever gets them is told so."""
+    index = index_video(process, as_video(source))
+    segment = Segment(as_video(source), index, 0, 48, 48)
+    shown = []
+
+    def fit(pictures, frame_index):
+        shown.extend(frame_index.tolist())
+        return 255 - pictures
+
+    plain = decode_segment(process, segment, ALL, SMALL, new_room(segment, SMALL))
+    room = replace(new_room(segment, SMALL), fit=fit)
+    batch = decode_segment(process, segment, ALL, SMALL, room)
+
+    assert (plain.fitted, batch.fitted) == (False, True)
+    assert shown == plain.frame_index.tolist()
+    np.testing.assert_array_equal(batch.pictures, 255 - plain.pictures)
+
+
+def test_more_pictures_than_a_container_let_expect_find_room(source, process):
+    index = index_video(process, as_video(source))
+    segment = Segment(as_video(source), index, 0, 48, 48)
+    room = Room(new_room(segment, SMALL).pictures[:5])
+
+    batch = decode_segment(process, segment, ALL, SMALL, room)
+
+    assert numbers(batch.pictures) == list(range(48))
+
+
+def test_a_verdict_needs_no_room(source, process):
+    index = index_video(process, as_video(source))
+
+    batch = decode_segment(
+        process, Segment(as_video(source), index, 0, 48, 48), ALL, SMALL, no_room()
+    )
+
+    assert batch.report.frames_decoded == 48
+    assert batch.pictures.shape == (48, 0, 0, 3)
 
 
 @pytest.mark.parametrize(

@@ -2,26 +2,28 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import mmap
+import math
 import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pipeline.decode import worker as module
-from pipeline.decode.arena import Arena
-from pipeline.decode.worker import HEADER, _pictures, receive, send
+from pipeline.decode.rooms import Ring
+from pipeline.decode.worker import HEADER, receive, send
 from pipeline.errors import VideoError
 from tests.decode.decoding import numbers, read_with
-from tests.videos import write_video
+from tests.videos import read_number, write_video
 
 ROOT = Path(__file__).resolve().parents[2]
+EVERY = {"fps": None, "every": 1}
 
 
 @pytest.fixture
@@ -127,15 +129,20 @@ def worker(memory_bytes=4 << 30):
             process.kill()
 
 
-def ask(channel, job, descriptor=None):
+def ask(channel, job, descriptor=None, look=None):
     """The answer to a job, and how often progress was told before."""
     send(channel, job, descriptor)
     told = 0
     while True:
         answer, _ = receive(channel)
-        if "progress" not in answer:
+        if "filled" in answer:
+            if look is not None:
+                look(answer["filled"], answer["frames"])
+            send(channel, {"free": answer["filled"] + len(answer["frames"])})
+        elif "progress" in answer:
+            told += 1
+        else:
             return answer, told
-        told += 1
 
 
 def index_job(path, **more):
@@ -160,7 +167,6 @@ class TestProcess:
             "stop": 5,
             "context": 0,
             "size": [8, 16],
-            "offset": 0,
             "capacity": 8,
             "by_order": False,
             **more,
@@ -169,10 +175,15 @@ class TestProcess:
     def test_indexes_and_decodes(self, channel, tmp_path):
         path = write_video(tmp_path / "a.mp4", 10, size=(128, 64))
         index = ask(channel, index_job(path))[0]["index"]
-        arena = Arena(1 << 16)
-        elsewhere = 5000  # need not be the start of a page
+        ring = Ring(1 << 16)
+        told = []
 
-        answer, _ = ask(channel, self.decode_job(path, index, offset=elsewhere), arena.descriptor)
+        answer, _ = ask(
+            channel,
+            self.decode_job(path, index),
+            ring.descriptor,
+            lambda *words: told.append(words),
+        )
 
         assert answer == {
             "sample_index": [0, 1, 2, 3, 4],
@@ -187,45 +198,105 @@ class TestProcess:
             "full": False,
             "complaint": "",
         }
-        everything = arena.pictures(0, (1, 1, (1 << 16) // 3, 3)).reshape(-1)
-        used = 5 * 8 * 16 * 3
-        assert (everything[elsewhere : elsewhere + used] > 0).mean() > 0.9
-        assert not everything[:elsewhere].any()
-        assert not everything[elsewhere + used :].any()
-        arena.close()
+        assert told == [(0, [0, 2, 4, 6, 8])]
+        (pictures,) = ring.parts((8, 16), 0, 6)
+        assert (pictures[:5] > 0).mean() > 0.9
+        assert not pictures[5].any()
+        ring.close()
+
+    def test_a_small_ring_is_filled_again_and_again(self, channel, tmp_path):
+        path = write_video(tmp_path / "a.mp4", 30)
+        index = ask(channel, index_job(path))[0]["index"]
+        size = [72, 96]
+        ring = Ring(7 * math.prod(size) * 3 + 1)
+        pictures, frames = [], []
+
+        def look(start, numbers):
+            assert len(numbers) == 1, "a fourth of the ring"
+            parts = ring.parts(tuple(size), start, start + len(numbers))
+            pictures.extend(np.concatenate(parts))
+            frames.extend(numbers)
+
+        job = self.decode_job(path, index, sampling=EVERY, stop=30, size=size, capacity=40)
+        answer, _ = ask(channel, job, ring.descriptor, look)
+
+        assert frames == answer["frame_index"] == list(range(30))
+        assert [read_number(picture) for picture in pictures] == frames
+        ring.close()
+
+    def test_memory_is_not_filled_again_before_it_is_given_back(self, channel, tmp_path):
+        path = write_video(tmp_path / "a.mp4", 30)
+        index = ask(channel, index_job(path))[0]["index"]
+        size = [72, 96]
+        ring = Ring(8 * math.prod(size) * 3)
+        job = self.decode_job(path, index, sampling=EVERY, stop=30, size=size, capacity=40)
+        send(channel, job, ring.descriptor)
+        told = []
+        while len(told) < 4:
+            message, _ = receive(channel)
+            told += [message] if "filled" in message else []
+        time.sleep(0.3)  # it would go on if it could
+
+        (pictures,) = ring.parts(tuple(size), 0, 8)
+
+        assert [read_number(picture) for picture in pictures] == list(range(8))
+        for message in told:
+            send(channel, {"free": message["filled"] + len(message["frames"])})
+        while "sample_index" not in message:
+            if "filled" in message and message not in told:
+                send(channel, {"free": message["filled"] + len(message["frames"])})
+            message, _ = receive(channel)
+        assert message["frame_index"] == list(range(30))
+        ring.close()
+
+    def test_a_job_that_is_broken_off_leaves_nothing_unread(self, channel, tmp_path):
+        """What the parent says of memory must not be taken for the next job."""
+        path = write_video(tmp_path / "a.mp4", 30, size=(128, 64))
+        index = ask(channel, index_job(path))[0]["index"]
+        ring = Ring(8 * 64 * 128 * 3)
+        wrong = {**index, "pts": index["pts"][:20]}
+        job = self.decode_job(
+            path, wrong, reader="decord", sampling=EVERY, stop=20, size=[64, 128], capacity=40
+        )
+
+        answer, _ = ask(channel, job, ring.descriptor)
+
+        assert answer["refused"] == "Decord gave more frames than the container holds"
+        assert ask(channel, index_job(path))[0]["index"] == index
+        ring.close()
 
     def test_keeps_the_index_for_the_next_job_on_the_same_file(self, channel, tmp_path):
         path = write_video(tmp_path / "a.mp4", 10, size=(128, 64))
         index = ask(channel, index_job(path))[0]["index"]
-        arena = Arena(1 << 16)
+        ring = Ring(1 << 16)
 
-        first, _ = ask(channel, self.decode_job(path, index), arena.descriptor)
-        again, _ = ask(channel, self.decode_job(path, None), arena.descriptor)
+        first, _ = ask(channel, self.decode_job(path, index), ring.descriptor)
+        again, _ = ask(channel, self.decode_job(path, None), ring.descriptor)
 
         assert first == again
-        arena.close()
+        ring.close()
 
     def test_says_when_there_are_more_samples_than_room(self, channel, tmp_path):
         path = write_video(tmp_path / "a.mp4", 10, size=(128, 64))
         index = ask(channel, index_job(path))[0]["index"]
-        arena = Arena(3 * 8 * 16 * 3)
+        ring = Ring(1 << 16)
 
-        answer, _ = ask(channel, self.decode_job(path, index, capacity=3), arena.descriptor)
+        answer, _ = ask(channel, self.decode_job(path, index, capacity=3), ring.descriptor)
 
         assert answer["full"]
         assert answer["sample_index"] == [0, 1, 2]
-        arena.close()
+        ring.close()
 
     def test_tells_that_it_is_alive(self, channel, tmp_path):
         """Silence is how its parent knows of a hang."""
         path = write_video(tmp_path / "a.mp4", 10, size=(128, 64))
         index = ask(channel, index_job(path))[0]["index"]
-        arena = Arena(1 << 16)
+        ring = Ring(1 << 16)
 
-        _, told = ask(channel, self.decode_job(path, index), arena.descriptor)
+        _, told = ask(channel, self.decode_job(path, index), ring.descriptor)
 
         assert 1 <= told < 10, "at the first frame, and then now and then"
-        arena.close()
+        ring.close()
 
     def test_a_file_that_cannot_be_used_gets_a_status(self, channel, tmp_path):
         answer, _ = ask(channel, index_job(tmp_path / "gone.mp4"))
@@ -240,12 +311,12 @@ class TestProcess:
         path = write_video(tmp_path / "a.mp4", 10, size=(128, 64))
         index = ask(channel, index_job(path))[0]["index"]
         path.unlink()
-        arena = Arena(1 << 16)
+        ring = Ring(1 << 16)
 
-        answer, _ = ask(channel, self.decode_job(path, index), arena.descriptor)
+        answer, _ = ask(channel, self.decode_job(path, index), ring.descriptor)
 
         assert answer["status"] == "unreadable"
-        arena.close()
+        ring.close()
 
     def test_an_exception_nobody_thought_of_ends_the_job_alone(self, channel, tmp_path):
         answer, _ = ask(channel, {"do": "index", "location": str(tmp_path)})
@@ -258,31 +329,31 @@ class TestProcess:
         index = ask(channel, index_job(path))[0]["index"]
         whole = path.read_bytes()
         path.write_bytes(b"no video any more")
-        arena = Arena(1 << 16)
+        ring = Ring(1 << 16)
         job = self.decode_job(path, index, reader="decord")
 
-        complaining, _ = ask(channel, job, arena.descriptor)
+        complaining, _ = ask(channel, job, ring.descriptor)
         path.write_bytes(whole)
-        quiet, _ = ask(channel, job, arena.descriptor)
+        quiet, _ = ask(channel, job, ring.descriptor)
 
         assert "Invalid data found" in complaining["complaint"]
         assert quiet["complaint"] == ""
         assert quiet["decoded"] == 10
-        arena.close()
+        ring.close()
 
     def test_open_files_do_not_pile_up(self, tmp_path):
         with worker() as (process, channel):
             path = write_video(tmp_path / "a.mp4", 4, size=(128, 64))
             index = ask(channel, index_job(path))[0]["index"]
-            arena = Arena(1 << 16)
+            ring = Ring(1 << 16)
             job = self.decode_job(path, index)
-            ask(channel, job, arena.descriptor)
+            ask(channel, job, ring.descriptor)
             before = len(os.listdir(f"/proc/{process.pid}/fd"))
             for _ in range(5):
-                ask(channel, job, arena.descriptor)
+                ask(channel, job, ring.descriptor)
 
             assert len(os.listdir(f"/proc/{process.pid}/fd")) == before
-            arena.close()
+            ring.close()
 
 
 class TestLife:
@@ -304,6 +375,40 @@ class TestLife:
 
         [line] = [line for line in limits.splitlines() if line.startswith("Max data size")]
         assert line.split()[3:5] == [str(1 << 30)] * 2
+
+    def test_computes_for_long_at_a_time_and_stays_as_nice_as_it_was(self):
+        with worker() as (process, _):
+            assert os.sched_getscheduler(process.pid) == os.SCHED_BATCH
+            assert os.getpriority(os.PRIO_PROCESS, process.pid) == os.nice(0)
+
+    def test_decord_loads_no_cuda_libraries(self):
+        """It would load all that torch has brought, 600 MiB in every process."""
+        code = """
+from pathlib import Path
+from pipeline.decode.readers import _decord
+print(_decord().__name__, "/nvidia/" in Path("/proc/self/maps").read_text())
+"""
+        said = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+
+        assert said.stdout == "decord False\n"
+
+    def test_a_decord_that_needs_them_finds_them(self, tmp_path):
+        (tmp_path / "nvidia").mkdir()
+        (tmp_path / "nvidia" / "__init__.py").touch()
+        (tmp_path / "decord.py").write_text("import nvidia")
+        code = "from pipeline.decode.readers import _decord; print(_decord().__file__)"
+        said = subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+
+        assert said.stdout == f"{tmp_path / 'decord.py'}\n"
 
     def test_never_loads_torch(self):
         """Decord crashes where it is loaded beside it, and each process would start slowly."""
@@ -358,8 +463,8 @@ class TestPatience:
                 raise left.pop(0)
             return {"index": {}}
 
-        monkeypatch.setattr(module, "_run", run)
-        return module._answer({}, {}, None, lambda: None), left
+        monkeypatch.setattr(module._Worker, "_run", run)
+        return module._Worker(None).answer({}), left
 
     def test_what_fails_for_a_moment_is_read_again(self, monkeypatch):
         error = OSError(errno.EIO, "Input/output error")
@@ -389,18 +494,3 @@ class TestPatience:
 
         assert answer["status"] == status
         assert left == [error]
-
-
-def test_room_to_spare_takes_no_memory():
-    shape = (20, 64, 256, 3)
-    picture = 64 * 256 * 3
-    arena = Arena(mmap.PAGESIZE + 20 * picture)
-
-    pictures = _pictures(arena.descriptor, mmap.PAGESIZE, shape, 4)
-
-    assert pictures.shape == shape
-    held = os.fstat(arena.descriptor).st_blocks * 512
-    assert held <= mmap.PAGESIZE + 4 * picture
-    pictures[19] = 7  # it is there when it is needed
-    assert int(arena.pictures(mmap.PAGESIZE, shape)[19].min()) == 7
-    arena.close()

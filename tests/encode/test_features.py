@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from pipeline.config import Geometry
-from pipeline.encode import features as module
+from pipeline.encode import fitting as module
 from pipeline.encode.backbone import Backbone
 from pipeline.encode.engines import Placement, TorchEngine
 from pipeline.encode.features import encode_frames

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.config import EncodeOptions, Geometry, RunOptions, Sampling
-from pipeline.encode import features
+from pipeline.decode import pool
 from pipeline.encode.backbone import load_backbone
 from pipeline.errors import MachineError, VideoError
 from pipeline.opening import open_pipeline
@@ -112,7 +112,7 @@ def test_few_pictures_at_a_time_are_cut_to_size(opened, videos, monkeypatch):
         cache.path(videos[0].video_id).unlink()
         right, seen = pipeline.engine.fit, []
         monkeypatch.setattr(pipeline.engine, "fit", lambda f: (seen.append(len(f)), right(f))[1])
-        monkeypatch.setattr(features, "CHUNK_BYTES", 5 * 64 * 96 * 3)
+        monkeypatch.setattr(pool, "RING_BYTES", 20 * 72 * 96 * 3)  # a fourth is looked at
 
         keep_pictures(pipeline, videos)
 
