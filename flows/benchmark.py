@@ -180,15 +180,21 @@ def _print_roofline(found: Roofline, hours: float) -> None:
 
 def _conclusions(found: Roofline, hours: float) -> list[list[str]]:
     rows = [
-        ["whole run", f"{found.run:,.0f} frames/s in {found.precision} (±{found.run_spread:.0%})"],
-        ["engine alone, in turn with it", f"{found.engine:,.0f} frames/s"],
-        ["floor", f"{found.floor:,.0f} frames/s"],
+        ["whole run", f"{_rate(found.run)} in {found.precision} (±{found.run_spread:.0%})"],
+        ["engine alone, in turn with it", _rate(found.engine)],
+        ["floor", _rate(found.floor)],
         ["efficiency", f"{found.efficiency:.0%} of the floor"],
         ["share of the engine alone", f"{found.run / found.engine:.0%}"],
+        ["share of the fastest reader alone", f"{found.run / found.decode_rate:.0%}"],
         ["bottleneck", found.bottleneck],
         [f"{hours:g} hours of such video", f"{found.hours(hours):.2g} hours"],
     ]
     if found.naive:
-        times = f"{found.naive:,.0f} frames/s: the run is {found.run / found.naive:.1f} × as fast"
+        times = f"{_rate(found.naive)}: the run is {found.run / found.naive:.1f} × as fast"
         rows.insert(2, ["naive loop", times])
     return rows
+
+
+def _rate(value: float) -> str:
+    """Say a rate; of few samples of long videos there is less than one a second."""
+    return f"{value:,.0f} frames/s" if value >= 10 else f"{value:.2g} frames/s"

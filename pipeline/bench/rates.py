@@ -156,6 +156,7 @@ class Roofline:
             "efficiency": self.efficiency,
             "decode_rate": self.decode_rate,
             "share_of_engine": self.run / self.engine,
+            "share_of_reader": self.run / self.decode_rate,
             "times_naive": self.run / self.naive if self.naive else None,
             "bottleneck": self.bottleneck,
         }

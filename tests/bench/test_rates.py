@@ -67,6 +67,7 @@ class TestRoofline:
 
         assert said["efficiency"] == pytest.approx(0.9)
         assert said["share_of_engine"] == pytest.approx(0.72)
+        assert said["share_of_reader"] == pytest.approx(0.18)
         assert said["times_naive"] == pytest.approx(12)
         assert said["decode"][0]["reader"] == "decord"
 

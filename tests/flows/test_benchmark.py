@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from flows.benchmark import _conclusions
 from flows.stopping import USAGE
 from pipeline.bench.material import draw_video
+from tests.bench.test_rates import FOUND
 
 BENCH = ("bench", "--backbone", "random:test_resnet", "--workers", "1", "--repeats", "1")
 
@@ -33,6 +37,23 @@ def test_it_measures_a_video_for_machines(clipline, video, tmp_path):
     )
     assert said["times_naive"] == pytest.approx(said["run"] / said["naive"])
     assert (tmp_path / "bars.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_follows_is_said_in_words():
+    said = dict(_conclusions(FOUND, 36))
+
+    assert said["whole run"].startswith("72 frames/s in ")
+    assert said["efficiency"] == "90% of the floor"
+    assert said["share of the engine alone"] == "72%"
+    assert said["share of the fastest reader alone"] == "18%"
+
+
+def test_a_rate_below_ten_keeps_its_digits():
+    """Of few samples of long videos."""
+    said = dict(_conclusions(replace(FOUND, run=1.84, naive=0.0213), 36))
+
+    assert said["whole run"].startswith("1.8 frames/s")
+    assert said["naive loop"].startswith("0.021 frames/s")
 
 
 def test_an_unknown_case_fails(clipline):
