@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -23,6 +24,7 @@ from pipeline.config import (
     Sampling,
     ShardOptions,
 )
+from pipeline.decode.rooms import Block
 from pipeline.errors import EngineError, MachineError, OptionError, RecognizerError
 from pipeline.opening import cache_folder, open_pipeline
 from pipeline.process import drive, process_shard, run
@@ -779,19 +781,26 @@ def shared_memory():
     return [name for name in held if "memfd" in name]
 
 
+def blocks():
+    """Count the blocks of pictures that somebody still holds."""
+    gc.collect()
+    return sum(type(thing) is Block for thing in gc.get_objects())
+
+
 def test_decoding_that_failed_leaves_no_memory(runs, videos, monkeypatch):
     def fail(*_, **__):
         raise MachineError("the disk is gone")
 
     with runs.open() as pipeline:
         shard = next(pipeline.planner.plan(find_videos([str(videos)])))
-        before = shared_memory()
+        before, held = shared_memory(), blocks()
         monkeypatch.setattr("pipeline.intake.decode_segment", fail)
 
         with pytest.raises(MachineError):
             pipeline.decode(shard)
 
         assert shared_memory() == before
+        assert blocks() == held
 
 
 class TestRetry:
