@@ -47,6 +47,8 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Of `mallopt`."""
 PARTS = 4
 """Of a ring: one is looked at while the others are filled."""
+PART_PICTURES = 512
+"""At most: small ones may be cut to larger ones, all of a part at once."""
 KEPT_BYTES = 64 << 20
 TURN_NANOSECONDS = 20_000_000
 """On a core that others want too; by default it is 3 ms."""
@@ -158,7 +160,7 @@ class _Ring:
     def __init__(self, channel: socket.socket, view: mmap.mmap, size: tuple[int, int]) -> None:
         self._channel = channel
         self._pictures = as_ring(view, size)
-        self._part = max(1, len(self._pictures) // PARTS)
+        self._part = max(1, min(PART_PICTURES, len(self._pictures) // PARTS))
         self._frames: list[int] = []
         """Of the pictures that the parent does not know of yet."""
         self._filled = self._told = self._free = 0

@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import math
+import mmap
 import os
 import signal
 import socket
@@ -248,6 +249,15 @@ class TestProcess:
             message, _ = receive(channel)
         assert message["frame_index"] == list(range(30))
         ring.close()
+
+    def test_no_part_of_the_ring_is_too_many_small_pictures(self, ends):
+        """Cut to the size of a backbone they would take gigabytes."""
+        ours, theirs = ends
+        ring = module._Ring(theirs, mmap.mmap(-1, 1 << 16), (1, 1))
+        for number in range(module.PART_PICTURES + 1):
+            ring.put(np.zeros((1, 1, 3), np.uint8), number)
+
+        assert receive(ours)[0] == {"filled": 0, "frames": list(range(module.PART_PICTURES))}
 
     def test_a_job_that_is_broken_off_leaves_nothing_unread(self, channel, tmp_path):
         """What the parent says of memory must not be taken for the next job."""
