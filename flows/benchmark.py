@@ -151,7 +151,7 @@ def _print_roofline(found: Roofline, hours: float) -> None:
     from flows.console import print_line, print_table
 
     def rate(value: float | None) -> str:
-        return f"{value:,.0f}" if value is not None else "refused"
+        return _figure(value) if value is not None else "refused"
 
     print_line(_title(found))
     print_table(
@@ -180,21 +180,24 @@ def _print_roofline(found: Roofline, hours: float) -> None:
 
 def _conclusions(found: Roofline, hours: float) -> list[list[str]]:
     rows = [
-        ["whole run", f"{_rate(found.run)} in {found.precision} (±{found.run_spread:.0%})"],
-        ["engine alone, in turn with it", _rate(found.engine)],
-        ["floor", _rate(found.floor)],
+        [
+            "whole run",
+            f"{_figure(found.run)} frames/s in {found.precision} (±{found.run_spread:.0%})",
+        ],
+        ["engine alone, in turn with it", f"{_figure(found.engine)} frames/s"],
+        ["floor", f"{_figure(found.floor)} frames/s"],
         ["efficiency", f"{found.efficiency:.0%} of the floor"],
-        ["share of the engine alone", f"{found.run / found.engine:.0%}"],
-        ["share of the fastest reader alone", f"{found.run / found.decode_rate:.0%}"],
+        ["share of the engine alone", f"{found.share_of_engine:.0%}"],
+        ["share of the fastest reader alone", f"{found.share_of_reader:.0%}"],
         ["bottleneck", found.bottleneck],
         [f"{hours:g} hours of such video", f"{found.hours(hours):.2g} hours"],
     ]
     if found.naive:
-        times = f"{_rate(found.naive)}: the run is {found.run / found.naive:.1f} × as fast"
+        times = f"{_figure(found.naive)} frames/s: the run is {found.times_naive:.1f} × as fast"
         rows.insert(2, ["naive loop", times])
     return rows
 
 
-def _rate(value: float) -> str:
-    """Say a rate; of few samples of long videos there is less than one a second."""
-    return f"{value:,.0f} frames/s" if value >= 10 else f"{value:.2g} frames/s"
+def _figure(rate: float) -> str:
+    """Round a rate; of few samples of long videos there is less than one a second."""
+    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"

@@ -294,8 +294,7 @@ def key_samples(plan: SamplePlan, context: int) -> Integers:
     A piece is decoded from the key frame before its first sample, or before the context of that:
     where both lie behind one key frame, nothing is decoded twice.
     """
-    keys = np.searchsorted(plan.index.pts, plan.index.keys)
-    return np.unique(np.searchsorted(plan.frame_indices(), keys)) + context
+    return np.unique(np.searchsorted(plan.frame_indices(), plan.index.key_frames)) + context
 
 
 def cut(gap: tuple[int, int], size: int, most: int, keys: Integers) -> list[int]:

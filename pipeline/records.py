@@ -168,6 +168,11 @@ class VideoIndex:
         held = self.packets + self.packets_empty
         return self.frames_from_header is not None and self.frames_from_header > held
 
+    @property
+    def key_frames(self) -> Integers:
+        """Positions of the key frames among the frames, ascending."""
+        return np.searchsorted(self.pts, self.keys)
+
     def to_json(self) -> dict[str, Any]:
         """Plain values; `from_json` reads them back."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}

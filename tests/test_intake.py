@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.config import DecodeOptions, Sampling
+from pipeline.decode.attempts import index_video
 from pipeline.decode.pool import DecodePool, PoolStopped
 from pipeline.intake import Intake
 from pipeline.records import DecodeReport, Segment, Shard
@@ -19,8 +20,6 @@ EVERY = Sampling(every=1)
 @pytest.fixture(scope="module")
 def shard(tmp_path_factory):
     """A video in two segments, one that could not be read, and one of another size."""
-    from pipeline.decode.attempts import index_video
-
     folder = tmp_path_factory.mktemp("videos")
     paths = [
         write_video(folder / "a.mp4", 30),

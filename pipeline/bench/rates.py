@@ -135,6 +135,21 @@ class Roofline:
         return self.run / self.floor
 
     @property
+    def share_of_engine(self) -> float:
+        """What the run makes of the engine alone."""
+        return self.run / self.engine
+
+    @property
+    def share_of_reader(self) -> float:
+        """What the run makes of the fastest reader alone."""
+        return self.run / self.decode_rate
+
+    @property
+    def times_naive(self) -> float | None:
+        """How many times as fast as the naive loop the run is; None where that was not run."""
+        return self.run / self.naive if self.naive else None
+
+    @property
     def bottleneck(self) -> str:
         """What to make faster first, in words."""
         decode, engine = 1 / self.decode_rate, 1 / self.engine
@@ -155,9 +170,9 @@ class Roofline:
             "floor": self.floor,
             "efficiency": self.efficiency,
             "decode_rate": self.decode_rate,
-            "share_of_engine": self.run / self.engine,
-            "share_of_reader": self.run / self.decode_rate,
-            "times_naive": self.run / self.naive if self.naive else None,
+            "share_of_engine": self.share_of_engine,
+            "share_of_reader": self.share_of_reader,
+            "times_naive": self.times_naive,
             "bottleneck": self.bottleneck,
         }
         return {**asdict(self), **follows}

@@ -102,9 +102,9 @@ class SamplePlan:
         if sample == 0:
             return 0
         before, here = self._frames(np.array([sample - 1, sample])).tolist()
-        keys = np.searchsorted(self.index.pts, self.index.keys)
+        keys = self.index.key_frames
         between = keys[(keys > before) & (keys <= here)]
-        return int(between.max(initial=-1)) if len(between) else here
+        return int(between[-1]) if len(between) else here
 
     def _frames(self, samples: Integers) -> Integers:
         if self.sampling.every:

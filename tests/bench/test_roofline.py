@@ -76,7 +76,7 @@ def test_of_many_videos_some_spread_over_all_are_decoded(setup, clips, monkeypat
     found = survey("three", clips, setup, Running(1, 1, 1, 1))
 
     assert [segment.video for segment in seen[0].segments] == [clips[0], clips[2]]
-    assert found.videos == 3
+    assert (found.videos, found.frames) == (3, 80)  # of all
 
 
 def test_videos_without_a_frame_fail(setup, tmp_path):
