@@ -185,6 +185,7 @@ def _conclusions(found: Roofline, hours: float) -> list[list[str]]:
             f"{_figure(found.run)} frames/s in {found.precision} (±{found.run_spread:.0%})",
         ],
         ["engine alone, in turn with it", f"{_figure(found.engine)} frames/s"],
+        ["fastest reader alone, likewise", f"{_figure(found.reader)} frames/s decoded"],
         ["floor", f"{_figure(found.floor)} frames/s"],
         ["efficiency", f"{found.efficiency:.0%} of the floor"],
         ["share of the engine alone", f"{found.share_of_engine:.0%}"],

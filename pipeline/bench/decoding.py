@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -80,16 +81,22 @@ def measure_decoding(jobs: Jobs, options: DecodeOptions, repeats: int) -> Iterat
 
 def _measure(jobs: Jobs, options: DecodeOptions, repeats: int) -> Timed | None:
     """Time a reader; None where it gives way to another for one of the videos."""
+    with decoding(jobs, options) as work:
+        timed = measure(work, repeats)
+        used = {report.decoder for report in work.reports}
+    alone = options.reader == "auto" or used <= {options.reader, "images"}
+    return timed if alone else None
+
+
+@contextlib.contextmanager
+def decoding(jobs: Jobs, options: DecodeOptions) -> Iterator[Decoding]:
+    """Start processes, and give the jobs to be timed: of long ones the beginnings."""
     with DecodePool(options) as pool:
         warm(pool)
         # every process gets every video, so that all of them end together
         make = partial(Decoding, pool=pool, copies=options.num_workers)
         whole_seconds = seconds_of(make(jobs.beginnings(TRIAL))) / TRIAL
-        work = make(jobs.beginnings(min(1.0, MOST_SECONDS / whole_seconds)))
-        timed = measure(work, repeats)
-        used = {report.decoder for report in work.reports}
-    alone = options.reader == "auto" or used <= {options.reader, "images"}
-    return timed if alone else None
+        yield make(jobs.beginnings(min(1.0, MOST_SECONDS / whole_seconds)))
 
 
 def warm(pool: DecodePool) -> None:

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pipeline.config import ReaderName
+
 SECONDS_AN_HOUR = 3600.0
 
 
@@ -68,7 +70,7 @@ def seconds_of(work: Callable[[], Any]) -> float:
 class DecodeRate:
     """How fast one reader decodes, in decoded frames a second."""
 
-    reader: str
+    reader: ReaderName
     per_core: float | None
     """None where the reader refuses the videos."""
     all_cores: float | None
@@ -106,6 +108,8 @@ class Roofline:
     """Whether decoding and the engine use the same cores, so that their times add up."""
     decode: tuple[DecodeRate, ...]
     engines: tuple[EngineRate, ...]
+    reader: float
+    """Decoded frames a second of the fastest reader on all cores, measured in turn with the run."""
     engine: float
     """Rate of the engine that the run uses, measured in turn with the run."""
     run: float
@@ -120,8 +124,7 @@ class Roofline:
     @property
     def decode_rate(self) -> float:
         """Sampled frames a second that the fastest reader gives on all cores."""
-        fastest = max((r.all_cores for r in self.decode if r.all_cores), default=0.0)
-        return fastest * self.frames / self.decoded
+        return self.reader * self.frames / self.decoded
 
     @property
     def floor(self) -> float:

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from pipeline.bench.decoding import Jobs, decoded_frames, measure_decoding, plan_jobs
+from pipeline.bench.decoding import (
+    Jobs,
+    decoded_frames,
+    decoding,
+    measure_decoding,
+    plan_jobs,
+)
 from pipeline.bench.encoding import Encoding, Frames, measure_engines
 from pipeline.bench.naive import NaiveLoop
 from pipeline.bench.rates import Roofline, Timed, seconds_of
@@ -55,7 +61,8 @@ def survey(
     """
     Measure videos.
 
-    The engine alone and the whole run take turns, so that their ratio holds on a busy machine.
+    The fastest reader alone, the engine alone, and the whole run take turns, so that their ratios
+    hold on a machine whose speed changes.
 
     Args:
         name: of the videos.
@@ -79,7 +86,9 @@ def survey(
         backbone, some.segments, stride=_stride(every.segments, setup.sampling), most=NAIVE_FRAMES
     )
     naive = [_rate(loop) for _ in range(setup.repeats)]
-    engine, ran = _in_turn(setup, frames, lambda: run(videos))
+    fastest = max(decode, key=lambda rate: rate.all_cores or 0.0).reader
+    with decoding(some, replace(setup.decode, reader=fastest)) as read:
+        reader, engine, ran = _in_turn(setup, read, frames, lambda: run(videos))
     frames_a_run = ran[0].frames
     return Roofline(
         name=name,
@@ -91,6 +100,7 @@ def survey(
         shared=setup.workbench.device == "cpu",
         decode=decode,
         engines=engines,
+        reader=reader.rate,
         engine=engine.rate,
         run=frames_a_run / statistics.median(one.seconds for one in ran),
         run_spread=Timed(frames_a_run, tuple(one.seconds for one in ran)).spread,
@@ -118,13 +128,17 @@ def _rate(loop: NaiveLoop) -> float:
     return done / seconds
 
 
-def _in_turn(setup: Setup, frames: Frames, run: Callable[[], Ran]) -> tuple[Timed, list[Ran]]:
-    """Time the engine of the run and the run, one after the other, several times."""
+def _in_turn(
+    setup: Setup, read: Callable[[], int], frames: Frames, run: Callable[[], Ran]
+) -> tuple[Timed, Timed, list[Ran]]:
+    """Time a reader, the engine of the run, and the run, one after the other, several times."""
     precision = run().precision  # once unmeasured
-    work = Encoding(setup.workbench.make(precision), frames)
-    work()
-    alone, ran = [], []
+    encode = Encoding(setup.workbench.make(precision), frames)
+    decoded = read()
+    encode()
+    reading, encoding, ran = [], [], []
     for _ in range(setup.repeats):
-        alone.append(seconds_of(work))
+        reading.append(seconds_of(read))
+        encoding.append(seconds_of(encode))
         ran.append(run())
-    return Timed(frames.count, tuple(alone)), ran
+    return Timed(decoded, tuple(reading)), Timed(frames.count, tuple(encoding)), ran

@@ -14,6 +14,9 @@ from pipeline.encode.fitting import fit_pictures, rows_of
 from pipeline.records import FrameBatch, FrameFeatures, Integers
 from pipeline.tally import Turns
 
+FEW = 32
+"""Pictures that are not begun with before others join them: cores idle while few are awaited."""
+
 
 def encode_frames(
     engine: Engine, batches: Sequence[FrameBatch], turns: Turns
@@ -49,9 +52,9 @@ def _run(
     *,
     last: bool,
 ) -> list[Tensor]:
-    """Run whole batches; give back the pictures that are left over, none the last time."""
-    if not pending:
-        return []
+    """Run whole batches, of many pictures; give back those that are left over, none at last."""
+    if not pending or (not last and sum(map(len, pending)) < FEW):
+        return pending
     pictures = torch.cat(pending) if len(pending) > 1 else pending[0]
     whole = len(pictures) if last else len(pictures) - len(pictures) % engine.batch_size
     if whole:

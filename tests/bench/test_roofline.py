@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from pipeline.bench import roofline
+from pipeline.bench.decoding import Decoding
+from pipeline.bench.encoding import Encoding
 from pipeline.bench.rates import DecodeRate, EngineRate
 from pipeline.bench.roofline import Ran, Setup, survey
 from pipeline.config import EncodeOptions, Sampling
@@ -44,7 +48,7 @@ def test_a_survey_counts_what_runs_gave(setup, clips):
 
     assert (found.name, found.videos, found.cores, found.shared) == ("three", 3, 1, True)
     assert (found.frames, found.decoded, found.video_seconds) == (80, 160, pytest.approx(6))
-    assert found.decode_rate == 300  # half of those decoded
+    assert found.decode_rate == found.reader / 2 > 0  # every second frame is sampled
     assert found.run == 40  # the median of all but the first, which warms up
     assert found.run_spread == 1.5
     assert (found.startup_seconds, found.precision) == (1.5, "float32")
@@ -53,15 +57,35 @@ def test_a_survey_counts_what_runs_gave(setup, clips):
     assert run.videos == [clips] * 4
 
 
-def test_the_engine_and_the_run_take_turns(setup, clips, monkeypatch):
+def test_reader_engine_and_run_take_turns(setup, clips, monkeypatch):
     order = []
     run = Running(1, 1, 1, 1)
-    monkeypatch.setattr(roofline, "seconds_of", lambda work: order.append("engine") or 1.0)
+    kinds = {Decoding: "reader", Encoding: "engine"}
+    monkeypatch.setattr(roofline, "seconds_of", lambda work: order.append(kinds[type(work)]) or 0.5)
     monkeypatch.setattr(roofline, "_rate", lambda loop: 1.0)
 
-    survey("three", clips, setup, lambda videos: order.append("run") or run(videos))
+    found = survey("three", clips, setup, lambda videos: order.append("run") or run(videos))
 
-    assert order == ["run", "engine", "run", "engine", "run", "engine", "run"]
+    assert order == ["run", *3 * ["reader", "engine", "run"]]
+    assert found.reader == 180 / 0.5
+
+
+def test_the_fastest_reader_takes_turns_with_the_run(setup, clips, monkeypatch):
+    chosen = []
+    rates = [
+        DecodeRate("auto", 1.0, 2.0),
+        DecodeRate("opencv", 1.0, None),  # gave way to another
+        DecodeRate("pyav", 2.0, 3.0),
+    ]
+    take = roofline.decoding
+    monkeypatch.setattr(roofline, "measure_decoding", lambda *_: iter(rates))
+    monkeypatch.setattr(
+        roofline, "decoding", lambda jobs, options: chosen.append(options) or take(jobs, options)
+    )
+
+    survey("three", clips, setup, Running(1, 1, 1, 1))
+
+    assert chosen == [replace(setup.decode, reader="pyav")]
 
 
 def test_of_many_videos_some_spread_over_all_are_decoded(setup, clips, monkeypatch):

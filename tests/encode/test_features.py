@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from pipeline.config import Geometry
+from pipeline.encode import features
 from pipeline.encode import fitting as module
 from pipeline.encode.backbone import Backbone
 from pipeline.encode.engines import Placement, TorchEngine
@@ -103,10 +104,11 @@ class TestEncode:
         sizes=st.lists(st.sampled_from([(8, 8), (8, 13), (20, 9)]), min_size=6, max_size=6),
         batch_size=st.integers(1, 9),
         chunk=st.integers(1, 4),
+        few=st.integers(1, 20),
         context=st.integers(0, 1),
     )
     def test_many_segments_are_encoded_as_each_alone(
-        self, counts, sizes, batch_size, chunk, context
+        self, counts, sizes, batch_size, chunk, few, context
     ):
         """Whatever the batches, the chunks, and the sizes of the pictures."""
         made = engine(batch_size, context=context)
@@ -117,6 +119,7 @@ class TestEncode:
         alone = [encode(engine(1, context=context), batch)[0].values for batch in batches]
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(module, "CHUNK_BYTES", chunk * 8 * 8 * 3)
+            patched.setattr(features, "FEW", few)
             found = encode(made, *batches)
 
         assert [part.video_id for part in found] == [str(n) for n in range(len(counts))]
@@ -142,6 +145,20 @@ class TestEncode:
         encode(made, *(frame_batch(str(n), draw(n)) for n in (3, 0, 2, 6)))
 
         assert sizes == [4, 4, 3]
+
+    def test_videos_of_few_pictures_are_begun_with_together(self):
+        """Sampled sparsely, each video has one: alone it would keep a single core busy."""
+        started = []
+
+        class Watched(TorchEngine):
+            def start(self, pictures):
+                started.append(len(pictures))
+                return super().start(pictures)
+
+        made = Watched(engine().backbone, FLOAT32, 1)
+        encode(made, *(frame_batch(str(n), draw(1, n)) for n in range(features.FEW + 3)))
+
+        assert started == [features.FEW, 3]
 
     def test_a_segment_without_frames_keeps_its_report(self):
         (found,) = encode(engine(), frame_batch("a", draw(0)))
@@ -179,7 +196,7 @@ class TestEncode:
         made = Watched(engine().backbone, FLOAT32, 2)
         encode_frames(made, [frame_batch("a", draw(3))], turns)
 
-        assert held == [("fit", False), *2 * [("start", True), ("wait", False)]]
+        assert held == [("fit", False), ("start", True), ("wait", False)]
         assert not turns.turn.locked()
         assert turns.busy_seconds > 0
 
