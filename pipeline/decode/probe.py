@@ -264,8 +264,7 @@ def _passed_over(index: VideoIndex, stream: Any) -> int:
         # its clock counts them, a tick a frame; what damage cuts out leaves no gap
         return int(index.pts[-1] - index.pts[0]) + 1 - len(index.pts)
     if "mp4" in index.format:
-        entries = getattr(stream, "index_entries", ())  # PyAV 15 does not show them
-        return sum(entry.size == 0 for entry in entries)
+        return sum(entry.size == 0 for entry in stream.index_entries)
     return 0
 
 

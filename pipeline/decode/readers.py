@@ -41,8 +41,8 @@ DRAWS_FROM_GREY = frozenset(
 ALIKE = frozenset({"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "gray"})
 """Pixel formats that all readers convert to the same RGB."""
 DECORD_PIXELS = 480 * 360
-"""Up to this size Decord costs a core no more than PyAV; at 854 × 480 half as much again, for its
-pictures pass through one more queue and one more copy."""
+"""Up to this size Decord is about as fast as PyAV; at 854 × 480 a quarter slower, for its pictures
+pass through one more queue and one more copy."""
 SEEK_BACK_SECONDS = (0.0, 3.0, 15.0)
 """How far before the wanted time a seek aims, in turn: FFmpeg may land behind the key frame."""
 
@@ -229,7 +229,8 @@ class PyAVReader:
         self.problem = self.problem or why
 
     def _rgb(self, frame: Any) -> Pictures:
-        converted = self._converter.reformat(frame, format="rgb24")
+        # the other cores have work of their own, and handing on a part takes longer than doing it
+        converted = self._converter.reformat(frame, format="rgb24", threads=1)
         plane = converted.planes[0]
         rows = np.frombuffer(memoryview(plane), np.uint8).reshape(converted.height, plane.line_size)
         picture = rows[:, : converted.width * 3].reshape(converted.height, converted.width, 3)

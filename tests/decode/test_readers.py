@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -10,7 +11,13 @@ import pytest
 
 from pipeline.config import Sampling
 from pipeline.decode.attempts import index_video
-from pipeline.decode.readers import choose_readers, converted_alike, packets_are_pictures
+from pipeline.decode.readers import (
+    PyAVReader,
+    Request,
+    choose_readers,
+    converted_alike,
+    packets_are_pictures,
+)
 from tests.decode.decoding import as_video, decode, numbers, read_with
 from tests.videos import cut_copy, draw_number, read_number, spoil, turn, write_streams, write_video
 
@@ -275,6 +282,19 @@ class TestPyAV:
         right = [k for k, number in enumerate(numbers(pictures)) if k == number]
         assert right[:20] == list(range(20))
         assert right[-12:] == list(range(24, 36))
+
+    @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core: one thread in any case")
+    def test_a_picture_is_converted_by_the_thread_that_decoded_it(self, tmp_path, process):
+        """PyAV would start a thread for each core, and wake all of them for every picture."""
+        path = write_video(tmp_path / "a.mp4", 3)
+        index = index_video(process, as_video(path))
+        frames = PyAVReader(Request(str(path), index, None, lambda _: True)).frames()
+
+        before = os.listdir("/proc/self/task")
+        pictures = [frame.rgb() for frame in (next(frames), next(frames))]
+
+        assert set(os.listdir("/proc/self/task")) <= set(before)
+        assert numbers(pictures) == [0, 1]
 
 
 SOUGHT = {
