@@ -13,6 +13,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from pipeline.config import (
     EncodeOptions,
     Geometry,
@@ -47,6 +49,8 @@ from pipeline.temporal.recognizer import BACKBONE_WEIGHTS, Recognizer, load_reco
 TRIAL_VIDEOS = 4
 TRIAL_FRAMES = 16
 """Of each video."""
+TRIAL_PIXELS = 2 * 10**8
+"""Decoded of each video: a second at most."""
 TRIAL_TRIES = 16
 """Videos after which no more are looked at for one that can be decoded."""
 
@@ -216,11 +220,19 @@ def _decoded(waiting: Sequence[Future[FrameBatch | None]]) -> Iterator[FrameBatc
 def first_frames(
     process: DecodeProcess, video: Video, sampling: Sampling, geometry: Geometry
 ) -> FrameBatch | None:
-    """Decode the first samples of a video; None where its container cannot be read."""
+    """
+    Decode the first samples of a video; None where its container cannot be read.
+
+    Where a long stretch would have to be decoded for them, they are taken closer to each other.
+    """
     try:
         index = index_video(process, video)
     except VideoError:
         return None
+    plan = SamplePlan(index, sampling)
+    within = min(len(index.pts), max(TRIAL_FRAMES, TRIAL_PIXELS // (index.width * index.height)))
+    if np.searchsorted(plan.frame_indices(), within) < min(plan.num_samples, TRIAL_FRAMES):
+        sampling = Sampling(every=-(-within // TRIAL_FRAMES))
     total = SamplePlan(index, sampling).num_samples
     segment = Segment(video, index, 0, min(total, TRIAL_FRAMES), total)
     return decode_segment(process, segment, sampling, geometry, new_room(segment, geometry))

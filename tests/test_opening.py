@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from functools import partial
 
 import pytest
 import torch
 
 from pipeline import opening
-from pipeline.config import DecodeOptions, EncodeOptions, RunOptions
+from pipeline.config import DecodeOptions, EncodeOptions, Geometry, RunOptions, Sampling
 from pipeline.opening import open_pipeline
 from pipeline.process import process_videos
 from pipeline.results import load, read_run
@@ -89,6 +90,27 @@ class TestAuto:
     def test_without_videos_it_is_float32_and_nothing_is_kept(self, opened, tmp_path):
         assert opened(least=-1).engine.precision == "float32"
         assert kept(tmp_path / "out") == []
+
+    @pytest.mark.parametrize(
+        ("sampling", "taken"),
+        [
+            (Sampling(every=3), range(0, 48, 3)),
+            (Sampling(every=4), range(0, 48, 3)),  # the last of 16 would be the 61st frame
+            (Sampling(fps=0.5), range(0, 48, 3)),  # so would the second of two
+            (Sampling(fps=30), range(16)),
+        ],
+    )
+    def test_no_long_stretch_is_decoded_for_it(self, videos, pool, monkeypatch, sampling, taken):
+        """Frames a minute apart would take minutes of decoding before the run even begins."""
+        monkeypatch.setattr(opening, "TRIAL_PIXELS", 48 * 96 * 64)
+        video = next(video for video in videos if video.path.endswith("b.mp4"))
+        ask = partial(
+            opening.first_frames, video=video, sampling=sampling, geometry=Geometry(64, 96)
+        )
+        batch = pool.submit(ask).result()
+
+        assert batch.frame_index.tolist() == list(taken)
+        assert batch.report.frames_decoded <= 48
 
     def test_videos_without_a_frame_prove_nothing(self, opened, videos, tmp_path):
         bad = [video for video in videos if video.path.endswith("text.mp4")]
