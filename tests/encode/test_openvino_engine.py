@@ -8,6 +8,7 @@ import queue
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -129,14 +130,10 @@ class TestTurns:
         assert engine.start(PICTURES)().any()
 
     def test_a_rest_that_fails_gives_back_the_full_batches_too(self, backbone, engine_cache):
-        class Broken:
-            def start_async(self, *_, **__):
-                raise RuntimeError("broken")
-
         engine = OpenVINOEngine(backbone, FLOAT32, 2, engine_cache)
         before = engine._full.qsize()
         engine._single = queue.SimpleQueue()
-        engine._single.put(Broken())
+        engine._single.put(Mock(**{"start_async.side_effect": RuntimeError("broken")}))
         with pytest.raises(RuntimeError, match="broken"):
             engine.start(PICTURES)
 
