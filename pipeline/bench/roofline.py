@@ -61,8 +61,8 @@ def survey(
     """
     Measure videos.
 
-    The fastest reader alone, the engine alone, and the whole run take turns, so that their ratios
-    hold on a machine whose speed changes.
+    Fastest reader, engine, naive loop, and whole run take turns, so that their ratios hold on a
+    machine whose speed changes.
 
     Args:
         name: of the videos.
@@ -85,10 +85,12 @@ def survey(
     loop = NaiveLoop(
         backbone, some.segments, stride=_stride(every.segments, setup.sampling), most=NAIVE_FRAMES
     )
-    naive = [_rate(loop) for _ in range(setup.repeats)]
+    precision = run(videos).precision  # once unmeasured
+    encode = Encoding(setup.workbench.make(precision), frames)
     fastest = max(decode, key=lambda rate: rate.all_cores or 0.0).reader
     with decoding(some, replace(setup.decode, reader=fastest)) as read:
-        reader, engine, ran = _in_turn(setup, read, frames, lambda: run(videos))
+        timed, ran = _in_turn((read, encode, loop), lambda: run(videos), setup.repeats)
+    reader, engine, naive = timed
     frames_a_run = ran[0].frames
     return Roofline(
         name=name,
@@ -104,9 +106,9 @@ def survey(
         engine=engine.rate,
         run=frames_a_run / statistics.median(one.seconds for one in ran),
         run_spread=Timed(frames_a_run, tuple(one.seconds for one in ran)).spread,
-        naive=statistics.median(naive),
+        naive=naive.rate,
         startup_seconds=statistics.median(one.startup_seconds for one in ran),
-        precision=ran[0].precision,
+        precision=precision,
     )
 
 
@@ -117,28 +119,15 @@ def _stride(segments: Sequence[Segment], sampling: Sampling) -> int:
     return max(1, round(decoded / sampled))
 
 
-def _rate(loop: NaiveLoop) -> float:
-    done = 0
-
-    def work() -> None:
-        nonlocal done
-        done = loop()
-
-    seconds = seconds_of(work)
-    return done / seconds
-
-
 def _in_turn(
-    setup: Setup, read: Callable[[], int], frames: Frames, run: Callable[[], Ran]
-) -> tuple[Timed, Timed, list[Ran]]:
-    """Time a reader, the engine of the run, and the run, one after the other, several times."""
-    precision = run().precision  # once unmeasured
-    encode = Encoding(setup.workbench.make(precision), frames)
-    decoded = read()
-    encode()
-    reading, encoding, ran = [], [], []
-    for _ in range(setup.repeats):
-        reading.append(seconds_of(read))
-        encoding.append(seconds_of(encode))
+    works: Sequence[Callable[[], int]], run: Callable[[], Ran], repeats: int
+) -> tuple[list[Timed], list[Ran]]:
+    """Time works, each of which gives its frames, and the run, in turn, several times."""
+    frames = [work() for work in works]
+    seconds: list[list[float]] = [[] for _ in works]
+    ran = []
+    for _ in range(repeats):
+        for work, taken in zip(works, seconds, strict=True):
+            taken.append(seconds_of(work))
         ran.append(run())
-    return Timed(decoded, tuple(reading)), Timed(frames.count, tuple(encoding)), ran
+    return [Timed(*one) for one in zip(frames, map(tuple, seconds), strict=True)], ran

@@ -9,6 +9,7 @@ import pytest
 from pipeline.bench import roofline
 from pipeline.bench.decoding import Decoding
 from pipeline.bench.encoding import Encoding
+from pipeline.bench.naive import NaiveLoop
 from pipeline.bench.rates import DecodeRate, EngineRate
 from pipeline.bench.roofline import Ran, Setup, survey
 from pipeline.config import EncodeOptions, Sampling
@@ -57,16 +58,15 @@ def test_a_survey_counts_what_runs_gave(setup, clips):
     assert run.videos == [clips] * 4
 
 
-def test_reader_engine_and_run_take_turns(setup, clips, monkeypatch):
+def test_all_that_is_compared_takes_turns(setup, clips, monkeypatch):
     order = []
     run = Running(1, 1, 1, 1)
-    kinds = {Decoding: "reader", Encoding: "engine"}
+    kinds = {Decoding: "reader", Encoding: "engine", NaiveLoop: "naive"}
     monkeypatch.setattr(roofline, "seconds_of", lambda work: order.append(kinds[type(work)]) or 0.5)
-    monkeypatch.setattr(roofline, "_rate", lambda loop: 1.0)
 
     found = survey("three", clips, setup, lambda videos: order.append("run") or run(videos))
 
-    assert order == ["run", *3 * ["reader", "engine", "run"]]
+    assert order == ["run", *3 * ["reader", "engine", "naive", "run"]]
     assert found.reader == 180 / 0.5
 
 
