@@ -91,11 +91,11 @@ def survey(
     with decoding(some, replace(setup.decode, reader=fastest)) as read:
         timed, ran = _in_turn((read, encode, loop), lambda: run(videos), setup.repeats)
     reader, engine, naive = timed
-    frames_a_run = ran[0].frames
+    whole = Timed(ran[0].frames, tuple(one.seconds for one in ran))
     return Roofline(
         name=name,
         videos=len(videos),
-        frames=frames_a_run,
+        frames=whole.frames,
         decoded=ran[0].decoded,
         video_seconds=sum(s.index.duration_seconds for s in every.segments if s.index),
         cores=setup.decode.num_workers,
@@ -104,8 +104,8 @@ def survey(
         engines=engines,
         reader=reader.rate,
         engine=engine.rate,
-        run=frames_a_run / statistics.median(one.seconds for one in ran),
-        run_spread=Timed(frames_a_run, tuple(one.seconds for one in ran)).spread,
+        run=whole.rate,
+        run_spread=whole.spread,
         naive=naive.rate,
         startup_seconds=statistics.median(one.startup_seconds for one in ran),
         precision=precision,

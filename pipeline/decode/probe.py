@@ -28,7 +28,7 @@ PLAYLIST_MARKS = {b"#EXTM3U": "hls", b"ffconcat version": "concat"}
 TEXT_ART = frozenset({"tty", "bin", "xbin", "adf", "idf"})
 """Formats in which FFmpeg draws any text file as a video."""
 ROUGH = {"skip_loop_filter": "all"}
-"""How a picture is decoded that nobody looks at: a third of the time of a large one."""
+"""How a picture is decoded that nobody looks at: the filter takes a third of the time."""
 FIRST_PICTURE_PACKETS = 250
 """Packets tried until the first picture comes: longer than any usual group of pictures."""
 
