@@ -149,9 +149,10 @@ def _title(found: Roofline) -> str:
 
 def _print_roofline(found: Roofline, hours: float) -> None:
     from flows.console import print_line, print_table
+    from pipeline.bench.rates import rounded
 
     def rate(value: float | None) -> str:
-        return _figure(value) if value is not None else "refused"
+        return rounded(value) if value is not None else "refused"
 
     print_line(_title(found))
     print_table(
@@ -179,14 +180,16 @@ def _print_roofline(found: Roofline, hours: float) -> None:
 
 
 def _conclusions(found: Roofline, hours: float) -> list[list[str]]:
+    from pipeline.bench.rates import rounded
+
     rows = [
         [
             "whole run",
-            f"{_figure(found.run)} frames/s in {found.precision} (±{found.run_spread:.0%})",
+            f"{rounded(found.run)} frames/s in {found.precision} (±{found.run_spread:.0%})",
         ],
-        ["engine alone, in turn with it", f"{_figure(found.engine)} frames/s"],
-        ["fastest reader alone, likewise", f"{_figure(found.reader)} frames/s decoded"],
-        ["floor", f"{_figure(found.floor)} frames/s"],
+        ["engine alone, in turn with it", f"{rounded(found.engine)} frames/s"],
+        ["fastest reader alone, likewise", f"{rounded(found.reader)} frames/s decoded"],
+        ["floor", f"{rounded(found.floor)} frames/s"],
         ["efficiency", f"{found.efficiency:.0%} of the floor"],
         ["share of the engine alone", f"{found.share_of_engine:.0%}"],
         ["share of the fastest reader alone", f"{found.share_of_reader:.0%}"],
@@ -194,11 +197,6 @@ def _conclusions(found: Roofline, hours: float) -> list[list[str]]:
         [f"{hours:g} hours of such video", f"{found.hours(hours):.2g} hours"],
     ]
     if found.naive:
-        times = f"{_figure(found.naive)} frames/s: the run is {found.times_naive:.1f} × as fast"
+        times = f"{rounded(found.naive)} frames/s: the run is {found.times_naive:.1f} × as fast"
         rows.insert(2, ["naive loop", times])
     return rows
-
-
-def _figure(rate: float) -> str:
-    """Round a rate; of few samples of long videos there is less than one a second."""
-    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"

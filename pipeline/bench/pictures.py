@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pipeline.bench.rates import Roofline
+from pipeline.bench.rates import Roofline, rounded
 from pipeline.plots import new_figure, save_figure
 
 RUN, BOUND, PART = "tab:blue", "tab:orange", "0.75"
@@ -40,7 +40,7 @@ def plot_rates(groups: Mapping[str, Mapping[str, float]], path: Path) -> None:
     for (name, rates), axes in zip(groups.items(), panels, strict=True):
         colours = [{"run": RUN, "floor": BOUND}.get(what, PART) for what in rates]
         bars = axes.barh(list(rates), list(rates.values()), height=0.7, color=colours)
-        axes.bar_label(bars, [f"{rate:,.0f}" for rate in rates.values()], padding=3)
+        axes.bar_label(bars, [rounded(rate) for rate in rates.values()], padding=3)
         axes.invert_yaxis()
         axes.set_xscale("log")
         axes.margins(x=0.12, y=0.02)

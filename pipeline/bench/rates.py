@@ -66,6 +66,11 @@ def seconds_of(work: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
+def rounded(rate: float) -> str:
+    """Write a rate; of few samples of long videos there is less than one a second."""
+    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
+
+
 @dataclass(frozen=True, slots=True)
 class DecodeRate:
     """How fast one reader decodes, in decoded frames a second."""

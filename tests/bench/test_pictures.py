@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import cv2
 
+from pipeline.bench import pictures
 from pipeline.bench.pictures import bars_of, plot_memory, plot_rates
 from tests.bench.test_rates import FOUND
 
@@ -32,6 +33,15 @@ def test_groups_are_drawn_below_each_other(tmp_path):
 
     assert two.shape[0] == 2 * one.shape[0]
     assert one.shape[1] == two.shape[1]
+
+
+def test_bars_are_labelled_as_the_table_is(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(pictures, "save_figure", lambda figure, _: drawn.append(figure))
+    plot_rates({"a": {"run": 1.84, "naive loop": 0.0213, "decode": 1600}}, tmp_path / "a.png")
+
+    labels = [text.get_text() for text in drawn[0].axes[0].texts]
+    assert labels == ["1.8", "0.021", "1,600"]
 
 
 def test_memory_is_drawn_over_time(tmp_path):
