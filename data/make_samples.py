@@ -3,7 +3,7 @@ Draw the sample videos in this folder.
 
     python data/make_samples.py
 
-Everything is drawn from one seed by `pipeline.bundled.drawing`; nothing is read. The result is:
+Everything is drawn from one seed by `data.camera_motion.drawing`; nothing is read. The result is:
 
     videos/<movement>.mp4    one camera movement each
     videos/cuts.mp4          three shots
@@ -24,7 +24,7 @@ import av
 import cv2
 import numpy as np
 
-from pipeline.bundled.drawing import LABELS, Pose, colours, draw_mover, draw_scene, view
+from data.camera_motion.drawing import LABELS, Pose, colours, draw_mover, draw_scene, view
 
 HERE = Path(__file__).resolve().parent
 SIZE = (240, 320)

@@ -18,11 +18,11 @@ from prefect.utilities.annotations import quote
 
 from flows.tasks import process_shard, run_key, workshop
 from pipeline.config import RunOptions
-from pipeline.process import drive
 from pipeline.records import Shard, Video
-from pipeline.sources import find_videos
-from pipeline.stages import Pipeline
-from pipeline.summary import finish
+from pipeline.run.process import drive
+from pipeline.run.run_record import finish
+from pipeline.run.session import Pipeline
+from pipeline.sources.discovery import find_videos
 
 
 @flow(name="process-folder", flow_run_name="{out}", persist_result=False)

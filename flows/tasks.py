@@ -19,15 +19,15 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task, exponential_backoff
 from prefect.utilities.annotations import quote
 
-from pipeline import process
 from pipeline.config import RunOptions, fingerprint
-from pipeline.decode.pool import PoolStopped
+from pipeline.decode.process_pool import PoolStopped
 from pipeline.errors import InputError, VideoError
-from pipeline.intake import Decoded
-from pipeline.opening import open_pipeline
 from pipeline.records import FrameFeatures, Shard, Video
-from pipeline.results import VideoRows, hold
-from pipeline.stages import Pipeline
+from pipeline.results.tables import VideoRows, hold
+from pipeline.run import process
+from pipeline.run.load import open_pipeline
+from pipeline.run.session import Pipeline
+from pipeline.run.shard_decoder import Decoded
 
 logger = logging.getLogger(__name__)
 

@@ -17,14 +17,14 @@ from prefect.utilities.annotations import quote
 
 from flows.process_folder import run_shards
 from flows.tasks import STAGE, run_key, workshop
-from pipeline.gather import Gathered, find_labelled, gather_examples, with_pictures
-from pipeline.labels import Labelled, read_labels
-from pipeline.learn import LearningOptions, learn
-from pipeline.process import run
 from pipeline.records import Video
-from pipeline.stages import Pipeline
-from pipeline.temporal.training import OnEpoch
-from pipeline.tuning.finetune import load_tunable
+from pipeline.run.process import run
+from pipeline.run.session import Pipeline
+from pipeline.temporal.trainer import OnEpoch
+from pipeline.training.annotations import Labelled, read_labels
+from pipeline.training.build_dataset import Gathered, find_labelled, gather_examples, with_pictures
+from pipeline.training.finetune.finetune import load_tunable
+from pipeline.training.train_recognizer import LearningOptions, learn
 
 Told = Callable[[Any], None]
 

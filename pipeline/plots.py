@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from pipeline.files import write_bytes
+from pipeline.storage import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

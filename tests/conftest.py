@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from pipeline.config import ClipWindows, DecodeOptions, Sampling, TemporalOptions
-from pipeline.decode.pool import DecodePool
+from pipeline.decode.process_pool import DecodePool
 from pipeline.encode.backbone import Backbone, load_backbone
-from pipeline.encode.pairs import PairNetwork, pairs_backbone
+from pipeline.encode.frame_pair import PairNetwork, pairs_backbone
+from pipeline.recognition.recognizer import BackboneSpec, Recognizer, save_recognizer
 from pipeline.temporal.models import TemporalModel
-from pipeline.temporal.recognizer import BackboneSpec, Recognizer, save_recognizer
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -86,6 +86,12 @@ def _random_recognizer(name: str, backbone: Backbone) -> Recognizer:
         temporal=options,
         model=TemporalModel(backbone.feature_size, 3, options).eval(),
     )
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread():
+    """What is computed here is small: on a busy machine, threads only wait for each other."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

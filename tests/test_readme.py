@@ -8,9 +8,9 @@ from pathlib import Path
 
 import yaml
 
-from flows import cli
+from flows.cli import app
 from pipeline.records import STATUSES
-from pipeline.results import SCHEMAS
+from pipeline.results.tables import SCHEMAS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -81,7 +81,7 @@ def test_every_promise_names_a_test_and_how_it_is_run():
 def test_every_command_is_named():
     import typer.main
 
-    commands = typer.main.get_command(cli.app).commands
+    commands = typer.main.get_command(app.app).commands
     assert [name for name in commands if f"clipline {name}" not in README] == []
 
 
@@ -114,6 +114,6 @@ class TestDocker:
         command = self.compose["services"]["worker"]["command"]
         import typer.main
 
-        found = typer.main.get_command(cli.app).commands[command[0]]
+        found = typer.main.get_command(app.app).commands[command[0]]
         known = {option for parameter in found.params for option in parameter.opts}
         assert {word for word in command if word.startswith("-")} <= known

@@ -11,11 +11,11 @@ from typing import get_args
 
 from pipeline.bench.rates import DecodeRate, Timed, measure, seconds_of
 from pipeline.config import DecodeOptions, Geometry, ReaderName, Sampling
-from pipeline.decode.attempts import decode_segment, index_video, new_room
-from pipeline.decode.pictures import delivered_size
-from pipeline.decode.pool import DecodePool, DecodeProcess
-from pipeline.decode.rooms import Room, no_room
+from pipeline.decode.downscale import delivered_size
+from pipeline.decode.fallback import decode_segment, index_video, new_room
+from pipeline.decode.process_pool import DecodePool, DecodeProcess
 from pipeline.decode.sampling import SamplePlan
+from pipeline.decode.shared_memory import Room, no_room
 from pipeline.errors import VideoError
 from pipeline.records import DecodeReport, FrameBatch, Segment, Video
 

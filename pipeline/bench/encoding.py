@@ -15,13 +15,13 @@ from torch import Tensor
 
 from pipeline.bench.rates import EngineRate, measure
 from pipeline.encode.backbone import Backbone
+from pipeline.encode.encoder import encode_frames
 from pipeline.encode.engines import Arithmetic, Engine, Placement, TorchEngine
-from pipeline.encode.features import encode_frames
-from pipeline.encode.fitting import fit_pictures
 from pipeline.encode.precision import cosines, encode_alone
-from pipeline.opening import Workbench
+from pipeline.encode.preprocess import fit_pictures
+from pipeline.progress import Turns
 from pipeline.records import FrameBatch
-from pipeline.tally import Turns
+from pipeline.run.load import Workbench
 
 SLOW_FRAMES = 64
 """That features are compared on, and that engines on the CPU are timed on: torch takes seconds."""

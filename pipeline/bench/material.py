@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from pipeline.config import ClipWindows, Sampling, TemporalOptions
 from pipeline.encode.backbone import Backbone
+from pipeline.recognition.recognizer import BackboneSpec, Recognizer, save_recognizer
 from pipeline.temporal.models import TemporalModel
-from pipeline.temporal.recognizer import BackboneSpec, Recognizer, save_recognizer
 
 FPS = 30
 SIZES = {(340, 256): 60, (854, 480): 30, (1920, 1080): 20}

@@ -20,8 +20,8 @@ from pipeline.config import DecodeOptions, Sampling
 from pipeline.decode.sampling import SamplePlan
 from pipeline.encode.engines import Arithmetic
 from pipeline.errors import SourceError
-from pipeline.opening import Workbench
 from pipeline.records import Segment, Video
+from pipeline.run.load import Workbench
 
 MOST_FRAMES = 1024
 """Decoded frames that are held in memory to measure the engine alone."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.results import load
+from pipeline.results.tables import load
 
 MADE_BY = ["recognizer", "config_id"]
 ORDER = {"clips": "clip_index", "segments": "segment_index"}

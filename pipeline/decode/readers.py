@@ -26,8 +26,8 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 
+from pipeline.decode.container_index import choose_stream, open_container
 from pipeline.decode.packets import Packets
-from pipeline.decode.probe import choose_stream, open_container
 from pipeline.records import Pictures, VideoIndex
 
 PACKET_IS_PICTURE = frozenset(
@@ -367,7 +367,7 @@ class ImageReader:
 
     def frames(self) -> Iterator[Frame]:
         """Read the images that are wanted."""
-        from pipeline.decode.images import image_files, read_image
+        from pipeline.sources.image_sequence import image_files, read_image
 
         request = self._request
         files = image_files(request.location)
@@ -386,7 +386,7 @@ class ImageReader:
 
 
 def _image(path: Path) -> Pictures:
-    from pipeline.decode.images import read_image
+    from pipeline.sources.image_sequence import read_image
 
     picture = read_image(path)
     if picture is None:

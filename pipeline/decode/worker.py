@@ -26,14 +26,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from pipeline.config import Sampling
-from pipeline.decode.images import read_image_index
-from pipeline.decode.pictures import shrink
-from pipeline.decode.probe import read_index
+from pipeline.decode.container_index import read_index
+from pipeline.decode.downscale import shrink
 from pipeline.decode.readers import READERS, Frame, Reader, ReaderRefused, Request
-from pipeline.decode.rooms import as_ring
 from pipeline.decode.sampling import SamplePlan, Selector
+from pipeline.decode.shared_memory import as_ring
 from pipeline.errors import VideoError
 from pipeline.records import Pictures, VideoIndex
+from pipeline.sources.image_sequence import read_image_index
 
 PROGRESS_SECONDS = 0.2
 PASSING = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN})

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pipeline.encode.memory import free_memory, lacks_memory
 from pipeline.errors import EngineError, MachineError
-from pipeline.files import write_json
+from pipeline.storage import write_json
 
 logger = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ from pipeline.config import EncodeOptions, Geometry, fingerprint
 from pipeline.encode.backbone import Backbone
 from pipeline.encode.batch_size import SIZES, find_batch_size
 from pipeline.encode.memory import free_memory, lacks_memory
-from pipeline.encode.staging import Staging
+from pipeline.encode.pinned_memory import Staging
 from pipeline.errors import EngineError, OptionError
 from pipeline.records import Pictures
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.encode.encoder import encode_frames
 from pipeline.encode.engines import Arithmetic, Engine
-from pipeline.encode.features import encode_frames
+from pipeline.progress import Turns
 from pipeline.records import FrameBatch
-from pipeline.tally import Turns
 
 LEAST_COSINE = 0.999
 """A frame whose features in reduced precision agree less with those in float32 forbids it."""

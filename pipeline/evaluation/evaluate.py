@@ -18,17 +18,13 @@ from typing import Any
 import numpy as np
 
 from pipeline.config import TrainingOptions
-from pipeline.encode.store import FeatureStore
+from pipeline.encode.feature_store import FeatureStore
 from pipeline.errors import OptionError
+from pipeline.evaluation.cross_validation import Fold, empty_warnings, group_folds, leak_warnings
 from pipeline.evaluation.knowledge import relabel, trained_on
-from pipeline.files import printable
-from pipeline.gather import Gathered
-from pipeline.records import merge_reports
-from pipeline.temporal.examples import Example, Examples
-from pipeline.temporal.folds import Fold, empty_warnings, group_folds, leak_warnings
-from pipeline.temporal.judging import Answers, Round, ask_baselines, ask_model, cross_validate
-from pipeline.temporal.recognizer import Recognizer
-from pipeline.temporal.sequences import (
+from pipeline.evaluation.predictions import Answers, Round, ask_baselines, ask_model, cross_validate
+from pipeline.evaluation.scores import SequenceVerdict, Verdict, judge, judge_sequences
+from pipeline.evaluation.segmentation import (
     LabelledFrames,
     ReadVideo,
     Stored,
@@ -36,8 +32,12 @@ from pipeline.temporal.sequences import (
     label_sequences,
     video_of,
 )
-from pipeline.temporal.training import Fitted
-from pipeline.temporal.verdicts import SequenceVerdict, Verdict, judge, judge_sequences
+from pipeline.recognition.recognizer import Recognizer
+from pipeline.records import merge_reports
+from pipeline.storage import printable
+from pipeline.temporal.batching import Example, Examples
+from pipeline.temporal.trainer import Fitted
+from pipeline.training.build_dataset import Gathered
 
 SAVED = 0
 """The seed under which answers of a saved recognizer go."""

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from pipeline.config import TrainingOptions
 from pipeline.errors import OptionError
-from pipeline.learn import stays_true
-from pipeline.temporal.examples import Examples
-from pipeline.temporal.recognizer import Recognizer
+from pipeline.recognition.recognizer import Recognizer
+from pipeline.temporal.batching import Examples
+from pipeline.training.train_recognizer import stays_true
 
 
 def relabel(examples: Examples, labels: Sequence[str]) -> Examples:

@@ -18,12 +18,12 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.evaluation.evaluate import Evaluation
-from pipeline.files import write_json, write_table
+from pipeline.evaluation.metrics import class_figures
+from pipeline.evaluation.predictions import MODEL, Answers
+from pipeline.evaluation.scores import SequenceVerdict, Verdict, figure_names, over_seeds
+from pipeline.evaluation.segmentation import video_of
+from pipeline.storage import write_json, write_table
 from pipeline.temporal.calibration import softmax
-from pipeline.temporal.judging import MODEL, Answers
-from pipeline.temporal.metrics import class_figures
-from pipeline.temporal.sequences import video_of
-from pipeline.temporal.verdicts import SequenceVerdict, Verdict, figure_names, over_seeds
 
 _ASKED = [("method", pa.string()), ("seed", pa.int64()), ("fold", pa.string())]
 

@@ -12,10 +12,10 @@ What is named here is for use on any tensor; everything else is the pipeline's o
 """
 
 from pipeline.config import TemporalOptions, TrainingOptions
+from pipeline.temporal.batching import Example
 from pipeline.temporal.cells import CELLS, linear_scan
-from pipeline.temporal.examples import Example
 from pipeline.temporal.models import Logits, State, TemporalModel
-from pipeline.temporal.training import Fitted, fit, predict
+from pipeline.temporal.trainer import Fitted, fit, predict
 
 __all__ = [
     "CELLS",

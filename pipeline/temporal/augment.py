@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pipeline.config import TrainingOptions
 from pipeline.errors import OptionError
-from pipeline.temporal.examples import Batch
+from pipeline.temporal.batching import Batch
 
 MIRRORED = 0.5
 """Share of clips that are mirrored, where that is allowed."""

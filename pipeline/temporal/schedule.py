@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from pipeline.temporal.examples import Example
+from pipeline.temporal.batching import Example
 
 
 def learning_rate(step: int, steps: int, warm_up: float) -> float:

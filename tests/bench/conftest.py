@@ -5,7 +5,7 @@ import pytest
 from pipeline.bench.material import draw_clips
 from pipeline.config import DecodeOptions
 from pipeline.encode.backbone import load_backbone
-from pipeline.sources import find_videos
+from pipeline.sources.discovery import find_videos
 
 
 @pytest.fixture(scope="session")

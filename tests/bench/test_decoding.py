@@ -9,8 +9,8 @@ from pipeline.bench import decoding
 from pipeline.bench.decoding import READERS, decoded_frames, measure_decoding, plan_jobs
 from pipeline.bench.rates import DecodeRate, Timed
 from pipeline.config import DecodeOptions, Sampling
-from pipeline.decode.pool import DecodePool
-from pipeline.sources import find_videos
+from pipeline.decode.process_pool import DecodePool
+from pipeline.sources.discovery import find_videos
 
 EVERY = Sampling(every=1)
 

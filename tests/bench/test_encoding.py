@@ -10,8 +10,8 @@ from pipeline.bench import encoding
 from pipeline.bench.encoding import Encoding, Frames, candidates, measure_engines, reference
 from pipeline.config import EncodeOptions
 from pipeline.encode.precision import encode_alone
-from pipeline.opening import Workbench
-from tests.encode.test_features import draw, frame_batch
+from pipeline.run.load import Workbench
+from tests.encode.test_encoder import draw, frame_batch
 
 FRAMES = Frames((frame_batch("a", draw(5)), frame_batch("b", draw(4, 100, (9, 16)))))
 

@@ -8,11 +8,11 @@ import pytest
 
 from pipeline.bench.material import draw_clips, draw_video, loop_video, untrained_recognizer
 from pipeline.config import RunOptions, Sampling
-from pipeline.decode.probe import read_index
+from pipeline.decode.container_index import read_index
 from pipeline.encode.backbone import load_backbone
-from pipeline.opening import load_parts
-from pipeline.sources import find_videos
-from pipeline.temporal.recognizer import load_recognizer
+from pipeline.recognition.recognizer import load_recognizer
+from pipeline.run.load import load_parts
+from pipeline.sources.discovery import find_videos
 from tests.videos import read_number, write_video
 
 

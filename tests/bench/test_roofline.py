@@ -14,8 +14,8 @@ from pipeline.bench.rates import DecodeRate, EngineRate
 from pipeline.bench.roofline import Ran, Setup, survey
 from pipeline.config import EncodeOptions, Sampling
 from pipeline.errors import SourceError
-from pipeline.opening import Workbench
-from pipeline.sources import find_videos
+from pipeline.run.load import Workbench
+from pipeline.sources.discovery import find_videos
 
 
 @pytest.fixture

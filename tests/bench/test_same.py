@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.bench.same import compare_rows
 from pipeline.config import ClipWindows, DecodeOptions, RunOptions, ShardOptions
-from pipeline.process import process_videos
+from pipeline.run.process import process_videos
 from tests.videos import write_video
 
 

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from pipeline.config import DecodeOptions
-from pipeline.decode.pool import DecodeProcess
+from pipeline.decode.process_pool import DecodeProcess
 
 
 @pytest.fixture(scope="session")

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.config import Geometry, Sampling
-from pipeline.decode.attempts import decode_segment, index_video, new_room
-from pipeline.decode.pool import DecodeProcess
-from pipeline.decode.rooms import Room
+from pipeline.decode.fallback import decode_segment, index_video, new_room
+from pipeline.decode.process_pool import DecodeProcess
 from pipeline.decode.sampling import SamplePlan
+from pipeline.decode.shared_memory import Room
 from pipeline.records import FrameBatch, Segment, Video, VideoIndex
 from tests.videos import read_number
 

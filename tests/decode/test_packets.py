@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from pipeline.decode.container_index import read_index
 from pipeline.decode.packets import Packets, breaks_off, matroska_bytes
-from pipeline.decode.probe import read_index
 from tests.videos import write_video
 
 

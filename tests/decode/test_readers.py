@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pipeline.config import Sampling
-from pipeline.decode.attempts import index_video
+from pipeline.decode.fallback import index_video
 from pipeline.decode.readers import (
     PyAVReader,
     Request,

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from pipeline.decode import worker as module
-from pipeline.decode.rooms import Ring
+from pipeline.decode.shared_memory import Ring
 from pipeline.decode.worker import HEADER, receive, send
 from pipeline.errors import VideoError
 from tests.decode.decoding import numbers, read_with

@@ -16,10 +16,11 @@ from timm.data import create_transform, resolve_model_data_config
 from torch import nn
 
 from pipeline.config import EncodeOptions, Geometry
-from pipeline.decode.pictures import delivered_size, shrink
+from pipeline.decode.downscale import delivered_size, shrink
 from pipeline.encode import engines as module
 from pipeline.encode.backbone import Backbone, load_backbone
 from pipeline.encode.batch_size import CPU_SIZES
+from pipeline.encode.encoder import encode_frames
 from pipeline.encode.engines import (
     Placement,
     TorchEngine,
@@ -29,14 +30,13 @@ from pipeline.encode.engines import (
     reduced_precision,
     scaled_size,
 )
-from pipeline.encode.features import encode_frames
+from pipeline.encode.frame_pair import pairs_backbone
 from pipeline.encode.openvino_engine import OpenVINOEngine
-from pipeline.encode.pairs import pairs_backbone
+from pipeline.encode.pinned_memory import Staging
 from pipeline.encode.precision import weigh
-from pipeline.encode.staging import Staging
 from pipeline.errors import EngineError, OptionError
-from pipeline.tally import Turns
-from tests.encode.test_features import draw, frame_batch, small_pairs
+from pipeline.progress import Turns
+from tests.encode.test_encoder import draw, frame_batch, small_pairs
 from tests.videos import draw_number
 
 FLOAT32 = Placement("cpu", "float32")

@@ -20,10 +20,10 @@ from pipeline.encode import openvino_engine
 from pipeline.encode.backbone import Backbone, hash_weights, load_backbone
 from pipeline.encode.batch_size import CPU_SIZES
 from pipeline.encode.engines import Placement, TorchEngine
+from pipeline.encode.frame_pair import PairNetwork, pairs_backbone
 from pipeline.encode.openvino_engine import OpenVINOEngine
-from pipeline.encode.pairs import PairNetwork, pairs_backbone
 from pipeline.errors import EngineError
-from pipeline.tally import Turns
+from pipeline.progress import Turns
 
 FLOAT32 = Placement("cpu", "float32")
 PICTURES = torch.from_numpy(np.random.default_rng(3).integers(0, 256, (3, 32, 32, 3), np.uint8))
@@ -258,7 +258,7 @@ CONVERSION = """
 from pathlib import Path
 from pipeline.encode.engines import Placement
 from pipeline.encode.openvino_engine import OpenVINOEngine
-from pipeline.encode.pairs import PairNetwork, pairs_backbone
+from pipeline.encode.frame_pair import PairNetwork, pairs_backbone
 backbone = pairs_backbone(PairNetwork())
 OpenVINOEngine(backbone, Placement("cpu", "float32"), 1, Path(sys.argv[1]))
 print("converted")

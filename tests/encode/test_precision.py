@@ -10,7 +10,7 @@ import torch
 
 from pipeline.config import Geometry
 from pipeline.encode.precision import LEAST_COSINE, Evidence, cosines, weigh
-from tests.encode.test_features import draw, frame_batch
+from tests.encode.test_encoder import draw, frame_batch
 
 
 class Turned:

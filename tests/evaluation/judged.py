@@ -8,11 +8,11 @@ import numpy as np
 import torch
 
 from pipeline.config import ClipWindows, Sampling, TemporalOptions, TrainingOptions
-from pipeline.gather import Gathered
+from pipeline.recognition.recognizer import BackboneSpec, Recognizer
 from pipeline.records import DecodeReport, FrameFeatures
-from pipeline.temporal.examples import Examples
+from pipeline.temporal.batching import Examples
 from pipeline.temporal.models import TemporalModel
-from pipeline.temporal.recognizer import BackboneSpec, Recognizer
+from pipeline.training.build_dataset import Gathered
 from tests.temporal.lessons import rises_and_falls
 
 LABELS = ("falls", "rises")

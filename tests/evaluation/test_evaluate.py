@@ -8,12 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline.clips import LeftOut
 from pipeline.errors import OptionError
+from pipeline.evaluation.baselines import BASELINES
 from pipeline.evaluation.evaluate import Plan, evaluate_folds, evaluate_saved, folds_of
-from pipeline.temporal.baselines import BASELINES
-from pipeline.temporal.judging import CHANCE, METHODS, MODEL
-from pipeline.temporal.training import predict
+from pipeline.evaluation.predictions import CHANCE, METHODS, MODEL
+from pipeline.temporal.trainer import predict
+from pipeline.training.clip_dataset import LeftOut
 from tests.evaluation.judged import QUICK, gather, halves, make_recognizer, stored
 from tests.temporal.lessons import rises_and_falls
 

@@ -12,7 +12,7 @@ from pipeline.evaluation.knowledge import (
     trained_on,
     training_options,
 )
-from pipeline.temporal.examples import Examples
+from pipeline.temporal.batching import Examples
 from tests.evaluation.judged import QUICK, make_recognizer
 from tests.temporal.lessons import rises_and_falls
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.server import embedded_api
+from flows.server.embedded import embedded_api
 
 
 @pytest.fixture(scope="session")
@@ -68,7 +68,7 @@ def clipline(home, api):
     """Run a command to its end, with the server of all tests unless it shall start its own."""
 
     def run(*arguments, cwd=None, timeout=120, own_server=False) -> Ended:
-        command = [sys.executable, "-m", "flows.cli", *map(str, arguments)]
+        command = [sys.executable, "-m", "flows.cli.app", *map(str, arguments)]
         server = {} if own_server else {"PREFECT_API_URL": api.url}
         ended = subprocess.run(
             command,
@@ -91,7 +91,7 @@ def start(home):
 
     def begin(*arguments) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, "-m", "flows.cli", *map(str, arguments)],
+            [sys.executable, "-m", "flows.cli.app", *map(str, arguments)],
             cwd=Path(__file__).parents[2],
             env=environment(home),
             stdout=subprocess.PIPE,

@@ -7,10 +7,10 @@ import time
 import pandas as pd
 import pytest
 
-from flows.server import request
+from flows.server.embedded import request
 from pipeline.errors import OptionError
-from pipeline.results import read_run
-from tests.flows.test_server import wait_for
+from pipeline.results.tables import read_run
+from tests.flows.server.test_embedded import wait_for
 from tests.videos import write_video
 
 

@@ -7,8 +7,8 @@ import pytest
 
 from pipeline.config import RunOptions, ShardOptions
 from pipeline.errors import EngineError, RecognizerError, VideoError
-from pipeline.results import load, read_run
-from pipeline.stages import Pipeline
+from pipeline.results.tables import load, read_run
+from pipeline.run.session import Pipeline
 from tests.videos import write_video
 
 
@@ -57,8 +57,8 @@ def fail(monkeypatch, stage, error, times):
 
 def task_runs(api, flow_run_id, count):
     """Wait until so many task runs of a flow run are stored, and give them by name."""
-    from flows.server import request
-    from tests.flows.test_server import wait_for
+    from flows.server.embedded import request
+    from tests.flows.server.test_embedded import wait_for
 
     body = {"flow_runs": {"id": {"any_": [flow_run_id]}}}
     wait_for(lambda: request(api.url + "/task_runs/count", body) >= count)

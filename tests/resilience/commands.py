@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.results import load, read_run
+from pipeline.results.tables import load, read_run
 
 ROOT = Path(__file__).resolve().parents[2]
 MARK = "CLIPLINE_TEST"
@@ -55,7 +55,7 @@ class Commands:
     def begin(
         self,
         *arguments: Any,
-        module: str = "flows.cli",
+        module: str = "flows.cli.app",
         before: tuple[str, ...] = (),
         **environment: str,
     ) -> subprocess.Popen[str]:

@@ -55,13 +55,14 @@ def stumbling(stage: str, right: Callable[..., Any], memory: Path) -> Callable[.
 
 def main() -> None:
     """Put the faults in, and run the command line."""
-    from flows import cli, launch
+    from flows.cli import app
+    from flows.server import launch
     from pipeline.config import ShardOptions
 
     right = launch.run_once
 
     def run_once(sources: Any, out: Any, options: Any, watch: Any) -> Any:
-        from pipeline.stages import Pipeline
+        from pipeline.run.session import Pipeline
 
         for stage in STAGES:
             memory = Path(os.environ["FAULTS"])
@@ -70,7 +71,7 @@ def main() -> None:
         return right(sources, out, alone, watch)
 
     launch.run_once = run_once
-    cli.main()
+    app.main()
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ import zlib
 import pytest
 
 from pipeline.config import DecodeOptions, EncodeOptions, RunOptions
-from pipeline.process import process_videos
-from pipeline.results import load
+from pipeline.results.tables import load
+from pipeline.run.process import process_videos
 from tests.videos import write_video
 
 BILLION = 10**9

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from pipeline.records import STATUSES
-from pipeline.results import load
+from pipeline.results.tables import load
 
 WANTED_SHARE = 0.97
 EXPLAINED = {

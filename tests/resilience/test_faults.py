@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pipeline.results import load, read_run
+from pipeline.results.tables import load, read_run
 from tests.resilience.commands import ROOT, Commands
 from tests.videos import write_video
 

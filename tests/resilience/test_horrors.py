@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from pipeline.config import DecodeOptions, EncodeOptions, RunOptions, Sampling
-from pipeline.decode.pool import DecodeProcess
-from pipeline.process import process_videos
-from pipeline.results import load
+from pipeline.decode.process_pool import DecodeProcess
+from pipeline.results.tables import load
+from pipeline.run.process import process_videos
 from tests.decode.decoding import ALL, decode, numbers
 from tests.resilience.mutations import SOURCES
 from tests.videos import cut_copy, write_streams, write_video

@@ -16,7 +16,7 @@ import time
 import pytest
 
 from pipeline.config import DecodeOptions, EncodeOptions, RunOptions, Sampling
-from pipeline.process import process_videos
+from pipeline.run.process import process_videos
 from tests.resilience.commands import (
     Commands,
     assert_same,

@@ -15,9 +15,9 @@ from collections import Counter
 import pytest
 
 from pipeline.config import DecodeOptions, EncodeOptions, RunOptions
-from pipeline.process import process_videos
 from pipeline.records import STATUSES
-from pipeline.results import load
+from pipeline.results.tables import load
+from pipeline.run.process import process_videos
 from tests.resilience.commands import tables
 from tests.resilience.mutations import MUTATIONS, SOURCES, write_mutated
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from pipeline.config import DecodeOptions, EncodeOptions, RunOptions, ShardOptions
-from pipeline.process import process_videos
+from pipeline.run.process import process_videos
 from tests.resilience.commands import tables
 from tests.videos import spoil, write_images, write_video
 

@@ -16,8 +16,8 @@ import pytest
 from pipeline.config import DecodeOptions, EncodeOptions, RunOptions
 from pipeline.encode.backbone import load_backbone
 from pipeline.errors import OptionError
-from pipeline.process import process_videos
-from pipeline.results import load
+from pipeline.results.tables import load
+from pipeline.run.process import process_videos
 from tests.resilience.commands import ROOT
 from tests.videos import write_video
 

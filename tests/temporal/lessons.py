@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.temporal.examples import Example
+from pipeline.temporal.batching import Example
 
 
 def make_example(label: int, features, *, group: str = "g", counts=None, name="clip") -> Example:

@@ -8,7 +8,7 @@ import torch
 from pipeline.config import TrainingOptions
 from pipeline.errors import OptionError
 from pipeline.temporal.augment import augment, crop, mirror
-from pipeline.temporal.examples import Batch
+from pipeline.temporal.batching import Batch
 
 
 def chance(seed=0):

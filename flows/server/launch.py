@@ -1,0 +1,287 @@
+"""
+Run the flow from the command line: server, pipeline and flow together, and a clean end for each.
+
+The server starts while the networks load. Should it not start, or die for good, the data goes on
+without a run history.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from flows.server.embedded import (
+    EmbeddedServer,
+    announced,
+    chosen_api,
+    embedded_api,
+    request,
+    running_server,
+    settle,
+    state_folder,
+)
+from flows.signals import PYTHONS_OWN, handling
+from pipeline.config import RunOptions
+from pipeline.errors import MachineError, OptionError
+from pipeline.progress import Tally
+from pipeline.storage import without_secrets
+
+if TYPE_CHECKING:
+    from pipeline.records import Video
+    from pipeline.run.session import Pipeline
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+DRAIN_SECONDS = 5.0
+"""How long the end of a run waits for its history to be stored."""
+M_ARENA_MAX, HEAPS = -8, 2
+"""Of `mallopt`, and how many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended."""
+
+    failures: int
+    """Shards that failed for good."""
+    flow_run_id: str | None
+
+
+def run_once(
+    sources: list[str],
+    out: Path,
+    options: RunOptions,
+    watch: Callable[[Any], contextlib.AbstractContextManager[None]],
+) -> Outcome:
+    """
+    Process videos once, as a flow run.
+
+    Args:
+        sources: files, folders, globs, lists.
+        out: results folder.
+        options: of the run.
+        watch: shows the progress of a pipeline while it is entered.
+
+    Raises:
+        InputError: something that was given cannot be used.
+    """
+    start = Tally()
+    start.startup["interpreter"] = process_age_seconds()
+    # first what is cheap: mistakes are told before anything heavy is imported
+    with start.starting("sources"):
+        from pipeline.sources.discovery import find_videos
+
+        _await_turn(out, wait=options.wait)
+        videos = find_videos(sources, image_fps=options.image_fps, full_hash=options.full_hash)
+    with embedded_api(state_folder()) as server, contextlib.ExitStack() as opened:
+        with _loading():
+            with start.starting("imports"):
+                # Only now: Prefect reads the environment when it is imported.
+                from flows.tasks import run_key, workshop
+
+            key = run_key(str(out), options.to_json())
+            pipeline = opened.enter_context(workshop.opened(key, out, options, videos))
+        pipeline.tally.startup = {**start.startup, **pipeline.tally.startup}
+        workshop.found[key] = videos
+        with watch(pipeline):
+            with pipeline.tally.starting("waiting for the API"):
+                ready = _ready(server)
+            if ready:
+                return _run_flow(server, sources, out, options)
+            return _run_plain(pipeline, sources, videos)
+
+
+@contextlib.contextmanager
+def _loading() -> Iterator[None]:
+    """
+    Look for no garbage while half a million objects are made, nor among them ever again: they stay.
+
+    Looking costs a second of imports, and a quarter of a second now and then afterwards. And let
+    threads share what `malloc` holds: each would keep as much for itself as any of them ever took.
+    """
+    ctypes.CDLL(None).mallopt(M_ARENA_MAX, HEAPS)
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+def _await_turn(out: Path, *, wait: bool) -> None:
+    """Wait, or refuse, while another run holds the results folder."""
+    from pipeline.results.tables import hold
+
+    with hold(out, wait=wait):
+        pass
+
+
+def process_age_seconds() -> float:
+    """Tell how long this process has been running, its imports included."""
+    stat = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    ticks_after_boot = int(stat[19])
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks_after_boot / os.sysconf("SC_CLK_TCK")
+
+
+def _ready(server: EmbeddedServer | None) -> bool:
+    if server is None:
+        _require_answer()
+        return True
+    try:
+        server.wait_until_ready()
+    except MachineError as error:
+        logger.warning("%s; going on without a run history", error)
+        return False
+    threading.Thread(target=_tidy, args=(server,), name="tidy", daemon=True).start()
+    return True
+
+
+def _require_answer() -> None:
+    """
+    Hold the server that the user chose to its word, before any work.
+
+    Raises:
+        MachineError: it does not answer.
+    """
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        error = client.api_healthcheck()
+    if error is not None:
+        raise MachineError(
+            f"no answer from {without_secrets(os.environ['PREFECT_API_URL'])}: {error}; "
+            "start that server, or unset PREFECT_API_URL"
+        )
+
+
+def _tidy(server: EmbeddedServer) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        server.tidy()
+
+
+def _run_flow(
+    server: EmbeddedServer | None, sources: list[str], out: Path, options: RunOptions
+) -> Outcome:
+    from flows.process_folder import process_folder
+    from pipeline.results.tables import read_run
+
+    with _heartbeats(server):
+        ended = process_folder(sources, str(out), options.to_json(), return_state=True)
+    error = None if ended.is_completed() else ended.result(raise_on_failure=False)
+    summary = read_run(out)
+    if isinstance(error, BaseException) or not summary:
+        raise error if isinstance(error, BaseException) else MachineError(str(ended.message))
+    if server is not None:
+        await_history(server.url, summary)
+    return Outcome(len(summary["failures"]), summary["flow_run_id"])
+
+
+def _run_plain(pipeline: Pipeline, sources: list[str], videos: list[Video]) -> Outcome:
+    from pipeline.run.process import run
+    from pipeline.run.run_record import finish
+
+    failures = run(pipeline, videos)
+    finish(pipeline, sources, failures)
+    return Outcome(len(failures), None)
+
+
+def call_served(load: Callable[[], Callable[[bool], T]]) -> T:
+    """
+    Call something that runs flows, with a server.
+
+    Args:
+        load: imports what is needed while the server starts, and gives what is called then: it is
+            told whether there is a server.
+    """
+    with embedded_api(state_folder()) as server:
+        with _loading():
+            work = load()
+        served = _ready(server)
+        with _heartbeats(server):
+            result = work(served)
+        if server is not None and served:
+            _drain_events()
+        return result
+
+
+def _heartbeats(server: EmbeddedServer | None) -> contextlib.AbstractContextManager[Any]:
+    """Send none to a server of our own: nobody listens there, and their end costs a second."""
+    if server is None:
+        return contextlib.nullcontext()
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+    return temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
+
+
+def _drain_events() -> None:
+    from prefect.events.worker import EventsWorker
+
+    drained = threading.Thread(target=EventsWorker.drain_all, daemon=True)
+    drained.start()
+    drained.join(DRAIN_SECONDS)
+
+
+def await_history(url: str, summary: dict[str, Any]) -> None:
+    """Wait a little until the server has stored the history of a run, told by its `run.json`."""
+    end = time.monotonic() + DRAIN_SECONDS
+    _drain_events()
+    final = {"type": {"any_": ["COMPLETED", "FAILED", "CRASHED", "CANCELLED"]}}
+    run = {"id": {"any_": [summary["flow_run_id"]]}}
+    body = {"flow_runs": run, "task_runs": {"state": final}}
+    while time.monotonic() < end:
+        with contextlib.suppress(OSError, ValueError):
+            if request(url + "/task_runs/count", body) >= summary["counts"]["shards"] * 3:
+                return
+        time.sleep(0.1)
+
+
+def serve_forever(
+    sources: list[str],
+    out: Path,
+    options: RunOptions,
+    name: str,
+    cron: str | None,
+    timezone: str = "UTC",
+) -> None:
+    """Serve the job until Ctrl-C or SIGTERM, which Prefect handles; `trigger` finds it."""
+    state = state_folder()
+    with handling(PYTHONS_OWN), embedded_api(state, with_ui=True) as server:
+        url = server.url if server is not None else os.environ["PREFECT_API_URL"]
+        if server is not None:
+            server.wait_until_ready()
+            _tidy(server)
+        from flows.deployments import schedule_of, serve
+
+        schedule = schedule_of(cron, timezone) if cron else None
+        with announced(state, url) if server is not None else contextlib.nullcontext():
+            when = f"at {cron!r} ({timezone})" if cron else "when triggered"
+            page = without_secrets(url).removesuffix("/api")
+            sys.stdout.write(f"serving {name} {when}: {page}\n")
+            sys.stdout.write(f"run it now: clipline trigger {name}\n")
+            serve(sources, str(out), options, name, schedule)
+
+
+def reach_server() -> None:
+    """
+    Find the server that `serve` runs, or that PREFECT_API_URL names, and set it for Prefect.
+
+    Raises:
+        OptionError: there is none.
+    """
+    state = state_folder()
+    settle(state / "prefect")
+    url = chosen_api() or running_server(state)
+    if url is None:
+        raise OptionError("no server: start clipline serve, or set PREFECT_API_URL")
+    os.environ["PREFECT_API_URL"] = url

@@ -1,0 +1,1 @@
+"""Novelty: how far features of frames and clips lie from those of normal videos."""

@@ -1,1 +1,0 @@
-"""Recognizers that ship with Clipline, and the scripts that made them."""

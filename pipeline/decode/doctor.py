@@ -1,0 +1,47 @@
+"""Say of every file what it holds and what can be decoded of it, without keeping a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from functools import partial
+
+from pipeline.config import DecodeOptions, Geometry, Sampling
+from pipeline.decode.fallback import decode_segment, index_video
+from pipeline.decode.process_pool import DecodePool, DecodeProcess
+from pipeline.decode.sampling import SamplePlan
+from pipeline.decode.shared_memory import no_room
+from pipeline.errors import VideoError
+from pipeline.records import DecodeReport, Segment, Video
+
+THUMB = Geometry(8, 8, "squash", reducing_gap=1)
+
+
+def examine(
+    videos: Sequence[Video], options: DecodeOptions, sampling: Sampling
+) -> Iterator[tuple[Video, DecodeReport]]:
+    """
+    Decode every frame of every video, and give the verdicts in order.
+
+    Args:
+        videos: to examine.
+        options: how to decode.
+        sampling: of the runs that are to come; it decides which reader they use.
+    """
+    with DecodePool(options) as pool:
+        futures: list[tuple[Video, Future[DecodeReport]]] = [
+            (video, pool.submit(partial(_examine, video=video, sampling=sampling)))
+            for video in videos
+        ]
+        for video, future in futures:
+            yield video, future.result()
+
+
+def _examine(process: DecodeProcess, video: Video, sampling: Sampling) -> DecodeReport:
+    try:
+        index = index_video(process, video)
+    except VideoError as error:
+        return DecodeReport(error.status, str(error))
+    total = SamplePlan(index, sampling).num_samples
+    segment = Segment(video, index, 0, total, total)
+    return decode_segment(process, segment, sampling, THUMB, no_room()).report

@@ -1,0 +1,1 @@
+"""What recurrent cells remember: gradients over time, gates, the copy task, time per step."""

@@ -1,0 +1,1 @@
+"""Saved recognizers, and what they predict: windows, clips, frames, segments."""

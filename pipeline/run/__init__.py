@@ -1,0 +1,1 @@
+"""One run: plan shards, decode, encode, recognize, write, and resume what was interrupted."""

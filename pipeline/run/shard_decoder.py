@@ -1,0 +1,87 @@
+"""Bring the frames of shards into memory, cut to size where that is done at once."""
+
+from __future__ import annotations
+
+import math
+from concurrent.futures import wait
+from dataclasses import dataclass
+from functools import partial
+
+from pipeline.config import Sampling
+from pipeline.decode.downscale import delivered_size
+from pipeline.decode.fallback import decode_segment, num_pictures
+from pipeline.decode.process_pool import DecodePool, DecodeProcess
+from pipeline.decode.shared_memory import Block, BlockPool, Room, aligned
+from pipeline.encode.engines import Engine
+from pipeline.encode.preprocess import fit_decoded, fits_at_once, waiting_size
+from pipeline.records import FrameBatch, Segment, Shard
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """The frames of a shard, and the memory that they lie in."""
+
+    shard: Shard
+    batches: tuple[FrameBatch, ...]
+    block: Block | None
+
+
+class Intake:
+    """
+    Decodes shards, each segment in a process of its own, and lends the memory of their pictures.
+
+    Args:
+        pool: processes that decode.
+        engine: for which frames are cut to size.
+        sampling: which frames.
+        keep: shards whose memory is kept for the next ones.
+    """
+
+    def __init__(self, pool: DecodePool, engine: Engine, sampling: Sampling, keep: int) -> None:
+        self._pool, self._engine, self._sampling = pool, engine, sampling
+        self.blocks = BlockPool(keep)
+
+    def decode(self, shard: Shard) -> Decoded:
+        """
+        Decode the segments of a shard, and wait for all of them.
+
+        Raises:
+            MachineError: one failed for good, for a reason that is not its video's.
+        """
+        segments = [segment for segment in shard.segments if segment.index is not None]
+        if not segments:
+            return Decoded(shard, (), None)
+        block = self.blocks.take(sum(aligned(math.prod(self._shape(s))) for s in segments))
+        jobs = [partial(self._decode, segment=segment, block=block) for segment in segments]
+        futures = [self._pool.submit(job) for job in jobs]
+        try:
+            return Decoded(shard, tuple(future.result() for future in futures), block)
+        except BaseException:
+            wait(futures)  # so that another attempt does not stand in line behind this one
+            raise
+
+    def _shape(self, segment: Segment) -> tuple[int, int, int, int]:
+        """Tell the shape of the pictures of a segment as they wait for the engine."""
+        return num_pictures(segment), *waiting_size(self._engine, self._size(segment)), 3
+
+    def _size(self, segment: Segment) -> tuple[int, int]:
+        """Tell the size in which the frames of a segment are decoded."""
+        assert segment.index is not None
+        geometry = self._engine.backbone.geometry
+        return delivered_size(segment.index.height, segment.index.width, geometry)
+
+    def _decode(self, process: DecodeProcess, segment: Segment, block: Block) -> FrameBatch:
+        at_once = fits_at_once(self._engine, self._size(segment))
+        fit = partial(fit_decoded, self._engine) if at_once else None
+        room = Room(block.take(self._shape(segment)), fit)
+        geometry = self._engine.backbone.geometry
+        return decode_segment(process, segment, self._sampling, geometry, room)
+
+    def release(self, decoded: Decoded) -> None:
+        """Give the memory of a shard to the next one; nobody looks at its pictures any more."""
+        if decoded.block is not None:
+            self.blocks.give_back(decoded.block)
+
+    def close(self) -> None:
+        """Give back the memory that nobody uses."""
+        self.blocks.close()

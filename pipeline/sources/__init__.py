@@ -1,0 +1,1 @@
+"""Find videos and image sequences, and identify them by their content."""

@@ -1,0 +1,145 @@
+"""
+Decoded pictures, kept: cut to the size that a backbone wants, uint8, one file a video.
+
+Files lie under the features, in a folder for one sampling and one way to cut pictures; row k of a
+file is sample k of its video. Each is whole or not there, so that no video is decoded twice, and
+is read as a memory map, so that no video need fit into memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.config import Sampling, fingerprint
+from pipeline.decode.fallback import decode_segment, index_video, num_pictures
+from pipeline.decode.process_pool import DecodeProcess
+from pipeline.decode.sampling import SamplePlan
+from pipeline.decode.shared_memory import Room
+from pipeline.encode.backbone import Backbone
+from pipeline.encode.preprocess import fit_decoded
+from pipeline.errors import MachineError
+from pipeline.records import FrameBatch, Integers, Pictures, Segment, Video
+from pipeline.run.session import Pipeline
+from pipeline.storage import exclusive, hidden, remove_leftovers
+
+FOLDER = "_pictures"
+"""Beside the feature stores; the underline: no part of their tables."""
+SEGMENT_BYTES = 128 << 20
+"""Decoded pictures that one decode process holds at once."""
+
+
+@dataclass(frozen=True)
+class PictureCache:
+    """A folder of pictures, found by video and sample."""
+
+    folder: Path
+    size: tuple[int, int]
+    """Height and width."""
+
+    def path(self, video_id: str) -> Path:
+        """Tell where the pictures of a video are, or will be."""
+        return self.folder / f"{video_id}.pictures"
+
+    def has(self, video_id: str) -> bool:
+        """Whether the pictures of a video are there."""
+        return self.path(video_id).exists()
+
+    @property
+    def row(self) -> np.dtype[Any]:
+        """What a file holds of each sample."""
+        return np.dtype([("present", np.bool_), ("picture", np.uint8, (*self.size, 3))])
+
+    def read(self, video_id: str, samples: Integers) -> Pictures:
+        """
+        Read the pictures of some samples, (n, H, W, 3), RGB.
+
+        Raises:
+            MachineError: they are not there any more.
+        """
+        path = self.path(video_id)
+        try:
+            rows = np.memmap(path, self.row, "r")[samples]
+        except (OSError, ValueError, IndexError) as error:
+            raise MachineError(f"{path} is damaged: {error}; delete it and try again") from error
+        if not rows["present"].all():
+            raise MachineError(f"{path} lacks samples that were encoded; delete it and try again")
+        return np.ascontiguousarray(rows["picture"])
+
+
+def picture_cache(features: Path, backbone: Backbone, sampling: Sampling) -> PictureCache:
+    """
+    Name the folder of pictures.
+
+    Args:
+        features: folder of the feature stores.
+        backbone: what decides how pictures are cut.
+        sampling: which frames there are.
+    """
+    geometry = backbone.geometry
+    key = fingerprint("pictures", sampling, geometry, backbone.interpolation)
+    return PictureCache(features / FOLDER / key, (geometry.height, geometry.width))
+
+
+def keep_pictures(pipeline: Pipeline, videos: Sequence[Video]) -> PictureCache:
+    """
+    Decode the videos whose pictures are not kept, on the decode processes of a pipeline.
+
+    Raises:
+        VideoError: a video cannot be read.
+        MachineError: decoding failed in a way that another attempt may not.
+    """
+    # the store is a folder for one set of features, beside the others
+    features = pipeline.store.folder.parent
+    cache = picture_cache(features, pipeline.engine.backbone, pipeline.sampling)
+    with exclusive(cache.folder / ".lock", f"picture cache {cache.folder}", wait=True):
+        remove_leftovers(cache.folder)
+        missing = [video for video in videos if not cache.has(video.video_id)]
+        jobs = [partial(_keep, pipeline=pipeline, video=v, cache=cache) for v in missing]
+        for future in [pipeline.pool.submit(job) for job in jobs]:
+            future.result()
+    return cache
+
+
+def _keep(process: DecodeProcess, pipeline: Pipeline, video: Video, cache: PictureCache) -> None:
+    """Write the pictures of one video under a hidden name, then rename."""
+    path = cache.path(video.video_id)
+    fresh = hidden(path)
+    with fresh.open("wb") as file:
+        for batch in _decoded(process, video, pipeline):
+            file.write(_rows(batch, cache).data)
+            pipeline.tally.add(frames_decoded=batch.report.frames_decoded)
+    fresh.replace(path)
+
+
+def _rows(batch: FrameBatch, cache: PictureCache) -> Any:
+    """Put each picture where its sample belongs."""
+    segment = batch.segment
+    places = batch.sample_index - segment.start
+    # a container may hold more samples at its end than it said
+    count = max(segment.stop - segment.start, int(places.max(initial=-1)) + 1)
+    rows = np.zeros(count, cache.row)
+    rows["picture"][places] = batch.pictures
+    rows["present"][places] = True
+    return rows.view(np.uint8)
+
+
+def _decoded(process: DecodeProcess, video: Video, pipeline: Pipeline) -> Iterator[FrameBatch]:
+    """Decode a video segment by segment, and cut its frames to size."""
+    geometry, sampling = pipeline.engine.backbone.geometry, pipeline.sampling
+    index = index_video(process, video)
+    most = max(1, SEGMENT_BYTES // (geometry.height * geometry.width * 3))
+    total = SamplePlan(index, sampling).num_samples
+    for start in range(0, total, most):
+        segment = Segment(video, index, start, min(start + most, total), total)
+        shape = (num_pictures(segment), geometry.height, geometry.width, 3)
+        room = Room(np.empty(shape, np.uint8), partial(fit_decoded, pipeline.engine))
+        batch = decode_segment(process, segment, sampling, geometry, room)
+        if batch.report.transient:
+            raise MachineError(f"{video.path}: {batch.report.status}: {batch.report.error}")
+        yield batch

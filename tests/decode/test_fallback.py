@@ -1,0 +1,693 @@
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import threading
+from dataclasses import replace
+
+import av
+import numpy as np
+import pytest
+
+from pipeline.config import DecodeOptions, Geometry, Sampling
+from pipeline.decode.fallback import (
+    decode_segment,
+    index_video,
+    new_room,
+    num_pictures,
+    plain_words,
+)
+from pipeline.decode.process_pool import JobTimeout
+from pipeline.decode.sampling import SamplePlan
+from pipeline.decode.shared_memory import Room, no_room
+from pipeline.errors import DecoderLost, VideoError
+from pipeline.records import Segment, Video, merge_reports
+from tests.decode.decoding import ALL, SMALL, as_video, decode, numbers
+from tests.decode.test_container_index import write_dropped
+from tests.decode.test_sampling import steady
+from tests.videos import cut_copy, spoil, write_sound, write_video
+
+FORCED = ("auto", "decord", "opencv", "pyav")
+
+
+class Scripted:
+    """Stands for a decode process: each reader answers what the test says, and paints its mark."""
+
+    def __init__(self, reader="auto", **answers):
+        self.options = DecodeOptions(reader=reader)
+        self.known = None
+        self.answers = answers
+        self.asked = []
+        self.jobs = []
+
+    def ask(self, job, put):
+        self.asked.append(job["reader"])
+        self.jobs.append(job)
+        answer = self.answers[job["reader"]]
+        if isinstance(answer, list):
+            answer = answer.pop(0)
+        put(0, np.full((1, 2, 2, 3), ord(job["reader"][0]), np.uint8), np.zeros(1, np.int64))
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def gave(frames, **more):
+    return {
+        "sample_index": list(range(frames)),
+        "frame_index": list(range(frames)),
+        "pts_seconds": [n / 10 for n in range(frames)],
+        "decoded": frames,
+        "duplicated": 0,
+        "damaged": 0,
+        "problem": "",
+        "complaint": "",
+        "late": 0,
+        "backwards": False,
+        "full": False,
+        **more,
+    }
+
+
+def refused(words):
+    return {"refused": words, "complaint": ""}
+
+
+def emptied(path, samples):
+    """Take the bytes of some samples out of an MP4 whose samples all lie in one chunk."""
+    data = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        places = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    assert all(p + size == q for (p, size), (q, _) in itertools.pairwise(places))
+    sizes = data.index(b"stsz") + 16  # behind name, version, common size and count
+    for sample in sorted(samples, reverse=True):
+        position, size = places[sample]
+        data[sizes + 4 * sample : sizes + 4 * sample + 4] = bytes(4)
+        data[sum(places[-1]) : sum(places[-1])] = bytes(size)
+        del data[position : position + size]
+    path.write_bytes(data)
+    return path
+
+
+def attempt(process, sampling=ALL, segment=(0, 10), **index):
+    """Decode ten frames with a scripted process; also gives the mark on the pictures."""
+    part = Segment(as_video("a.mp4"), replace(steady(10, 10), **index), *segment, 10)
+    geometry = Geometry(2, 2, "squash", reducing_gap=1)
+    batch = decode_segment(process, part, sampling, geometry, new_room(part, geometry))
+    mark = chr(batch.pictures[0, 0, 0, 0]) if len(batch.pictures) else ""
+    return batch.report, mark
+
+
+HANG = JobTimeout("no frame for 9 s (--frame-timeout)")
+CRASH = DecoderLost("the decode process was ended by signal 11")
+NO_MEMORY = VideoError("out_of_memory", "decoding needed more memory than allowed")
+GONE = VideoError("unreadable", "cannot be read: No such file or directory")
+
+
+class TestOrderOfReaders:
+    def test_the_first_clean_answer_is_taken(self):
+        process = Scripted(decord=gave(10))
+
+        report, mark = attempt(process)
+
+        assert (report.status, report.decoder, report.attempts) == ("ok", "decord", ())
+        assert (process.asked, mark) == (["decord"], "d")
+
+    def test_a_forced_reader_comes_first_and_the_others_stay(self):
+        process = Scripted("opencv", opencv=HANG, decord=HANG, pyav=gave(10))
+
+        report, _ = attempt(process)
+
+        assert process.asked == ["opencv", "decord", "pyav"]
+        assert report.status == "ok"
+
+    @pytest.mark.parametrize(
+        ("answer", "words"),
+        [
+            (HANG, "no frame for 9 s (--frame-timeout)"),
+            (CRASH, "the decode process was ended by signal 11"),
+            (NO_MEMORY, "decoding needed more memory than allowed"),
+            (refused("cannot flip"), "cannot flip"),
+            (gave(9), "9 of 10 frames"),
+            (gave(11), "11 of 10 frames"),
+            (
+                gave(10, complaint="[h264 @ 0x7f00] concealing"),
+                "10 of 10 frames: [h264] concealing",
+            ),
+            (gave(10, damaged=2), "10 of 10 frames, 2 of them damaged"),
+            (gave(8, problem="invalid data", damaged=2), "8 of 10 frames: invalid data"),
+            (gave(10, full=True), "more than the 10 frames that the container holds"),
+        ],
+        ids=lambda value: "" if isinstance(value, dict | Exception) else value,
+    )
+    def test_any_flaw_leads_to_the_next_and_is_told(self, answer, words):
+        process = Scripted(decord=answer, pyav=gave(10))
+
+        report, mark = attempt(process)
+
+        assert (report.status, report.error, report.decoder) == ("ok", "", "pyav")
+        assert report.attempts == (f"decord: {words}",)
+        assert mark == "p"
+
+    def test_pyav_says_what_there_is(self):
+        """The referee: what it decodes of a damaged file is what there is."""
+        process = Scripted(decord=CRASH, pyav=gave(7, problem="invalid data", damaged=3))
+
+        report, _ = attempt(process)
+
+        assert process.asked == ["decord", "pyav"]
+        assert (report.status, report.error) == ("partial", "7 of 10 frames: invalid data")
+        assert (report.frames_decoded, report.frames_missing, report.frames_damaged) == (7, 3, 3)
+
+    def test_without_pyav_the_reader_that_gave_most_is_taken(self):
+        process = Scripted(decord=gave(4), pyav=CRASH, opencv=gave(6))
+
+        report, mark = attempt(process)
+
+        assert process.asked == ["decord", "pyav", "opencv"]
+        assert (report.status, report.decoder, report.frames_decoded) == ("partial", "opencv", 6)
+        assert report.attempts == ("decord: 4 of 10 frames", f"pyav: {CRASH}")
+        assert mark == "o"
+
+    def test_pictures_that_a_later_attempt_overwrote_are_decoded_again(self):
+        for last in (CRASH, refused("late"), gave(2)):
+            process = Scripted(decord=gave(6), pyav=HANG, opencv=last)
+
+            report, mark = attempt(process)
+
+            assert process.asked == ["decord", "pyav", "opencv", "decord"]
+            assert (report.decoder, report.frames_decoded) == ("decord", 6)
+            assert mark == "d"
+
+    @pytest.mark.parametrize(
+        ("again", "status"), [(refused("no"), "decode_timeout"), (NO_MEMORY, "out_of_memory")]
+    )
+    def test_where_they_cannot_be_decoded_again_there_is_nothing(self, again, status):
+        pyav = HANG if status == "decode_timeout" else gave(0)
+        process = Scripted(decord=[gave(6), again], pyav=pyav, opencv=refused("late"))
+
+        report, mark = attempt(process)
+
+        assert process.asked == ["decord", "pyav", "opencv", "decord"]
+        assert (report.status, report.frames_decoded, report.frames_missing) == (status, 0, 10)
+        assert report.attempts[0] == "decord: 6 of 10 frames"
+        assert len(report.attempts) == 4
+        assert mark == ""
+
+    def test_times_that_go_back_are_read_by_order(self):
+        process = Scripted(decord=[gave(9, backwards=True), gave(10)])
+
+        report, _ = attempt(process)
+
+        assert [job["by_order"] for job in process.jobs] == [False, True]
+        assert report.status == "ok"
+
+    def test_a_segment_within_one_frame_needs_none_of_its_own(self):
+        """The frame counts in the segment before; its picture is here all the same."""
+        for codec in ("h264", "mpeg4"):
+            process = Scripted(pyav=gave(1, decoded=0))
+
+            report, mark = attempt(process, Sampling(fps=30), segment=(1, 2), codec=codec)
+
+            assert (report.status, report.frames_expected, mark) == ("ok", 0, "p")
+
+    @pytest.mark.parametrize(("bridged", "frames"), [(False, 6), (True, 8)])
+    def test_says_how_many_frames_are_to_be_read(self, bridged, frames):
+        """What cannot be sought is read from its start: the time allowed follows from that."""
+        process = Scripted(pyav=gave(6))
+        attempt(process, segment=(2, 8), bridged=bridged)
+
+        assert process.jobs[0]["frames"] == frames
+
+    def test_the_index_travels_once(self):
+        process = Scripted(decord=gave(9), pyav=gave(10))
+        attempt(process)
+        attempt(process)
+
+        assert [job["index"] is not None for job in process.jobs] == [True, False, False, False]
+
+
+class TestNothing:
+    @pytest.mark.parametrize(
+        ("answers", "status"),
+        [
+            ((HANG, HANG, HANG), "decode_timeout"),
+            ((CRASH, CRASH, CRASH), "decode_crash"),
+            ((CRASH, NO_MEMORY, refused("no")), "out_of_memory"),
+            ((NO_MEMORY, CRASH, HANG), "decode_timeout"),
+            ((refused("no"), GONE, refused("no")), "unreadable"),
+            ((refused("no"), GONE, CRASH), "decode_crash"),
+            ((refused("no"), gave(0), gave(0)), "undecodable"),
+        ],
+    )
+    def test_the_verdict_names_the_worst(self, answers, status):
+        decord, pyav, opencv = answers
+        report, mark = attempt(Scripted(decord=decord, pyav=pyav, opencv=opencv))
+
+        assert report.status == status
+        assert report.error == "; ".join(report.attempts)
+        assert len(report.attempts) == 3
+        assert (report.frames_expected, report.frames_missing, report.decoder) == (10, 10, "")
+        assert mark == ""
+
+
+class Containers:
+    """Stands for a decode process that is asked for an index."""
+
+    def __init__(self, answers):
+        self.options = DecodeOptions()
+        self.answers = list(answers)
+
+    def ask(self, job):
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+class TestIndexVideo:
+    def failure(self, process, source):
+        video = source if isinstance(source, Video) else as_video(source)
+        with pytest.raises(VideoError) as caught:
+            index_video(process, video)
+        return caught.value.status, str(caught.value)
+
+    def test_a_source_that_was_unusable_before(self, process):
+        video = Video("a", "/a", "file", "x", 0, None, ("missing", "No such file: a"))
+
+        assert self.failure(process, video) == ("missing", "No such file: a")
+
+    def test_too_long(self, start_process, tmp_path):
+        path = write_video(tmp_path / "a.mkv", 3, times=[0, 1, 7200])
+
+        status, message = self.failure(start_process(max_video_seconds=3600), path)
+
+        assert status == "too_long"
+        assert message.startswith("lasts 10,800 s; at most 3,600 s are allowed")
+        assert message.endswith("(--max-video-seconds)")
+
+    def test_too_large(self, start_process, tmp_path):
+        path = write_video(tmp_path / "a.mp4", 3, size=(128, 64))
+
+        assert self.failure(start_process(max_pixels=8000), path) == (
+            "too_large",
+            "claims 128 × 64 pixels; at most 8,000 are allowed (--max-pixels)",
+        )
+
+    def test_a_container_that_hangs(self, start_process, pipe):
+        assert self.failure(start_process(frame_timeout_seconds=0.5), pipe) == (
+            "decode_timeout",
+            "reading the container: no frame for 0.5 s (--frame-timeout)",
+        )
+
+    @pytest.mark.parametrize("answers", [[CRASH, CRASH], [HANG], [CRASH, HANG], [CRASH, GONE]])
+    def test_is_tried_twice_where_the_process_died(self, answers):
+        """It may have been killed for another's sake; what hangs would hang again."""
+        last = answers[-1]
+        status = {CRASH: "decode_crash", HANG: "decode_timeout", GONE: "unreadable"}[last]
+        process = Containers(answers)
+
+        found, words = self.failure(process, "a.mp4")
+
+        assert (found, words.removeprefix("reading the container: ")) == (status, str(last))
+        assert process.answers == []
+
+    def test_a_process_that_was_killed_costs_nothing(self):
+        index = steady(10, 10)
+        process = Containers([CRASH, {"index": index.to_json()}])
+
+        assert index_video(process, as_video("a.mp4")).to_json() == index.to_json()
+
+    def test_a_container_that_crashes(self, start_process, pipe, tmp_path):
+        process = start_process()
+        index_video(process, as_video(write_video(tmp_path / "a.mp4", 3)))
+        ask = process.ask
+
+        def killed(job):
+            process.start()
+            threading.Timer(0.3, os.kill, (process.pid, signal.SIGKILL)).start()
+            return ask(job)
+
+        process.ask = killed
+
+        assert self.failure(process, pipe) == (
+            "decode_crash",
+            "reading the container: the decode process was ended by signal 9",
+        )
+
+    def test_nothing_is_to_be_displayed(self, process, tmp_path):
+        source = write_video(tmp_path / "a.mp4", 30)
+        empty = cut_copy(source, tmp_path / "b.mp4", 5.0)
+
+        assert self.failure(process, empty) == (
+            "undecodable",
+            "the container says to display none of its frames",
+        )
+
+    @pytest.mark.parametrize(
+        ("name", "content", "status"),
+        [
+            ("a.mp4", b"", "not_video"),
+            ("a.mp4", b"just some text\n" * 99, "not_video"),
+            ("a.txt", b"just some text\n" * 99, "not_video"),
+            ("a.mp4", b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nb.ts\n", "not_video"),
+            ("a.mp4", b"ffconcat version 1.0\nfile b.mp4\n", "not_video"),
+        ],
+        ids=["empty", "text", "text file", "live playlist", "playlist"],
+    )
+    def test_no_video(self, process, tmp_path, name, content, status):
+        (tmp_path / name).write_bytes(content)
+
+        assert self.failure(process, tmp_path / name)[0] == status
+
+    def test_sound_only(self, process, tmp_path):
+        assert self.failure(process, write_sound(tmp_path / "a.m4a")) == (
+            "not_video",
+            "holds no video stream, only audio",
+        )
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """48 frames, a key frame every 12."""
+    return write_video(tmp_path_factory.mktemp("source") / "a.mp4", 48, size=(128, 64), gop=12)
+
+
+class TestDecodeSegment:
+    def test_a_sound_file(self, source, process):
+        batch = decode(process, source, Sampling(fps=10))
+
+        assert numbers(batch.pictures) == batch.frame_index.tolist() == list(range(0, 48, 3))
+        assert batch.pts_seconds == pytest.approx(np.arange(16) / 10)
+        report = batch.report
+        assert (report.status, report.error, report.attempts) == ("ok", "", ())
+        assert (report.frames_expected, report.frames_decoded, report.frames_sampled) == (
+            48,
+            48,
+            16,
+        )
+        assert (report.codec, report.width, report.height) == ("h264", 128, 64)
+        assert report.duration_seconds == pytest.approx(1.6)
+        assert report.frame_rate == pytest.approx(30)
+        assert report.edit_list is False
+
+    def test_context_is_given_and_not_counted(self, source, process):
+        batch = decode(process, source, start=20, stop=30, context=4)
+
+        assert batch.sample_index.tolist() == numbers(batch.pictures) == list(range(16, 30))
+        assert batch.report.frames_sampled == batch.report.frames_decoded == 10
+
+    @pytest.mark.parametrize("reader", FORCED)
+    def test_a_cut_clip(self, tmp_path, forced_process, reader):
+        """600 packets of which 450 are shown: any reader that counts packets hangs."""
+        path = write_video(tmp_path / "a.mp4", 600, size=(128, 64), gop=1000)
+        clip = cut_copy(path, tmp_path / "b.mp4", 5.0)
+
+        batch = decode(forced_process(reader), clip)
+
+        assert numbers(batch.pictures) == list(range(150, 600))
+        assert batch.frame_index.tolist() == list(range(450))
+        assert batch.pts_seconds == pytest.approx(np.arange(450) / 30, abs=1e-6)
+        report = batch.report
+        assert (report.status, report.attempts) == ("ok", ())
+        assert report.decoder == ("pyav" if reader == "auto" else reader)
+        assert (report.packets, report.packets_discarded, report.edit_list) == (600, 150, True)
+        assert (report.frames_expected, report.frames_decoded) == (450, 450)
+
+    @pytest.mark.parametrize("reader", FORCED)
+    def test_interlaced_pictures_are_not_black(self, tmp_path, forced_process, reader):
+        """OpenCV 5 turns them all black, and says so on its error output alone."""
+        options = {"flags": "+ildct+ilme", "x264-params": "interlaced=1"}
+        path = write_video(tmp_path / "a.mp4", 12, size=(128, 64), options=options)
+
+        batch = decode(forced_process(reader), path, Sampling(every=3))
+
+        assert numbers(batch.pictures) == [0, 3, 6, 9]
+        assert batch.report.status == "ok"
+
+    @pytest.mark.parametrize("reader", FORCED)
+    def test_times_that_are_those_of_storage(self, tmp_path, forced_process, reader):
+        """AVI labels H.264 in the order of storage: only the order of frames can be trusted."""
+        path = write_video(
+            tmp_path / "a.avi",
+            24,
+            size=(128, 64),
+            b_frames=3,
+            options={"preset": "fast", "b_adapt": "0"},
+        )
+
+        batch = decode(forced_process(reader), path)
+
+        assert numbers(batch.pictures) == list(range(24))
+        assert batch.pts_seconds == pytest.approx(np.arange(24) / 30)
+        assert batch.report.status == "ok"
+
+    @pytest.mark.parametrize("reader", FORCED)
+    @pytest.mark.parametrize("kind", [("libx264", "yuv420p"), ("mjpeg", "yuvj420p")])
+    def test_frames_that_are_stored_as_nothing(self, tmp_path, forced_process, kind, reader):
+        """The frame before is shown on, and nothing is missing, whether FFmpeg tells or not."""
+        codec, pixels = kind
+        path = write_video(
+            tmp_path / "a.mp4", 24, size=(128, 64), gop=1, codec=codec, pixel_format=pixels
+        )
+        path = emptied(path, [5, 6, 20])
+        shown = [n for n in range(24) if n not in (5, 6, 20)]
+
+        batch = decode(forced_process(reader), path, Sampling(fps=30))
+
+        assert numbers(batch.pictures) == [*range(5), 4, 4, *range(7, 20), 19, *range(21, 24)]
+        report = batch.report
+        assert (report.status, report.error) == ("ok", "")
+        assert (report.frames_expected, report.frames_decoded) == (len(shown), len(shown))
+
+    @pytest.mark.parametrize("reader", FORCED)
+    def test_frames_that_were_dropped(self, tmp_path, forced_process, reader):
+        path = write_dropped(tmp_path / "a.avi", size=(128, 64))
+
+        batch = decode(forced_process(reader), path, Sampling(fps=10))
+
+        assert numbers(batch.pictures) == [0, 1, 2, 2, 2, 3, 4, 4, 4, 5, 6]
+        assert (batch.report.status, batch.report.frames_decoded) == ("ok", 7)
+
+    def test_a_decoder_that_hangs_is_followed_by_the_next(
+        self, source, start_process, pretend_decord
+    ):
+        pretend_decord("time.sleep(60)")
+
+        batch = decode(start_process(frame_timeout_seconds=1), source)
+
+        assert numbers(batch.pictures) == list(range(48))
+        assert (batch.report.status, batch.report.decoder) == ("ok", "pyav")
+        assert batch.report.attempts == ("decord: no frame for 1 s (--frame-timeout)",)
+
+    def test_a_decoder_that_crashes_is_followed_by_the_next(
+        self, source, start_process, pretend_decord
+    ):
+        pretend_decord("os.abort()")
+
+        batch = decode(start_process(), source)
+
+        assert numbers(batch.pictures) == list(range(48))
+        assert batch.report.attempts == ("decord: the decode process was ended by signal 6",)
+
+    def test_every_decoder_hangs(self, source, start_process, tmp_path):
+        """A disk that does not answer: every reader waits for it."""
+        path = tmp_path / "a.mp4"
+        path.write_bytes(source.read_bytes())
+        process = start_process(frame_timeout_seconds=0.5)
+        index = index_video(process, as_video(path))
+        path.unlink()
+        os.mkfifo(path)
+
+        batch = decode(process, path, index=index)
+
+        assert len(batch.pictures) == 0
+        assert batch.report.status == "decode_timeout"
+        assert [said.partition(":")[0] for said in batch.report.attempts] == [
+            "decord",
+            "pyav",
+            "opencv",
+        ]
+        assert batch.report.frames_missing == 48
+
+    def test_a_file_that_went_away(self, source, process, tmp_path):
+        path = tmp_path / "a.mp4"
+        path.write_bytes(source.read_bytes())
+        index = index_video(process, as_video(path))
+        path.unlink()
+
+        report = decode(process, path, index=index).report
+
+        assert report.status == "unreadable"
+        assert report.transient
+        assert "pyav: cannot be read: No such file or directory" in report.attempts
+
+
+class TestDamage:
+    """What can be decoded is used, by its right number and time; the rest is counted."""
+
+    @pytest.mark.parametrize("reader", FORCED)
+    def test_a_lost_group_of_pictures(self, source, forced_process, tmp_path, reader):
+        path = spoil(source, tmp_path / "b.mp4", range(12, 24))
+
+        batch = decode(forced_process(reader), path)
+
+        assert numbers(batch.pictures) == [*range(12), *range(24, 48)]
+        assert batch.frame_index.tolist() == [*range(12), *range(24, 48)]
+        assert batch.pts_seconds == pytest.approx(batch.frame_index / 30)
+        report = batch.report
+        assert (report.status, report.decoder) == ("partial", "pyav")
+        assert report.error == "36 of 48 frames: invalid data found when processing input"
+        assert (report.frames_expected, report.frames_decoded) == (48, 36)
+        assert (report.frames_missing, report.frames_damaged) == (12, 12)
+
+    def test_a_lost_beginning(self, source, process, tmp_path):
+        batch = decode(process, spoil(source, tmp_path / "b.mp4", range(12)), Sampling(fps=5))
+
+        assert batch.sample_index.tolist() == [2, 3, 4, 5, 6, 7]
+        assert numbers(batch.pictures) == [12, 18, 24, 30, 36, 42]
+
+    def test_a_lost_end(self, source, process, tmp_path):
+        batch = decode(process, spoil(source, tmp_path / "b.mp4", range(40, 48)))
+
+        assert numbers(batch.pictures) == list(range(40))
+        assert batch.report.frames_missing == 8
+
+    def test_a_hole_longer_than_a_moment(self, tmp_path, process):
+        """The frame before a hole stands in for a second, not for all of it."""
+        path = write_video(tmp_path / "a.mp4", 60, fps=10, size=(128, 64), gop=10)
+
+        batch = decode(process, spoil(path, tmp_path / "b.mp4", range(10, 50)), Sampling(fps=5))
+
+        assert batch.sample_index.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 25, 26, 27, 28, 29]
+        assert numbers(batch.pictures)[4:11] == [8, 9, 9, 9, 9, 9, 50]
+
+    def test_a_picture_that_is_half_there(self, source, process, tmp_path):
+        report = decode(process, spoil(source, tmp_path / "b.mp4", [20], 0.5)).report
+
+        assert (report.status, report.frames_decoded, report.frames_damaged) == ("partial", 48, 1)
+        assert report.error == "48 of 48 frames, 1 of them damaged"
+
+    def test_a_truncated_file(self, tmp_path, process):
+        path = write_video(tmp_path / "a.mkv", 48, size=(128, 64), gop=12)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+        batch = decode(process, path)
+
+        found = numbers(batch.pictures)
+        assert 10 < len(found) < 40
+        assert found == list(range(len(found)))
+
+    def test_a_truncated_file_that_says_what_it_held(self, source, tmp_path, process):
+        """The table of an MP4 made for the web is at its head, and tells what is missing."""
+        path = tmp_path / "a.mp4"
+        write_video(path, 48, size=(128, 64), gop=12, muxing={"movflags": "faststart"})
+        path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+
+        batch = decode(process, path)
+
+        found = numbers(batch.pictures)
+        assert 10 < len(found) < 40
+        assert found == list(range(len(found)))
+        assert batch.report.status == "partial"
+        assert batch.report.frames_from_header == 48
+
+    @pytest.mark.parametrize("lost", [[20], range(12, 24), range(3), range(40, 48)])
+    def test_segments_count_what_the_whole_counts(self, source, process, tmp_path, lost):
+        path = spoil(source, tmp_path / "b.mp4", lost)
+        whole = decode(process, path)
+
+        parts = [
+            decode(process, path, start=start, stop=stop)
+            for start, stop in itertools.pairwise([0, 17, 26, 38, 48])
+        ]
+
+        frames = np.concatenate([part.frame_index for part in parts])
+        assert frames.tolist() == whole.frame_index.tolist()
+        merged = merge_reports([part.report for part in parts])
+        for count in ("expected", "decoded", "missing", "damaged", "sampled"):
+            assert getattr(merged, f"frames_{count}") == getattr(whole.report, f"frames_{count}")
+        assert merged.status == whole.report.status == "partial"
+
+
+def test_pictures_of_a_segment_include_its_context():
+    assert num_pictures(Segment(as_video("a"), None, 10, 30, 99, context=4)) == 24
+
+
+def test_pictures_are_fitted_as_they_come(source, process):
+    """And whoever gets them is told so."""
+    index = index_video(process, as_video(source))
+    segment = Segment(as_video(source), index, 0, 48, 48)
+    shown = []
+
+    def fit(pictures, frame_index):
+        shown.extend(frame_index.tolist())
+        return 255 - pictures
+
+    plain = decode_segment(process, segment, ALL, SMALL, new_room(segment, SMALL))
+    room = replace(new_room(segment, SMALL), fit=fit)
+    batch = decode_segment(process, segment, ALL, SMALL, room)
+
+    assert (plain.fitted, batch.fitted) == (False, True)
+    assert shown == plain.frame_index.tolist()
+    np.testing.assert_array_equal(batch.pictures, 255 - plain.pictures)
+
+
+def test_more_pictures_than_a_container_let_expect_find_room(source, process):
+    index = index_video(process, as_video(source))
+    segment = Segment(as_video(source), index, 0, 48, 48)
+    room = Room(new_room(segment, SMALL).pictures[:5])
+
+    batch = decode_segment(process, segment, ALL, SMALL, room)
+
+    assert numbers(batch.pictures) == list(range(48))
+
+
+def test_a_verdict_needs_no_room(source, process):
+    index = index_video(process, as_video(source))
+
+    batch = decode_segment(
+        process, Segment(as_video(source), index, 0, 48, 48), ALL, SMALL, no_room()
+    )
+
+    assert batch.report.frames_decoded == 48
+    assert batch.pictures.shape == (48, 0, 0, 3)
+
+
+@pytest.mark.parametrize(
+    ("complaint", "words"),
+    [
+        ("", ""),
+        ("\n \n", ""),
+        ("[h264 @ 0x55c385c9f640] no frame!\n[h264 @ 0x1] again", "[h264] no frame!"),
+        (
+            "Decord stopped: [07:53:31] /project/src/video/a.cc:292: [07:53:31] "
+            "/project/src/video/b.cc:218: Check failed: x >= 0",
+            "Decord stopped: Check failed: x >= 0",
+        ),
+        ("x" * 300, "x" * 200),
+    ],
+)
+def test_plain_words(complaint, words):
+    """Neither addresses nor clocks: the same file says the same in every run."""
+    assert plain_words(complaint) == words
+
+
+@pytest.mark.parametrize("sampling", [Sampling(fps=8), Sampling(every=3)])
+def test_real_clips_in_parts(shared, process, sampling):
+    for name in ("flipping_a_pancake.mkv", "mma_test.avi"):
+        video = as_video(shared / "data" / "clips" / name)
+        index = index_video(process, video)
+        total = min(150, SamplePlan(index, sampling).num_samples)
+        whole = decode(process, video, sampling, index=index, stop=total)
+        borders = [0, total // 3, total // 2, total]
+
+        parts = [
+            decode(process, video, sampling, index=index, start=start, stop=stop)
+            for start, stop in itertools.pairwise(borders)
+        ]
+
+        joined = np.concatenate([part.frame_index for part in parts])
+        assert joined.tolist() == whole.frame_index.tolist()
+        assert np.array_equal(np.concatenate([part.pictures for part in parts]), whole.pictures)

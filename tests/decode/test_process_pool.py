@@ -1,0 +1,518 @@
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from functools import partial
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from pipeline.config import DecodeOptions
+from pipeline.decode import process_pool as pool_module
+from pipeline.decode.fallback import index_video
+from pipeline.decode.process_pool import (
+    FIRST,
+    LAST,
+    DecodePool,
+    DecodeProcess,
+    JobTimeout,
+    PoolStopped,
+    StartFailed,
+)
+from pipeline.errors import DecoderLost, MachineError, VideoError
+from tests.decode.decoding import as_video, decode, numbers, read_with
+from tests.videos import write_video
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def path(tmp_path):
+    return write_video(tmp_path / "a.mp4", 10, size=(128, 64))
+
+
+def job(path):
+    return {
+        "do": "index",
+        "kind": "file",
+        "location": str(path),
+        "image_fps": None,
+        "max_pixels": 10**9,
+    }
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def wait_until(condition, seconds=20.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+class TestDecodeProcess:
+    def test_is_started_by_the_first_job_and_kept(self, start_process, path):
+        process = start_process()
+        assert process.pid is None
+
+        process.ask(job(path))
+        pid = process.pid
+        process.ask(job(path))
+
+        assert process.pid == pid
+        assert alive(pid)
+
+    def test_kill_leaves_nothing(self, start_process, path):
+        process = start_process()
+        process.ask(job(path))
+        pid = process.pid
+
+        process.kill()
+
+        assert not alive(pid)
+        assert process.pid is None
+        process.kill()
+
+    def test_one_that_stands_still_is_killed(self, start_process, path):
+        process = start_process(frame_timeout_seconds=0.5)
+        process.ask(job(path))
+        pid = process.pid
+        os.kill(pid, signal.SIGSTOP)
+
+        started = time.monotonic()
+        with pytest.raises(JobTimeout, match=r"^no frame for 0\.5 s \(--frame-timeout\)$"):
+            process.ask(job(path))
+
+        assert 0.5 <= time.monotonic() - started < 5
+        assert not alive(pid)
+        assert process.ask(job(path))["index"]["packets"] == 10
+
+    def test_one_that_does_not_even_listen_is_killed(self, start_process, path):
+        """A message larger than the buffers of a channel waits for somebody to read it."""
+        process = start_process(frame_timeout_seconds=0.5)
+        process.ask(job(path))
+        pid = process.pid
+        os.kill(pid, signal.SIGSTOP)
+
+        with pytest.raises(JobTimeout, match="does not listen"):
+            process.ask({**job(path), "ballast": "x" * (8 << 20)})
+
+        assert not alive(pid)
+
+    def test_a_job_that_hangs_is_killed(self, start_process, pipe, path):
+        process = start_process(frame_timeout_seconds=0.5)
+
+        with pytest.raises(JobTimeout, match=r"no frame for 0\.5 s"):
+            process.ask(job(pipe))
+
+        assert process.ask(job(path))["index"]["packets"] == 10
+
+    def test_a_decoder_that_hangs_is_killed(self, start_process, pretend_decord, path):
+        pretend_decord("time.sleep(60)")
+        process = start_process(frame_timeout_seconds=0.5)
+
+        with pytest.raises(JobTimeout, match=r"no frame for 0\.5 s"):
+            read_with(process, "decord", path)
+
+    def test_a_decoder_that_is_slow_runs_out_of_its_budget(
+        self, start_process, pretend_decord, tmp_path
+    ):
+        """Each frame comes in time, all of them together do not."""
+        pretend_decord(
+            "time.sleep(0.25);"
+            "return types.SimpleNamespace(asnumpy=lambda: numpy.zeros((64, 128, 3), 'uint8'))"
+        )
+        process = start_process(video_timeout_seconds=1.5)
+        told = []
+        process.on_progress = lambda: told.append(time.monotonic())
+        path = write_video(tmp_path / "a.mp4", 300, size=(128, 64))
+
+        with pytest.raises(JobTimeout, match=r"^took longer than 1\.5 s \(--video-timeout\)$"):
+            read_with(process, "decord", path)
+
+        assert process.pid is None
+        assert len(told) >= 3
+
+    def test_the_budget_is_that_of_one_job(self, start_process, path):
+        process = start_process(video_timeout_seconds=1)
+        process.ask(job(path))
+        end = time.monotonic() + 1.1
+        while time.monotonic() < end:
+            process.ask(job(path))
+
+    def test_the_budget_grows_with_the_frames_to_be_read(self, start_process, pipe):
+        """A file that cannot be sought is read from its start for each of its segments."""
+        process = start_process(video_timeout_seconds=0.2)
+
+        for frames, seconds in [(30_000, "0.2"), (90_000, "0.6")]:
+            with pytest.raises(JobTimeout, match=rf"^took longer than {seconds} s"):
+                process.ask({**job(pipe), "frames": frames})
+
+    def test_what_a_library_says_can_be_stored(self, start_process, pretend_decord, path):
+        """Names in bytes that are no UTF-8 come back in its errors."""
+        pretend_decord(r"raise ValueError('caf\udce9')")
+
+        answer, _ = read_with(start_process(), "decord", path)
+
+        assert answer["refused"] == r"ValueError: caf\udce9"
+
+    def test_a_complaint_is_not_lost_among_warnings(self, start_process, pretend_decord, path):
+        pretend_decord(
+            r"os.write(2, b'libpng warning: x\n' * 1000 + b'trouble'); raise StopIteration"
+        )
+
+        answer, _ = read_with(start_process(), "decord", path)
+
+        assert answer["complaint"] == "trouble"
+
+    def test_one_that_is_killed_from_outside_is_replaced(self, start_process, path):
+        process = start_process()
+        process.ask(job(path))
+        os.kill(process.pid, signal.SIGKILL)
+
+        with pytest.raises(DecoderLost, match=r"^the decode process was ended by signal 9$"):
+            process.ask(job(path))
+
+        assert process.ask(job(path))["index"]["packets"] == 10
+
+    def test_one_that_is_killed_at_work_is_replaced(self, start_process, pipe, path):
+        process = start_process()
+        process.ask(job(path))
+        threading.Timer(0.3, os.kill, (process.pid, signal.SIGKILL)).start()
+
+        with pytest.raises(DecoderLost, match="ended by signal 9") as caught:
+            process.ask(job(pipe))
+
+        assert not isinstance(caught.value, JobTimeout)
+        assert process.ask(job(path))["index"]["packets"] == 10
+
+    @pytest.mark.parametrize(
+        ("crash", "words"),
+        [
+            ("os.abort()", "was ended by signal 6"),
+            ("os.kill(os.getpid(), signal.SIGSEGV)", "was ended by signal 11"),
+            ("os._exit(3)", "ended with code 3"),
+        ],
+    )
+    def test_a_decoder_that_crashes(self, start_process, pretend_decord, path, crash, words):
+        pretend_decord(crash)
+        process = start_process()
+
+        with pytest.raises(DecoderLost, match=words):
+            read_with(process, "decord", path)
+
+        assert numbers(read_with(process, "pyav", path)[1]) == list(range(10))
+
+    def test_one_that_cannot_start(self, start_process, path, monkeypatch):
+        monkeypatch.setattr(pool_module, "sys", type("sys", (), {"executable": "/bin/false"}))
+
+        with pytest.raises(StartFailed, match=r"could be started: .* ended with code 1$"):
+            start_process().ask(job(path))
+
+    def test_no_start_is_a_verdict_on_a_video(self):
+        """The same happens to every video that follows: the machine is to blame."""
+        assert issubclass(StartFailed, MachineError)
+        assert not issubclass(StartFailed, DecoderLost)
+
+    def test_one_for_which_there_is_no_room(self, start_process, path, monkeypatch):
+        """Afterwards it starts as if nothing had been."""
+        start = subprocess.Popen
+        full = [OSError(errno.EMFILE, "Too many open files")]
+
+        def sometimes(*args, **options):
+            if full:
+                raise full.pop()
+            return start(*args, **options)
+
+        monkeypatch.setattr(pool_module.subprocess, "Popen", sometimes)
+        process = start_process()
+
+        with pytest.raises(StartFailed, match=r"could be started: .*Too many open files"):
+            process.ask(job(path))
+
+        assert process.pid is None
+        assert process.ask(job(path))["index"]["packets"] == 10
+
+    def test_one_that_never_starts(self, start_process, path, monkeypatch, tmp_path):
+        sleeper = tmp_path / "sleeper"
+        sleeper.write_text("#!/bin/sh\nexec sleep 60\n")
+        sleeper.chmod(0o755)
+        monkeypatch.setattr(pool_module, "sys", type("sys", (), {"executable": str(sleeper)}))
+        monkeypatch.setattr(pool_module, "START_SECONDS", 0.3)
+        process = start_process()
+
+        with pytest.raises(StartFailed, match="could be started: it did not answer in 0 s"):
+            process.ask(job(path))
+
+        assert process.pid is None
+
+    def test_a_file_that_cannot_be_used_costs_no_process(self, start_process, path, tmp_path):
+        process = start_process()
+        process.ask(job(path))
+        pid = process.pid
+
+        with pytest.raises(VideoError, match="No such file") as caught:
+            process.ask(job(tmp_path / "gone.mp4"))
+
+        assert caught.value.status == "unreadable"
+        assert process.pid == pid
+
+    def test_after_stop_no_other_takes_its_place(self, start_process, path):
+        process = start_process()
+        process.ask(job(path))
+        pid = process.pid
+
+        process.stop()
+
+        with pytest.raises(PoolStopped, match="the decode processes were stopped"):
+            process.ask(job(path))
+        wait_until(lambda: not alive(pid))
+
+    def test_is_stopped_while_it_starts(self, start_process, path, monkeypatch):
+        """Between the look at the flag and the start, there is nothing yet that could be killed."""
+        process = start_process()
+        start = subprocess.Popen
+        started = []
+
+        def late(*args, **options):
+            process.stop()
+            started.append(start(*args, **options))
+            return started[-1]
+
+        monkeypatch.setattr(pool_module.subprocess, "Popen", late)
+
+        with pytest.raises(PoolStopped):
+            process.ask(job(path))
+        assert not alive(started[0].pid)
+
+
+LITTLE = 260 << 20
+"""Bytes: enough to start, and for small pictures."""
+
+
+class TestMemoryLimit:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def huge(cls, tmp_path_factory):
+        """Two pictures of 6000 × 6000: 54 MB each as they are stored, 108 MB as RGB."""
+        path = tmp_path_factory.mktemp("huge") / "a.avi"
+        with av.open(str(path), "w") as output:
+            stream = output.add_stream("mjpeg", rate=30)
+            stream.width, stream.height, stream.pix_fmt = 6000, 6000, "yuvj420p"
+            grey = np.full((9000, 6000), 90, np.uint8)
+            for _ in range(2):
+                output.mux(stream.encode(av.VideoFrame.from_ndarray(grey, "yuvj420p")))
+            output.mux(stream.encode())
+        return path
+
+    def test_a_picture_that_needs_more_is_a_verdict(self, start_process, huge, path):
+        process = start_process(memory_bytes=LITTLE, reader="pyav")
+
+        report = decode(process, huge).report
+
+        assert report.status in ("out_of_memory", "decode_crash")
+        assert report.frames_decoded == 0
+        assert "pyav: decoding needed more memory than allowed" in report.attempts
+        assert decode(process, path).report.status == "ok"
+
+    def test_within_the_limit_it_is_read(self, start_process, huge):
+        report = decode(start_process(reader="pyav"), huge).report
+
+        assert (report.status, report.frames_decoded) == ("ok", 2)
+
+    def test_a_process_that_ran_out_starts_anew(self, start_process, huge, path):
+        """What a decoder still holds would be missing in the next job."""
+        process = start_process(memory_bytes=LITTLE)
+        index = index_video(process, as_video(huge))
+        pid = process.pid
+
+        with pytest.raises(VideoError, match="more memory than allowed") as caught:
+            read_with(process, "pyav", huge, index=index)
+
+        assert caught.value.status == "out_of_memory"
+        assert not alive(pid)
+        assert numbers(read_with(process, "pyav", path)[1]) == list(range(10))
+
+
+class TestDecodePool:
+    def test_runs_jobs_on_as_many_processes_as_wanted(self, path):
+        both = threading.Barrier(2, timeout=30)
+
+        def run(process: DecodeProcess):
+            both.wait()
+            process.ask(job(path))
+            return process.pid
+
+        with DecodePool(DecodeOptions(workers=2)) as pool:
+            futures = [pool.submit(run) for _ in range(4)]
+            pids = {future.result(60) for future in futures}
+            assert pids == set(pool.pids())
+
+        assert len(pids) == 2
+        assert not any(map(alive, pids))
+
+    def test_index_jobs_go_before_decode_jobs(self):
+        done = []
+        go = threading.Event()
+
+        with DecodePool(DecodeOptions(workers=1)) as pool:
+            pool.submit(lambda _: go.wait(30))
+            futures = [
+                pool.submit(lambda _, name=name: done.append(name), order)
+                for name, order in [("a", LAST), ("b", FIRST), ("c", LAST), ("d", FIRST)]
+            ]
+            go.set()
+            for future in futures:
+                future.result(30)
+
+        assert done == ["b", "d", "a", "c"]
+
+    def test_errors_reach_who_waits(self, pipe):
+        options = DecodeOptions(workers=1, frame_timeout_seconds=0.5)
+        with DecodePool(options) as pool:
+            hung = pool.submit(lambda process: process.ask(job(pipe)))
+            wrong = pool.submit(lambda _: 1 / 0)
+            fine = pool.submit(lambda _: 7)
+
+            with pytest.raises(JobTimeout):
+                hung.result(30)
+            with pytest.raises(ZeroDivisionError):
+                wrong.result(30)
+            assert fine.result(30) == 7
+
+    def test_a_start_that_takes_too_long_mixes_no_answers(self, path, monkeypatch):
+        """What a process says too late would be taken for the answer to the first job."""
+        start = subprocess.Popen
+        monkeypatch.setattr(pool_module, "START_SECONDS", 0.3)
+
+        def late(command, **options):
+            monkeypatch.setattr(pool_module.subprocess, "Popen", start)
+            process = start(["/bin/sh", "-c", 'sleep 1; exec "$@"', "sh", *command], **options)
+            begun.append(process)
+            return process
+
+        begun = []
+        monkeypatch.setattr(pool_module.subprocess, "Popen", late)
+
+        with DecodePool(DecodeOptions(workers=1), eager=True) as pool:
+            pool.submit(lambda _: None).result(60)
+            monkeypatch.setattr(pool_module, "START_SECONDS", 60.0)
+            ask = partial(pool.submit, lambda process: process.ask(job(path)))
+            answers = [ask().result(60) for _ in range(2)]
+
+        assert [answer["index"]["packets"] for answer in answers] == [10, 10]
+        assert not alive(begun[0].pid)
+
+    def test_jobs_may_be_cancelled(self):
+        ran = []
+        go = threading.Event()
+        with DecodePool(DecodeOptions(workers=1)) as pool:
+            pool.submit(lambda _: go.wait(30))
+            unwanted = pool.submit(lambda _: ran.append("unwanted"))
+            wanted = pool.submit(lambda _: ran.append("wanted"))
+            assert unwanted.cancel()
+            go.set()
+            wanted.result(30)
+
+        assert ran == ["wanted"]
+
+    def test_close_ends_a_job_that_hangs(self, pipe):
+        pool = DecodePool(DecodeOptions(workers=1))
+        started = threading.Event()
+
+        def run(process):
+            started.set()
+            return process.ask(job(pipe))
+
+        running, waiting = pool.submit(run), pool.submit(run)
+        started.wait(30)
+        wait_until(pool.pids)
+        pids = pool.pids()
+
+        before = time.monotonic()
+        pool.close()
+
+        assert time.monotonic() - before < 10
+        assert not any(map(alive, pids))
+        assert pool.pids() == []
+        for future in (running, waiting):
+            with pytest.raises(PoolStopped):
+                future.result(0)
+
+    def test_after_close_nothing_runs(self):
+        pool = DecodePool(DecodeOptions(workers=1))
+        pool.close()
+
+        with pytest.raises(PoolStopped, match="the decode processes were stopped"):
+            pool.submit(lambda _: 7).result(0)
+        pool.close()
+
+    def test_kill_does_not_wait(self, path):
+        """It is called from signal handlers."""
+        pool = DecodePool(DecodeOptions(workers=1))
+        pool.submit(lambda process: process.ask(job(path))).result(60)
+        [pid] = pool.pids()
+
+        pool.kill()
+
+        with pytest.raises(PoolStopped):
+            pool.submit(lambda _: 7).result(0)
+        pool.close()
+        assert not alive(pid)
+
+    def test_a_process_killed_from_outside_costs_one_job(self, path):
+        with DecodePool(DecodeOptions(workers=1)) as pool:
+            ask = partial(pool.submit, lambda process: process.ask(job(path)))
+            ask().result(60)
+            os.kill(pool.pids()[0], signal.SIGKILL)
+
+            with pytest.raises(DecoderLost, match="signal 9"):
+                ask().result(60)
+            assert ask().result(60)["index"]["packets"] == 10
+
+
+PARENT = """
+import sys, time
+from pipeline.config import DecodeOptions
+from pipeline.decode.process_pool import DecodePool
+
+pool = DecodePool(DecodeOptions(workers=2, frame_timeout_seconds=100))
+jobs = [{"do": "index", "kind": "file", "location": path, "max_pixels": 9} for path in sys.argv[1:]]
+futures = [pool.submit(lambda process, job=job: process.ask(job)) for job in jobs]
+while len(pool.pids()) < 2:
+    time.sleep(0.02)
+time.sleep(1.0)
+print(*pool.pids(), flush=True)
+time.sleep(100)
+"""
+
+
+def test_a_parent_that_is_killed_leaves_no_process_behind(path, pipe):
+    """Not even one that hangs: nobody would ever end it."""
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(path), str(pipe)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with parent:
+        pids = [int(pid) for pid in parent.stdout.readline().split()]
+        assert len(pids) == 2
+        assert all(map(alive, pids))
+
+        parent.kill()
+        parent.wait()
+
+        wait_until(lambda: not any(map(alive, pids)))

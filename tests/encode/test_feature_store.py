@@ -1,0 +1,335 @@
+"""The feature store: what was written is found again, by whoever opens the folder."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.encode import feature_store as module
+from pipeline.encode.feature_store import FeatureStore
+from pipeline.errors import MachineError
+from pipeline.records import DecodeReport, FrameFeatures
+
+OK = DecodeReport("ok", decoder="opencv", attempts=("decord: refused",), frames_decoded=7)
+
+
+def part(video_id, start=0, stop=4, num_samples=None, *, seed=0, report=OK, size=3):
+    """Make the features of one segment."""
+    count = stop - start
+    index = np.arange(start, stop)
+    return FrameFeatures(
+        video_id=video_id,
+        start=start,
+        stop=stop,
+        num_samples=stop if num_samples is None else num_samples,
+        values=np.random.default_rng(seed).normal(size=(count, size)).astype(np.float16),
+        sample_index=index,
+        frame_index=index * 2,
+        pts_seconds=index / 10,
+        report=report,
+    )
+
+
+def assert_same(found, expected):
+    assert found.values.dtype == np.float16
+    for name in ("values", "sample_index", "frame_index", "pts_seconds"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+    for name in ("video_id", "start", "stop", "num_samples", "report"):
+        assert getattr(found, name) == getattr(expected, name)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return FeatureStore(tmp_path / "features", 3)
+
+
+def again(store):
+    """Open the same folder as another process would."""
+    return FeatureStore(store.folder, store.size)
+
+
+class TestStore:
+    def test_gives_back_what_was_written(self, store):
+        written = [part("a", seed=1), part("b", 0, 2, seed=2), part("c", 0, 7, seed=3)]
+        store.write(written)
+
+        for opened in (store, again(store)):
+            for expected in written:
+                (found,) = opened.stream(expected.video_id)
+                assert_same(found, expected)
+            assert opened.reports("b") == [OK]
+
+    def test_segments_stream_in_order_whatever_came_first(self, store):
+        parts = [part("a", start, start + 3, 9, seed=start) for start in (0, 3, 6)]
+        for number in (2, 0, 1):
+            store.write([parts[number]])
+
+        for opened in (store, again(store)):
+            assert opened.segments("a") == [(0, 3), (3, 6), (6, 9)]
+            for found, expected in zip(opened.stream("a"), parts, strict=True):
+                assert_same(found, expected)
+            assert opened.reports("a") == [OK, OK, OK]
+
+    def test_streams_one_segment_at_a_time(self, store, monkeypatch):
+        for start in (0, 3, 6):
+            store.write([part("a", start, start + 3, 9)])
+        reads = []
+        read = pq.read_table
+        monkeypatch.setattr(pq, "read_table", lambda path: reads.append(path) or read(path))
+        stream = store.stream("a")
+        next(stream)
+
+        assert len(reads) == 1
+
+    def test_part_of_a_video_is_not_all_of_it(self, store):
+        store.write([part("a", 0, 3, 9), part("a", 6, 9, 9)])
+
+        for opened in (store, again(store)):
+            assert not opened.has("a")
+            assert opened.segments("a") == [(0, 3), (6, 9)]
+            with pytest.raises(KeyError, match="a"):
+                next(opened.stream("a"))
+            with pytest.raises(KeyError, match="a"):
+                opened.reports("a")
+
+    def test_a_video_that_was_never_written_is_not_there(self, store):
+        store.write([part("a")])
+
+        assert store.has("a")
+        assert not store.has("b")
+        assert store.segments("b") == []
+        with pytest.raises(KeyError, match="b"):
+            store.reports("b")
+
+    @pytest.mark.parametrize(
+        ("written", "expected"),
+        [
+            ([(0, 5), (0, 9)], [(0, 9)]),
+            ([(0, 9), (0, 5)], [(0, 9)]),
+            ([(0, 5), (0, 4), (4, 9)], [(0, 4), (4, 9)]),
+            ([(4, 9), (2, 6), (0, 4), (0, 5)], [(0, 4), (4, 9)]),
+        ],
+    )
+    def test_segments_of_other_lengths_do_not_hide_the_whole(self, store, written, expected):
+        """A run with smaller shards was stopped; a later one cut the video otherwise."""
+        for start, stop in written:
+            store.write([part("a", start, stop, 9)])
+
+        for opened in (store, again(store)):
+            assert opened.has("a")
+            assert opened.segments("a") == sorted(written)
+            assert [(f.start, f.stop) for f in opened.stream("a")] == expected
+
+    def test_a_video_without_frames_keeps_its_report(self, store):
+        bad = DecodeReport("undecodable", "no frame could be decoded", attempts=("decord: x",))
+        store.write([part("a"), FrameFeatures.nothing("bad", 3, bad), part("c", seed=4)])
+
+        for opened in (store, again(store)):
+            assert opened.has("bad")
+            assert opened.reports("bad") == [bad]
+            (found,) = opened.stream("bad")
+            assert found.values.shape == (0, 3)
+            assert_same(next(opened.stream("c")), part("c", seed=4))
+
+    def test_only_videos_without_frames(self, store):
+        bad = DecodeReport("not_video", "the file holds no video")
+        store.write([FrameFeatures.nothing("bad", 3, bad)])
+
+        (found,) = again(store).stream("bad")
+        assert found.report == bad
+        assert found.whole
+
+    def test_samples_that_could_not_be_decoded_leave_a_gap(self, store):
+        whole = part("a", 0, 6)
+        kept = np.array([0, 1, 4])
+        gappy = FrameFeatures(
+            "a", 0, 6, 6, whole.values[kept], kept, kept * 2, kept / 10, DecodeReport("partial")
+        )
+        store.write([gappy])
+
+        assert store.has("a")
+        assert_same(next(again(store).stream("a")), gappy)
+
+    def test_the_same_segments_have_the_same_file(self, store):
+        first = store.write([part("a", seed=1), part("b", seed=2)])
+        second = store.write([part("a", seed=3), part("b", seed=4)])
+        other = store.write([part("c")])
+
+        assert first == second != other
+        assert store.segments("a") == [(0, 4)]
+        assert_same(next(store.stream("b")), part("b", seed=4))
+
+    def test_a_file_that_is_replaced_is_read_by_its_new_rows(self, store):
+        """The second attempt got fewer frames of the first video."""
+        short = part("a", 0, 4)
+        short = FrameFeatures("a", 0, 4, 4, *(x[:1] for x in arrays(short)), OK)
+        store.write([part("a"), part("b", seed=5)])
+        store.write([short, part("b", seed=6)])
+
+        assert_same(next(store.stream("a")), short)
+        assert_same(next(store.stream("b")), part("b", seed=6))
+
+    def test_a_file_is_read_once_for_all_that_a_thread_wants_of_it(self, store, monkeypatch):
+        parts = [part(name, seed=number) for number, name in enumerate("abc")]
+        store.write(parts)
+        read, right = [], module.pq.read_table
+        monkeypatch.setattr(module.pq, "read_table", lambda path: read.append(path) or right(path))
+
+        for wanted in parts:
+            assert_same(next(store.stream(wanted.video_id)), wanted)
+
+        assert len(read) == 1
+
+    def test_a_file_replaced_after_it_was_read_is_read_again(self, store):
+        store.write([part("a", seed=1)])
+        assert_same(next(store.stream("a")), part("a", seed=1))
+        store.write([part("a", seed=2)])
+
+        assert_same(next(store.stream("a")), part("a", seed=2))
+
+    def test_leaves_no_temporary_file(self, store):
+        store.write([part("a")])
+        path = store.write([part("b")])
+
+        assert path.parent == store.folder
+        assert all(name.name.startswith("part-") for name in store.folder.iterdir())
+        assert len(list(store.folder.iterdir())) == 2
+
+    def test_a_write_that_fails_leaves_nothing(self, store, monkeypatch):
+        def full(table, path, **_):
+            path.write_bytes(b"PAR1 half")
+            raise OSError("no space left on device")
+
+        monkeypatch.setattr(pq, "write_table", full)
+        with pytest.raises(MachineError, match="cannot be written: no space left"):
+            store.write([part("a")])
+
+        assert list(store.folder.iterdir()) == []
+        assert not store.has("a")
+        assert not again(store).has("a")
+
+    def test_many_threads_write_at_once(self, store):
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(lambda n: store.write([part("a", n, n + 1, 24, seed=n)]), range(24)))
+
+        for opened in (store, again(store)):
+            found = [f.values[0] for f in opened.stream("a")]
+            expected = [part("a", n, n + 1, 24, seed=n).values[0] for n in range(24)]
+            np.testing.assert_array_equal(found, expected)
+
+    def test_no_number_may_be_missing(self, store):
+        """Levels that tell nulls from numbers would double the time of reading."""
+        path = store.write([part("a")])
+
+        column = pq.ParquetFile(path).schema.column(4)
+
+        assert column.path == "feature.list.element"
+        assert column.max_definition_level == 1  # a list may be empty, as far as Parquet knows
+
+    def test_numbers_that_may_be_missing_are_read_all_the_same(self, store):
+        """As in stores that were made before it was forbidden."""
+        path = store.write([part("a")])
+        table = pq.read_table(path)
+        kinds = [pa.list_(pa.float16(), 3) if f.name == "feature" else f.type for f in table.schema]
+        older = pa.schema(
+            list(zip(table.column_names, kinds, strict=True)), metadata=table.schema.metadata
+        )
+        pq.write_table(table.cast(older), path)
+
+        assert_same(next(again(store).stream("a")), part("a"))
+
+    def test_what_is_read_may_be_written_to(self, store):
+        """Torch takes no other memory."""
+        store.write([part("a")])
+
+        assert next(store.stream("a")).values.flags.writeable
+
+    def test_what_is_read_of_one_video_keeps_nothing_of_the_others_in_memory(self, store):
+        store.write([part("a"), part("b"), part("c", 0, 2)])
+        (found,) = store.stream("b")
+
+        assert found.values.base is None or found.values.base.nbytes == found.values.nbytes
+        assert found.pts_seconds.base is None
+
+    def test_the_most_frames_that_come_at_once_are_those_of_the_longest_segment(self, store):
+        store.write([part("a", 0, 3, 10), part("b", 0, 2)])
+        store.write([part("a", 3, 10, 10)])
+
+        assert store.frames_at_once("a") == 7
+        assert store.frames_at_once("b") == 2
+        with pytest.raises(KeyError):
+            store.frames_at_once("c")
+
+    def test_a_file_that_a_power_cut_left_empty_is_not_used(self, store, caplog):
+        store.write([part("a")])
+        path = store.write([part("b")])
+        path.write_bytes(b"")
+
+        found = again(store)
+
+        assert (found.has("a"), found.has("b")) == (True, False)
+        assert f"{path} is damaged" in caplog.text
+
+    def test_pandas_reads_it(self, store):
+        store.write([part("a", seed=1), part("b", 0, 2, seed=2)])
+        rows = pd.read_parquet(store.folder)
+
+        assert list(rows) == ["video_id", "sample_index", "frame_index", "pts_seconds", "feature"]
+        assert rows["video_id"].tolist() == ["a"] * 4 + ["b"] * 2
+        assert rows["sample_index"].tolist() == [0, 1, 2, 3, 0, 1]
+        values = np.stack(rows.loc[rows.video_id == "b", "feature"].tolist())
+        assert values.dtype == np.float16
+        np.testing.assert_array_equal(values, part("b", 0, 2, seed=2).values)
+
+
+def arrays(features):
+    return features.values, features.sample_index, features.frame_index, features.pts_seconds
+
+
+class TestForget:
+    def test_a_forgotten_video_is_not_there_for_this_run_nor_for_later_ones(self, store):
+        store.write([part("a"), part("b", seed=2)])
+        store.forget({"a"})
+
+        for opened in (store, again(store)):
+            assert not opened.has("a")
+            assert opened.segments("a") == []
+            assert_same(next(opened.stream("b")), part("b", seed=2))
+
+    def test_what_comes_after_is_found_by_later_runs(self, store):
+        """The next attempt shares its file with other videos, or with none."""
+        bad = DecodeReport("undecodable", "no frame")
+        store.write([part("b", seed=2), FrameFeatures.nothing("a", 3, bad), part("c")])
+        store.forget({"a"})
+        store.write([part("a", seed=7)])
+
+        for opened in (store, again(store)):
+            assert opened.reports("a") == [OK]
+            assert_same(next(opened.stream("a")), part("a", seed=7))
+            assert_same(next(opened.stream("b")), part("b", seed=2))
+
+    def test_who_reads_at_the_same_time_still_finds_its_rows(self, store):
+        store.write([part("a"), part("b", seed=2)])
+        reader = again(store)
+        store.forget({"a"})
+
+        assert_same(next(reader.stream("b")), part("b", seed=2))
+
+    def test_all_segments_go(self, store):
+        for start in (0, 3):
+            store.write([part("a", start, start + 3, 6), part(f"other {start}")])
+        store.forget({"a"})
+
+        assert again(store).segments("a") == []
+        assert again(store).has("other 3")
+
+    def test_a_video_that_is_not_there(self, store):
+        store.write([part("a")])
+        store.forget({"b"})
+
+        assert again(store).has("a")

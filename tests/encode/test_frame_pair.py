@@ -1,0 +1,99 @@
+"""The network that looks at a frame and the one before."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from pipeline.config import Geometry
+from pipeline.encode.frame_pair import GEOMETRY, PairNetwork, load_pairs, pairs_backbone
+from pipeline.errors import RecognizerError
+
+
+def pairs(count=2):
+    return torch.rand(count, 6, 72, 96)
+
+
+@torch.inference_mode()
+def run(backbone, pictures):
+    return backbone.module(pictures)
+
+
+@pytest.fixture
+def backbone():
+    return pairs_backbone(PairNetwork(size=16))
+
+
+def test_wants_whole_frames_with_the_one_before(backbone):
+    assert backbone.geometry == GEOMETRY == Geometry(72, 96, "squash", 1.0, reducing_gap=1)
+    assert backbone.context == 1
+    assert (backbone.mean, backbone.std) == ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+
+
+def test_gives_movement_and_the_logit_of_a_cut(backbone):
+    features = run(backbone, pairs())
+
+    assert backbone.feature_size == 17
+    assert features.shape == (2, 17)
+    assert features[:, :-1].min() >= 0  # movement is rectified, the logit is not
+
+
+def test_the_order_of_the_two_matters(backbone):
+    given = pairs()
+    turned = torch.cat([given[:, 3:], given[:, :3]], dim=1)
+
+    assert (run(backbone, given) - run(backbone, turned)).abs().max() > 1e-3
+
+
+def test_movement_does_not_see_exposure(backbone):
+    given = pairs() * 0.5 + 0.1
+    brighter = given.clone()
+    brighter[:, 3:] += 0.25
+    change = run(backbone, brighter) - run(backbone, given)
+
+    assert change[:, :-1].abs().max() < 1e-4
+    assert change[:, -1].abs().max() > 1e-4
+
+
+def test_rows_do_not_depend_on_the_batch(backbone):
+    given = pairs(5)
+    alone = torch.cat([run(backbone, one[None]) for one in given])
+
+    assert torch.allclose(run(backbone, given), alone, atol=1e-5)
+
+
+def test_weights_are_read_back(tmp_path):
+    network = PairNetwork()
+    save_file(network.state_dict(), tmp_path / "backbone.safetensors")
+    made, read = pairs_backbone(network), load_pairs(tmp_path / "backbone.safetensors")
+    given = pairs()
+
+    assert read.identity == made.identity
+    assert read.weights_hash == made.weights_hash
+    assert torch.equal(run(read, given), run(made, given))
+
+
+def test_identity_changes_with_the_weights():
+    assert pairs_backbone(PairNetwork()).identity != pairs_backbone(PairNetwork()).identity
+
+
+def test_weights_of_another_network_fail(tmp_path):
+    path = tmp_path / "backbone.safetensors"
+    save_file({"weight": torch.zeros(3)}, path)
+
+    with pytest.raises(RecognizerError, match=r"backbone\.safetensors does not hold a pair net"):
+        load_pairs(path)
+
+
+def test_missing_weights_fail(tmp_path):
+    with pytest.raises(RecognizerError, match="does not hold a pair network: No such file"):
+        load_pairs(tmp_path / "backbone.safetensors")
+
+
+def test_a_pickle_is_not_loaded(tmp_path):
+    path = tmp_path / "backbone.safetensors"
+    torch.save(PairNetwork().state_dict(), path)
+
+    with pytest.raises(RecognizerError, match="does not hold a pair network"):
+        load_pairs(path)

@@ -1,0 +1,108 @@
+"""Cutting frames to size as they come from the decoder, or when they are encoded, is the same."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from pipeline.encode.preprocess import (
+    fit_decoded,
+    fit_pictures,
+    fits_at_once,
+    rows_of,
+    waiting_size,
+)
+from tests.encode.test_encoder import draw, encode, engine, frame_batch
+
+
+def on(device):
+    made = engine()
+    made.device = device
+    return made
+
+
+class TestWhen:
+    @pytest.mark.parametrize(
+        ("size", "expected"),
+        [((8, 8), False), ((4, 16), False), ((9, 8), True), ((1080, 1920), True)],
+    )
+    def test_where_that_makes_them_smaller(self, size, expected):
+        assert fits_at_once(on("cpu"), size) == expected
+        assert waiting_size(on("cpu"), size) == ((8, 8) if expected else size)
+
+    def test_never_where_it_is_work_of_an_accelerator(self):
+        assert not fits_at_once(on("cuda"), (1080, 1920))
+        assert waiting_size(on("cuda"), (1080, 1920)) == (1080, 1920)
+
+
+class TestFitDecoded:
+    def test_gives_what_the_engine_cuts(self):
+        frames = draw(5, size=(20, 13))
+
+        found = fit_decoded(engine(), frames, np.arange(5))
+
+        assert found.shape == (5, 8, 8, 3)
+        np.testing.assert_array_equal(found, engine().fit(frames).numpy())
+
+    def test_a_frame_that_is_shown_on_is_cut_once(self):
+        frames = draw(3, size=(20, 13))[[0, 0, 1, 2, 2, 2]]
+        made, cut = engine(), []
+        fit = made.fit
+        made.fit = lambda given: cut.append(len(given)) or fit(given)
+
+        found = fit_decoded(made, frames, np.array([4, 4, 7, 9, 9, 9]))
+
+        assert cut == [3]
+        np.testing.assert_array_equal(found, fit(frames).numpy())
+
+
+class TestFitPictures:
+    @pytest.mark.parametrize("context", [0, 1])
+    def test_what_is_cut_already_is_not_cut_again(self, context):
+        frames = draw(6, size=(20, 13))[[0, 1, 1, 2, 3, 3]]
+        decoded = replace(
+            frame_batch("a", frames, context=context), frame_index=np.array([0, 1, 1, 2, 3, 3])
+        )
+        made = engine(context=context)
+        cut = replace(decoded, pictures=made.fit(frames).numpy(), fitted=True)
+        expected = list(fit_pictures(made, [decoded]))
+        made.fit = lambda _: pytest.fail("cut again")
+
+        (found,) = fit_pictures(made, [cut])
+
+        assert found.shape == ((6, 8, 8, 6) if context else (4, 8, 8, 3))
+        np.testing.assert_array_equal(found, np.concatenate(expected))
+
+    @pytest.mark.parametrize("context", [0, 1])
+    def test_features_are_the_same(self, context):
+        batches = [
+            frame_batch(name, draw(count, 40 * count, (20, 13)), context=context)
+            for name, count in (("a", 5), ("b", 0), ("c", 3))
+        ]
+        made = engine(context=context)
+        cut = [
+            replace(b, pictures=fit_decoded(made, b.pictures, b.frame_index), fitted=True)
+            for b in batches
+            if len(b.pictures)
+        ]
+        expected = [part.values for part in encode(made, *batches) if len(part.values)]
+
+        found = [part.values for part in encode(made, *cut)]
+
+        np.testing.assert_array_equal(np.concatenate(found), np.concatenate(expected))
+
+
+@pytest.mark.parametrize(
+    ("frame_index", "context", "rows"),
+    [
+        ([], 0, []),
+        ([3, 5, 9], 0, [0, 1, 2]),
+        ([3, 3, 3, 9], 0, [0, 0, 0, 1]),
+        ([3, 3, 3, 9], 1, [0, 1, 1, 2]),
+    ],
+)
+def test_rows_of_samples(frame_index, context, rows):
+    """With context the second sample of a frame differs: the frame before it is another."""
+    assert rows_of(np.array(frame_index, np.int64), context).tolist() == rows

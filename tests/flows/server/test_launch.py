@@ -1,0 +1,37 @@
+"""What a command does around the flow."""
+
+from __future__ import annotations
+
+import gc
+
+from flows.server.launch import _loading
+
+
+def test_what_was_loaded_is_never_looked_through_for_garbage():
+    kept = gc.get_freeze_count()
+    try:
+        with _loading():
+            assert not gc.isenabled()
+            loaded = [[] for _ in range(1000)]
+        assert gc.isenabled()
+        assert gc.get_freeze_count() > kept + 1000
+        assert len(loaded) == 1000
+    finally:
+        gc.unfreeze()
+
+
+def test_heartbeats_are_sent_to_a_server_that_the_user_chose(api, tmp_path, monkeypatch):
+    """Somebody may listen there; nobody does at one that ends with the run."""
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+    from flows.server.launch import _heartbeats, call_served
+
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setenv("PREFECT_API_URL", api.url)
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: 180}):
+        sent = call_served(
+            lambda: lambda served: (served, PREFECT_FLOWS_HEARTBEAT_FREQUENCY.value())
+        )
+        assert sent == (True, 180)
+        with _heartbeats(api):
+            assert PREFECT_FLOWS_HEARTBEAT_FREQUENCY.value() is None

@@ -1,0 +1,510 @@
+"""Recognizers over stored features: the same as running the model on the same samples at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.config import ClipWindows, Sampling, TemporalOptions
+from pipeline.recognition import recognize as module
+from pipeline.recognition.recognize import recognize, sample_times
+from pipeline.recognition.recognizer import BackboneSpec, CutSpec, Recognizer
+from pipeline.recognition.smoothing import runs, smooth
+from pipeline.records import DecodeReport, FrameFeatures
+from pipeline.temporal.models import TemporalModel
+
+D, K, FPS = 5, 3, 8
+CUT = D - 1
+GRU = TemporalOptions(cell="gru", size=8)
+LOOKING_BACK = [
+    GRU,
+    TemporalOptions(cell="lstm", size=8, layers=2, differences=True, pooling="last"),
+    TemporalOptions(cell="mingru", size=8, pooling="attention"),
+]
+LOOKING_AHEAD = [
+    TemporalOptions(cell="gru", size=8, bidirectional=True, pooling="last"),
+    TemporalOptions(cell="transformer", size=8, heads=2),
+]
+OK = DecodeReport("ok")
+
+
+def cell(options):
+    return options.cell + "-bidirectional" * options.bidirectional
+
+
+def make(options=GRU, *, context=0, cuts=False, **changes):
+    torch.manual_seed(9)
+    model = TemporalModel(D, K, options)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    return Recognizer(
+        **{
+            "name": "toy",
+            "labels": ("a", "b", "c"),
+            "sampling": Sampling(fps=FPS),
+            "clips": ClipWindows(),
+            "backbone": BackboneSpec("toy", "", D, context=context),
+            "temporal": options,
+            "model": model.eval().requires_grad_(False),
+            "cut": CutSpec(CUT, 10.0) if cuts else None,
+            **changes,
+        }
+    )
+
+
+def draw(count, seed=0, cuts=()):
+    """Make features, (T, D); the last of them marks cuts."""
+    values = np.random.default_rng(seed).normal(size=(count, D)).astype(np.float16)
+    values[:, CUT] = 0
+    values[list(cuts), CUT] = 20
+    return values
+
+
+def chunks(values, sizes=(), video_id="v", first=0):
+    """Cut features to segments of the given sizes; what is left is the last."""
+    edges = [0]
+    for size in sizes:
+        edges.append(min(len(values), edges[-1] + size))
+    edges.append(len(values))
+    for start, stop in itertools.pairwise(edges):
+        index = np.arange(first + start, first + stop)
+        yield FrameFeatures(
+            video_id=video_id,
+            start=start,
+            stop=stop,
+            num_samples=len(values),
+            values=values[start:stop],
+            sample_index=index,
+            frame_index=index * 3,
+            pts_seconds=index / FPS - 0.01,
+            report=OK,
+        )
+
+
+def run(recognizer, values, sizes=(), windows=None, seconds=None):
+    duration = len(values) / FPS if seconds is None else seconds
+    (found,) = recognize(recognizer, [("v", chunks(values, sizes), duration)], windows)
+    return found
+
+
+def forward(recognizer, values, mask=None):
+    """Run the model: probabilities of frames (L, K) and of the clip (K,), and the embedding."""
+    x = torch.from_numpy(values.astype(np.float32)).unsqueeze(0)
+    logits = recognizer.model(x, None if mask is None else torch.tensor(mask).unsqueeze(0))
+    frames, clip = (
+        torch.softmax(part[0] / recognizer.temperature, dim=-1).numpy()
+        for part in (logits.frames, logits.clips)
+    )
+    return frames, clip, logits.embeddings[0].numpy()
+
+
+def flat(found):
+    """Give the frame columns of a recognition as whole arrays."""
+    names = ("sample_index", "frame_index", "pts_seconds", "shots", "labels", "scores")
+    return {name: np.concatenate(getattr(found, name)) for name in names}
+
+
+def assert_frames(found, probabilities):
+    columns = flat(found)
+    np.testing.assert_array_equal(columns["labels"], probabilities.argmax(1))
+    np.testing.assert_allclose(columns["scores"], probabilities.max(1), atol=1e-5)
+
+
+def assert_clip(clip, probabilities, embedding):
+    np.testing.assert_allclose(clip.probabilities, probabilities, atol=1e-5)
+    np.testing.assert_allclose(clip.embedding, embedding, atol=1e-5)
+
+
+def assert_same(found, expected):
+    """Compare two recognitions of one video."""
+    for clip, other in zip(found.clips, expected.clips, strict=True):
+        assert (clip.shot, clip.num_frames) == (other.shot, other.num_frames)
+        assert clip.start_seconds == pytest.approx(other.start_seconds)
+        assert clip.end_seconds == pytest.approx(other.end_seconds)
+        assert_clip(clip, other.probabilities, other.embedding)
+    assert len(found.segments) == len(expected.segments)
+    for part, other in zip(found.segments, expected.segments, strict=True):
+        assert dataclasses.astuple(part) == pytest.approx(dataclasses.astuple(other), abs=1e-5)
+    a, b = flat(found), flat(expected)
+    for name in a:
+        np.testing.assert_allclose(a[name], b[name], atol=1e-5)
+
+
+def spans(found):
+    return [(clip.start_seconds, clip.end_seconds, clip.num_frames) for clip in found.clips]
+
+
+class TestWholeVideos:
+    @pytest.mark.parametrize("options", LOOKING_BACK + LOOKING_AHEAD, ids=cell)
+    def test_one_clip_is_the_model_on_all_samples(self, options):
+        recognizer = make(options)
+        values = draw(20)
+        found = run(recognizer, values, seconds=2.75)
+        frames, clip, embedding = forward(recognizer, values)
+
+        assert found.video_id == "v"
+        assert spans(found) == [(0.0, 2.75, 20)]
+        assert_clip(found.clips[0], clip, embedding)
+        assert_frames(found, frames)
+        columns = flat(found)
+        np.testing.assert_array_equal(columns["sample_index"], range(20))
+        np.testing.assert_array_equal(columns["frame_index"], range(0, 60, 3))
+        np.testing.assert_allclose(columns["pts_seconds"], np.arange(20) / FPS - 0.01)
+        assert not columns["shots"].any()
+
+    @pytest.mark.parametrize("options", LOOKING_BACK + LOOKING_AHEAD, ids=cell)
+    def test_one_sample(self, options):
+        recognizer = make(options, context=1, cuts=True)
+        values = draw(1)
+        found = run(recognizer, values, seconds=0.5)
+        frames, clip, embedding = forward(recognizer, values)
+
+        assert spans(found) == [(0.0, 0.5, 1)]
+        assert_clip(found.clips[0], clip, embedding)
+        assert_frames(found, frames)
+        assert [part.label for part in found.segments] == [frames.argmax()]
+
+    @pytest.mark.parametrize("options", LOOKING_BACK + LOOKING_AHEAD, ids=cell)
+    def test_no_sample(self, options):
+        recognizer = make(options)
+        nothing = FrameFeatures.nothing("v", D, DecodeReport("undecodable"))
+        for parts in ([], [nothing], list(chunks(draw(0), [0]))):
+            (found,) = recognize(recognizer, [("v", parts, 3.0)])
+
+            assert (found.clips, found.segments, found.labels) == ([], [], [])
+
+    def test_no_video(self):
+        assert recognize(make(), []) == []
+
+    @pytest.mark.parametrize("options", LOOKING_AHEAD, ids=cell)
+    def test_models_that_look_ahead_get_long_videos_in_clips(self, options, monkeypatch):
+        monkeypatch.setattr(module, "LONGEST_CLIP", 16)
+        recognizer = make(options)
+        values = draw(45)
+        found = run(recognizer, values, sizes=[1, 20])
+        parts = [values[:16], values[16:32], values[32:]]
+        expected = [forward(recognizer, part) for part in parts]
+
+        assert spans(found) == [(0.0, 2.0, 16), (2.0, 4.0, 16), (4.0, 45 / FPS, 13)]
+        for clip, (_, probabilities, embedding) in zip(found.clips, expected, strict=True):
+            assert_clip(clip, probabilities, embedding)
+        assert_frames(found, np.concatenate([frames for frames, _, _ in expected]))
+
+    def test_models_that_look_back_get_long_videos_whole(self, monkeypatch):
+        monkeypatch.setattr(module, "LONGEST_CLIP", 16)
+
+        assert spans(run(make(), draw(45), sizes=[20, 20])) == [(0.0, 45 / FPS, 45)]
+
+
+class TestClips:
+    @pytest.mark.parametrize("options", LOOKING_BACK + LOOKING_AHEAD, ids=cell)
+    @pytest.mark.parametrize("stride", [None, 0.5, 1.5])
+    def test_each_is_the_model_on_its_samples(self, options, stride):
+        recognizer = make(options, clips=ClipWindows(1.0, stride))
+        values = draw(33)
+        found = run(recognizer, values, sizes=[5, 1, 14])
+
+        assert sum(clip.num_frames for clip in found.clips) >= 8 * 3
+        for clip in found.clips:
+            start = round(clip.start_seconds * FPS)
+            samples = values[start : start + clip.num_frames]
+            _, probabilities, embedding = forward(recognizer, samples)
+            assert clip.end_seconds == pytest.approx((start + clip.num_frames) / FPS)
+            assert_clip(clip, probabilities, embedding)
+
+    def test_windows_other_than_the_recognizers(self):
+        recognizer = make(clips=ClipWindows(1.0))
+        found = run(recognizer, draw(16), windows=ClipWindows(0.5))
+
+        assert spans(found) == [(n / 2, n / 2 + 0.5, 4) for n in range(4)]
+
+    def test_frames_of_a_model_that_looks_back_know_all_of_the_shot(self):
+        recognizer = make(clips=ClipWindows(1.0, 0.5))
+        values = draw(33)
+
+        assert_frames(run(recognizer, values, sizes=[7]), forward(recognizer, values)[0])
+
+    @pytest.mark.parametrize("options", LOOKING_AHEAD, ids=cell)
+    def test_frames_of_a_model_that_looks_ahead_average_over_their_clips(self, options):
+        recognizer = make(options, clips=ClipWindows(1.0, 0.5))
+        values = draw(24)
+        total, count = np.zeros((24, K)), np.zeros((24, 1))
+        for start in range(0, 20, 4):  # the last begins half a second before the end
+            part = slice(start, start + 8)
+            total[part] += forward(recognizer, values[part])[0]
+            count[part] += 1
+
+        assert count.max() == 2
+        assert_frames(run(recognizer, values, sizes=[7, 2]), total / count)
+
+    def test_frames_that_no_clip_holds_have_no_label(self):
+        recognizer = make(LOOKING_AHEAD[0], clips=ClipWindows(1.0, 2.0), switch_penalty=0.0)
+        found = run(recognizer, draw(32))
+        columns = flat(found)
+
+        assert spans(found) == [(0.0, 1.0, 8), (2.0, 3.0, 8)]
+        gap = np.r_[8:16, 24:32]
+        np.testing.assert_array_equal(columns["labels"][gap], -1)
+        np.testing.assert_array_equal(columns["scores"][gap], 0)
+        assert (np.delete(columns["labels"], gap) >= 0).all()
+        held = [(part.start_seconds, part.end_seconds) for part in found.segments]
+        assert all(end <= 1 or (start >= 2 and end <= 3) for start, end in held)
+
+    @pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
+    def test_temperature_divides_logits(self, temperature):
+        recognizer = make(temperature=temperature)
+        values = draw(12)
+        found = run(recognizer, values)
+        logits = recognizer.model(torch.from_numpy(values.astype(np.float32))[None])
+
+        expected = torch.softmax(logits.clips[0] / temperature, dim=0).numpy()
+        np.testing.assert_allclose(found.clips[0].probabilities, expected, atol=1e-6)
+        expected = torch.softmax(logits.frames[0] / temperature, dim=1).amax(1).numpy()
+        np.testing.assert_allclose(flat(found)["scores"], expected, atol=1e-6)
+
+
+class TestCuts:
+    @pytest.mark.parametrize("options", LOOKING_BACK + LOOKING_AHEAD, ids=cell)
+    @pytest.mark.parametrize("clips", [ClipWindows(), ClipWindows(1.0, 0.5)])
+    def test_shots_do_not_know_of_each_other(self, options, clips):
+        """The state begins anew, and clips end with their shot."""
+        recognizer = make(options, cuts=True, clips=clips)
+        values = draw(40, cuts=[13, 30])
+        found = run(recognizer, values, sizes=[9, 9, 15])
+        columns = flat(found)
+
+        np.testing.assert_array_equal(columns["shots"], [0] * 13 + [1] * 17 + [2] * 10)
+        for shot, (start, stop) in enumerate([(0, 13), (13, 30), (30, 40)]):
+            alone = run(make(options, clips=clips), values[start:stop])
+            of_shot = [clip for clip in found.clips if clip.shot == shot]
+            for clip, expected in zip(of_shot, alone.clips, strict=True):
+                assert clip.start_seconds == pytest.approx(start / FPS + expected.start_seconds)
+                assert clip.end_seconds == pytest.approx(start / FPS + expected.end_seconds)
+                assert_clip(clip, expected.probabilities, expected.embedding)
+            expected = flat(alone)
+            np.testing.assert_array_equal(columns["labels"][start:stop], expected["labels"])
+            np.testing.assert_allclose(columns["scores"][start:stop], expected["scores"], atol=1e-5)
+        ends = [part.end_seconds for part in found.segments]
+        assert {13 / FPS, 30 / FPS, 40 / FPS} <= set(ends)
+
+    def test_the_threshold_is_a_logit(self):
+        values = draw(20)
+        values[[5, 12], CUT] = [1.0, 3.0]
+        found = run(make(cut=CutSpec(CUT, 2.0)), values)
+
+        assert spans(found) == [(0.0, 1.5, 12), (1.5, 2.5, 8)]
+
+    def test_without_them_there_is_one_shot(self):
+        assert len(run(make(), draw(40, cuts=[13, 30])).clips) == 1
+
+    def test_a_shot_in_every_sample(self):
+        found = run(make(cuts=True, context=1), draw(5, cuts=range(5)), sizes=[2])
+
+        assert spans(found) == [(n / FPS, (n + 1) / FPS, 1) for n in range(5)]
+        assert flat(found)["shots"].tolist() == [0, 1, 2, 3, 4]
+
+
+class TestContext:
+    """The first sample of a shot was encoded with a frame of another shot, or with itself."""
+
+    @pytest.mark.parametrize("options", LOOKING_BACK + LOOKING_AHEAD, ids=cell)
+    def test_the_first_of_a_shot_does_not_count(self, options):
+        recognizer = make(options, context=1, cuts=True)
+        values = draw(24, cuts=[10])
+        found = run(recognizer, values)
+        for clip, part in zip(found.clips, (values[:10], values[10:]), strict=True):
+            frames, probabilities, embedding = forward(recognizer, part[1:])
+            assert clip.num_frames == len(part)
+            assert_clip(clip, probabilities, embedding)
+        frames = [forward(recognizer, part[1:])[0] for part in (values[:10], values[10:])]
+        assert_frames(found, np.concatenate([f[[0, *range(len(f))]] for f in frames]))
+
+    @pytest.mark.parametrize("options", LOOKING_BACK + LOOKING_AHEAD, ids=cell)
+    def test_only_the_first_clip_of_a_shot_has_it(self, options):
+        recognizer = make(options, context=1, clips=ClipWindows(1.0))
+        values = draw(24)
+        found = run(recognizer, values, sizes=[3])
+
+        _, probabilities, embedding = forward(recognizer, values[1:8])
+        assert_clip(found.clips[0], probabilities, embedding)
+        for number in (1, 2):
+            part = values[8 * number : 8 * number + 8]
+            _, probabilities, embedding = forward(recognizer, part)
+            assert_clip(found.clips[number], probabilities, embedding)
+
+    @pytest.mark.parametrize("options", LOOKING_BACK + LOOKING_AHEAD, ids=cell)
+    def test_a_shot_of_one_sample_counts_it(self, options):
+        recognizer = make(options, context=1, cuts=True)
+        values = draw(9, cuts=[4, 5])
+        found = run(recognizer, values)
+        frames, probabilities, embedding = forward(recognizer, values[4:5])
+
+        assert [clip.num_frames for clip in found.clips] == [4, 1, 4]
+        assert_clip(found.clips[1], probabilities, embedding)
+        assert flat(found)["labels"][4] == frames.argmax()
+
+    def test_without_context_the_first_counts(self):
+        recognizer = make(context=0)
+        values = draw(10)
+
+        assert_clip(run(recognizer, values).clips[0], *forward(recognizer, values)[1:])
+
+
+class TestChunks:
+    @settings(max_examples=80, deadline=None)
+    @given(
+        options=st.sampled_from(LOOKING_BACK + LOOKING_AHEAD),
+        count=st.integers(1, 40),
+        cuts=st.lists(st.integers(0, 39), max_size=4),
+        sizes=st.lists(st.integers(0, 12), max_size=8),
+        clips=st.sampled_from([ClipWindows(), ClipWindows(1.0), ClipWindows(1.0, 0.375)]),
+        context=st.integers(0, 1),
+    )
+    def test_a_video_in_parts_is_as_the_whole(self, options, count, cuts, sizes, clips, context):
+        recognizer = make(options, context=context, cuts=True, clips=clips)
+        values = draw(count, seed=count, cuts=[cut for cut in cuts if cut < count])
+
+        assert_same(run(recognizer, values, sizes), run(recognizer, values))
+
+    def test_a_part_that_begins_a_shot_with_one_sample(self):
+        """Its only sample does not count, so it says what the next one does."""
+        recognizer = make(context=1, cuts=True)
+        values = draw(20, cuts=[9])
+
+        assert_same(run(recognizer, values, sizes=[10]), run(recognizer, values))
+        assert_same(run(recognizer, values, sizes=[1]), run(recognizer, values))
+
+    def test_parts_are_read_one_by_one(self):
+        """However long a video, at most the newest part waits to be recognized."""
+        recognizer = make(clips=ClipWindows(1.0))
+        values = draw(800)
+        ahead = []
+
+        def watched():
+            for number, part in enumerate(chunks(values, [8] * 100)):
+                ahead.append(number - len(done))
+                yield part
+
+        done = []
+        compute = module._compute
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(module, "_compute", lambda r, rows: done.append(1) or compute(r, rows))
+            recognize(recognizer, [("v", watched(), 100.0)])
+
+        assert max(ahead) <= 1
+
+
+class TestManyVideos:
+    @pytest.mark.parametrize("options", LOOKING_BACK + LOOKING_AHEAD, ids=cell)
+    @pytest.mark.parametrize("steps", [1, 40, 16_384])
+    def test_together_are_as_one_by_one(self, options, steps, monkeypatch):
+        """Whatever the size of the batches."""
+        monkeypatch.setattr(module, "BATCH_STEPS", steps)
+        recognizer = make(options, context=1, cuts=True, clips=ClipWindows(1.0, 0.5))
+        videos = [draw(count, count, cuts=range(7, count, 11)) for count in (30, 1, 0, 9, 17, 30)]
+
+        def given_videos():
+            return [
+                (str(n), chunks(values, [4, 9], str(n)), len(values) / FPS)
+                for n, values in enumerate(videos)
+            ]
+
+        together = recognize(recognizer, given_videos())
+        alone = [recognize(recognizer, [video])[0] for video in given_videos()]
+
+        assert [found.video_id for found in together] == list("012345")
+        for number, (found, expected) in enumerate(zip(together, alone, strict=True)):
+            if number == 2:
+                assert found == expected
+            else:
+                assert_same(found, expected)
+
+    def test_padding_is_bounded(self, monkeypatch):
+        """Sequences of about equal lengths go together."""
+        sizes = []
+        recognizer = make(clips=ClipWindows(1.0))
+        stream = recognizer.model.stream
+
+        def watched(x, state, mask):
+            sizes.append((x.shape[0] * x.shape[1], int(mask.sum())))
+            return stream(x, state, mask)
+
+        monkeypatch.setattr(recognizer.model, "stream", watched)
+        monkeypatch.setattr(module, "BATCH_STEPS", 256)
+        videos = [
+            (str(n), chunks(draw(count), video_id=str(n)), 100.0)
+            for n, count in enumerate([200, 8, 8, 8, 8, 8, 150, 8])
+        ]
+        recognize(recognizer, videos)
+
+        assert max(padded for padded, _ in sizes) <= 256
+        assert sum(padded for padded, _ in sizes) < 1.3 * sum(counted for _, counted in sizes)
+
+
+class TestSegments:
+    @pytest.mark.parametrize("penalty", [0.0, 0.3, 3.0])
+    def test_are_runs_of_smoothed_labels(self, penalty):
+        recognizer = make(switch_penalty=penalty)
+        values = draw(60)
+        found = run(recognizer, values, sizes=[13, 22], seconds=7.6)
+        frames, _, _ = forward(recognizer, values)
+        expected = runs(smooth(np.log(frames.astype(float)), penalty))
+        times = [*(np.arange(60) / FPS), 7.6]
+
+        assert len(found.segments) == len(expected)
+        for part, (start, stop, label) in zip(found.segments, expected, strict=True):
+            assert part.label == label
+            assert (part.start_seconds, part.end_seconds) == (times[start], times[stop])
+            assert part.score == pytest.approx(frames[start:stop, label].mean(), abs=1e-5)
+
+    def test_changes_that_cost_nothing_are_the_labels_of_the_frames(self):
+        found = run(make(switch_penalty=0.0), draw(60))
+
+        assert len(found.segments) == len(runs(flat(found)["labels"])) > 3
+
+    def test_changes_that_cost_too_much_leave_one_a_shot(self):
+        found = run(make(switch_penalty=1e6, cuts=True), draw(60, cuts=[25]))
+
+        assert [(part.shot, part.start_seconds) for part in found.segments] == [
+            (0, 0.0),
+            (1, 25 / FPS),
+        ]
+
+
+class TestTimes:
+    def part(self):
+        (part,) = chunks(draw(4), first=10)
+        return part
+
+    def test_of_samples_at_a_rate_are_when_they_were_taken(self):
+        np.testing.assert_allclose(
+            sample_times(self.part(), Sampling(fps=4)), [2.5, 2.75, 3.0, 3.25]
+        )
+
+    def test_of_every_nth_frame_are_those_of_the_frames(self):
+        part = self.part()
+
+        np.testing.assert_array_equal(sample_times(part, Sampling(every=3)), part.pts_seconds)
+
+    def test_clips_of_every_nth_frame_go_by_the_times_of_the_frames(self):
+        recognizer = make(sampling=Sampling(every=1), clips=ClipWindows(1.0))
+        times = np.array([0, 0.1, 0.9, 1.1, 1.2, 2.5, 2.9])
+        index = np.arange(7)
+        part = FrameFeatures("v", 0, 7, 7, draw(7), index, index, times, OK)
+        (found,) = recognize(recognizer, [("v", [part], 3.0)])
+
+        assert spans(found) == [(0.0, 1.0, 3), (1.0, 2.0, 2), (2.0, 3.0, 2)]
+
+    def test_samples_that_are_missing_leave_a_gap(self):
+        recognizer = make(clips=ClipWindows(1.0))
+        index = np.array([0, 1, 2, 7, 8, 24, 25])
+        part = FrameFeatures("v", 0, 26, 26, draw(7), index, index, index / FPS, OK)
+        (found,) = recognize(recognizer, [("v", [part], 3.25)])
+
+        assert spans(found) == [(0.0, 1.0, 4), (1.0, 2.0, 1), (2.0, 3.25, 2)]

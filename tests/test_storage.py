@@ -1,0 +1,272 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline import storage
+from pipeline.errors import MachineError, OptionError
+from pipeline.storage import (
+    exclusive,
+    printable,
+    remove_leftovers,
+    without_secrets,
+    write_json,
+    write_table,
+    write_text,
+)
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class TestPrintable:
+    def test_plain_names_stay_as_they_are(self):
+        assert printable("dir/clip ü 三.mp4") == "dir/clip ü 三.mp4"
+        assert printable(Path("a") / "b") == "a/b"
+
+    def test_undecodable_bytes_are_escaped(self):
+        name = os.fsdecode(b"caf\xe9.mp4")
+
+        assert printable(name) == "caf\\xe9.mp4"
+        assert printable(name).encode() == b"caf\\xe9.mp4"
+
+
+class TestWithoutSecrets:
+    @pytest.mark.parametrize(
+        ("given", "shown"),
+        [
+            ("http://me:secret@host:80/api", "http://host:80/api"),
+            ("https://host/a.mp4?token=secret#secret", "https://host/a.mp4"),
+            ("rtsp://me:se@cret@cam", "rtsp://cam"),
+            ("http://[::1/x", "http://[::1/x"),
+            ("dir/a@b?c#d.mp4", "dir/a@b?c#d.mp4"),
+        ],
+    )
+    def test_only_secrets_of_urls_are_left_out(self, given, shown):
+        assert without_secrets(given) == shown
+
+
+class TestWholeOrNothing:
+    def test_a_table_is_read_back(self, tmp_path):
+        table = pa.table({"a": [1, 2], "b": ["x", None]})
+
+        write_table(table, tmp_path / "deep" / "er" / "t.parquet")
+
+        assert pq.read_table(tmp_path / "deep" / "er" / "t.parquet") == table
+
+    def test_only_what_repeats_has_a_dictionary(self, tmp_path):
+        vectors = pa.FixedSizeListArray.from_arrays(pa.array(range(6)), 2)
+        write_table(pa.table({"name": ["a", "a", "b"], "vector": vectors}), tmp_path / "t.parquet")
+
+        group = pq.read_metadata(tmp_path / "t.parquet").row_group(0)
+        assert [group.column(n).has_dictionary_page for n in range(2)] == [True, False]
+
+    def test_text_and_json_are_read_back(self, tmp_path):
+        write_text("naïve\n", tmp_path / "t.txt")
+        write_json({"b": 1, "a": [None, 2.5]}, tmp_path / "t.json")
+
+        assert (tmp_path / "t.txt").read_text("utf-8") == "naïve\n"
+        assert (tmp_path / "t.json").read_text().startswith('{\n  "a"')
+        assert json.loads((tmp_path / "t.json").read_text()) == {"a": [None, 2.5], "b": 1}
+
+    def test_text_that_is_no_unicode_is_escaped(self, tmp_path):
+        write_text(os.fsdecode(b"caf\xe9"), tmp_path / "t.txt")
+
+        assert (tmp_path / "t.txt").read_bytes() == b"caf\\udce9"
+
+    def test_nothing_but_the_file_is_left(self, tmp_path):
+        write_text("old", tmp_path / "t.txt")
+        write_text("new", tmp_path / "t.txt")
+
+        assert [path.name for path in tmp_path.iterdir()] == ["t.txt"]
+        assert (tmp_path / "t.txt").read_text() == "new"
+
+    @pytest.mark.parametrize(
+        ("error", "raised", "words"),
+        [
+            (
+                OSError(28, "No space left on device"),
+                MachineError,
+                r"t\.txt cannot be written: No space left on device; make room, .* run the same",
+            ),
+            (KeyboardInterrupt(), KeyboardInterrupt, None),
+        ],
+    )
+    def test_a_write_that_breaks_off_leaves_what_was_there(
+        self, tmp_path, monkeypatch, error, raised, words
+    ):
+        write_text("old", tmp_path / "t.txt")
+
+        def half(data, path):
+            path.write_bytes(data[:1])
+            raise error
+
+        monkeypatch.setattr(storage, "_write_bytes", half)
+        with pytest.raises(raised, match=words):
+            write_text("new", tmp_path / "t.txt")
+
+        assert [path.name for path in tmp_path.iterdir()] == ["t.txt"]
+        assert (tmp_path / "t.txt").read_text() == "old"
+
+    def test_a_table_that_cannot_be_written_leaves_nothing(self, tmp_path):
+        table = pa.table({"a": [1, 2]}).to_pandas()  # no Arrow table
+
+        with pytest.raises(AttributeError):
+            write_table(table, tmp_path / "t.parquet")
+
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_reader_never_sees_a_part_of_a_file(self, tmp_path):
+        path = tmp_path / "t.json"
+        write_json(["0"] * 20_000, path)
+        ended = threading.Event()
+
+        def rewrite():
+            for number in range(60):
+                write_json([str(number % 10)] * 20_000, path)
+            ended.set()
+
+        writer = threading.Thread(target=rewrite)
+        writer.start()
+        seen = set()
+        while not ended.is_set():
+            seen.add((len(set(json.loads(path.read_text()))), path.stat().st_size))
+        writer.join()
+
+        assert {count for count, _ in seen} == {1}
+        assert len({size for _, size in seen}) == 1
+
+    def test_threads_that_write_the_same_file_do_not_meet(self, tmp_path):
+        path = tmp_path / "t.txt"
+        threads = [
+            threading.Thread(target=lambda n=n: write_text(str(n) * 9999, path)) for n in range(8)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+        assert len(set(path.read_text())) == 1
+        assert [found.name for found in tmp_path.iterdir()] == ["t.txt"]
+
+    def test_a_writer_that_is_killed_leaves_the_old_file_and_a_hidden_half(self, tmp_path):
+        write_text("old", tmp_path / "t.txt")
+        code = (
+            "import os, sys; from pathlib import Path; from pipeline import files\n"
+            "def half(data, path): path.write_bytes(data[:1]); os.kill(os.getpid(), 9)\n"
+            "files._write_bytes = half; files.write_text('new', Path(sys.argv[1]))"
+        )
+
+        ended = subprocess.run(
+            [sys.executable, "-c", code, tmp_path / "t.txt"], cwd=ROOT, check=False
+        )
+
+        assert ended.returncode == -9
+        assert (tmp_path / "t.txt").read_text() == "old"
+        assert remove_leftovers(tmp_path) == 1
+        assert [path.name for path in tmp_path.iterdir()] == ["t.txt"]
+
+
+NOBODY = 2**22 + 1
+"""No process has this number."""
+
+
+class TestLeftovers:
+    def test_half_files_go_and_all_others_stay(self, tmp_path):
+        own = f".b.json.{os.getpid()}-8.new"  # of a run in another container
+        for name in (f".run.json.{NOBODY}-8.new", own):
+            (tmp_path / name).write_text("half")
+        deep = tmp_path / "videos"
+        deep.mkdir()
+        kept = [
+            *(tmp_path / name for name in ("run.json", ".lock", "x.new", ".bashrc.new")),
+            tmp_path / f".c.json.{os.getppid()}-8.new",  # somebody is about to finish it
+            deep / f".run.json.{NOBODY}-8.new",
+        ]
+        for path in kept:
+            path.write_text("whole")
+
+        assert remove_leftovers(tmp_path) == 2
+        assert remove_leftovers(tmp_path) == 0
+        assert all(path.exists() for path in kept)
+
+    def test_a_folder_that_is_not_there_has_none(self, tmp_path):
+        assert remove_leftovers(tmp_path / "nowhere") == 0
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Another process that holds the lock `tmp_path/.lock` until it is killed."""
+    code = (
+        "import sys, time; from pathlib import Path; from pipeline.storage import exclusive\n"
+        "with exclusive(Path(sys.argv[1]), 'it'): print('held', flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, tmp_path / ".lock"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+class TestExclusive:
+    def test_a_lock_is_free_again_after_it_was_held(self, tmp_path):
+        for _ in range(2):
+            with exclusive(tmp_path / "new" / ".lock", "results"):
+                assert (tmp_path / "new" / ".lock").read_text() == f"process {os.getpid()}"
+
+    def test_a_lock_is_free_again_after_an_error(self, tmp_path):
+        with pytest.raises(ZeroDivisionError), exclusive(tmp_path / ".lock", "results"):
+            raise ZeroDivisionError
+        with exclusive(tmp_path / ".lock", "results"):
+            pass
+
+    def test_a_lock_that_is_held_here_fails(self, tmp_path):
+        with exclusive(tmp_path / ".lock", "results"):
+            with pytest.raises(OptionError, match="results is in use by process"):
+                with exclusive(tmp_path / ".lock", "results"):
+                    pytest.fail("held twice")
+
+    def test_a_lock_that_another_process_holds_fails(self, tmp_path, holder):
+        said = f"results folder OUT is in use by process {holder.pid}; wait for it \\(--wait\\)"
+        with pytest.raises(OptionError, match=said):
+            with exclusive(tmp_path / ".lock", "results folder OUT"):
+                pytest.fail("held twice")
+
+    def test_a_killed_process_leaves_no_lock(self, tmp_path, holder):
+        holder.kill()
+        holder.wait()
+
+        with exclusive(tmp_path / ".lock", "results"):
+            assert (tmp_path / ".lock").read_text() == f"process {os.getpid()}"
+
+    def test_waiting_ends_when_the_lock_is_free(self, tmp_path, holder, caplog):
+        release = threading.Timer(0.5, holder.kill)
+        release.start()
+        start = time.monotonic()
+
+        with exclusive(tmp_path / ".lock", "results", wait=True):
+            assert time.monotonic() - start > 0.4
+        release.join()
+        said = f"results is in use by process {holder.pid}; waiting for it"
+        assert [record.getMessage() for record in caplog.records] == [said]
+
+    def test_a_place_that_cannot_be_written_fails(self, tmp_path):
+        (tmp_path / "file").write_text("no folder")
+
+        with pytest.raises(OptionError, match=r"results cannot be written: .*: .*/file"):
+            with exclusive(tmp_path / "file" / ".lock", "results"):
+                pytest.fail("held nowhere")

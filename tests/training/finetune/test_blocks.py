@@ -1,0 +1,82 @@
+"""Which blocks a backbone has, and which of them learn."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pipeline.encode.backbone import load_backbone, network_of
+from pipeline.encode.frame_pair import PairNetwork, pairs_backbone
+from pipeline.errors import OptionError
+from pipeline.training.finetune.blocks import blocks_of, free_last, last_blocks
+
+CNN = "random:test_efficientnet"
+RESNET = "random:test_resnet"
+
+
+def names(blocks):
+    return [block.name for block in blocks]
+
+
+@pytest.mark.parametrize(
+    ("name", "last"),
+    [
+        (RESNET, ["layer3.0", "layer4.0"]),
+        (CNN, ["blocks.3.0", "blocks.4.0"]),
+        ("random:test_vit", ["blocks.4", "blocks.5"]),
+        ("random:test_convnext", ["stages.3", "stages.3.blocks.1"]),
+    ],
+)
+def test_blocks_come_in_the_order_of_the_network(name, last):
+    assert names(last_blocks(load_backbone(name), 2)) == last
+
+
+def test_blocks_behind_the_tap_do_not_count():
+    assert names(blocks_of(load_backbone(RESNET, tap="layer2"))) == ["layer1.0", "layer2.0"]
+
+
+def test_what_belongs_to_no_block_belongs_to_the_one_before():
+    last = blocks_of(load_backbone(CNN))[-1]
+
+    assert "conv_head.weight" in last.parameters
+    assert "conv_stem.weight" not in {
+        name for block in blocks_of(load_backbone(CNN)) for name in block.parameters
+    }
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_exactly_the_last_blocks_get_gradients(count):
+    backbone = load_backbone(RESNET, tap="layer3", grid=2)
+    blocks = free_last(backbone, count)
+
+    backbone.module(torch.rand(2, 3, 64, 64)).sum().backward()
+
+    found = {n for n, p in network_of(backbone).named_parameters() if p.grad is not None}
+    assert names(blocks) == ["layer1.0", "layer2.0", "layer3.0"][-count:]
+    assert found == {name for block in blocks for name in block.parameters}
+    assert {name.split(".")[0] for name in found} == {b.name.split(".")[0] for b in blocks}
+
+
+def test_other_blocks_can_be_freed_afterwards():
+    backbone = load_backbone(RESNET)
+    free_last(backbone, 1)
+
+    assert names(free_last(backbone, 2)) == ["layer3.0", "layer4.0"]
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_more_blocks_than_there_are_fail(count):
+    with pytest.raises(
+        OptionError, match=rf"^{count} blocks of random:test_resnet .* are 2: layer1.0, layer2.0$"
+    ):
+        free_last(load_backbone(RESNET, tap="layer2"), count)
+
+
+def test_a_tap_before_all_blocks_fails():
+    with pytest.raises(OptionError, match="no features of random:test_resnet come from a block"):
+        blocks_of(load_backbone(RESNET, tap="maxpool"))
+
+
+def test_a_backbone_without_blocks_fails():
+    with pytest.raises(OptionError, match=r"backbone pairs has no blocks .* take one of timm"):
+        blocks_of(pairs_backbone(PairNetwork()))

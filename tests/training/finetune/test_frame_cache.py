@@ -1,0 +1,207 @@
+"""Pictures that are decoded once, and kept for one sampling and one geometry."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from pipeline.config import EncodeOptions, Geometry, RunOptions, Sampling
+from pipeline.decode import process_pool
+from pipeline.encode.backbone import load_backbone
+from pipeline.errors import MachineError, VideoError
+from pipeline.run.load import open_pipeline
+from pipeline.sources.discovery import find_videos
+from pipeline.training.finetune import frame_cache
+from pipeline.training.finetune.frame_cache import keep_pictures, picture_cache
+from tests.videos import draw_number, write_video
+
+RUN = RunOptions(
+    recognizer=None,
+    backbone="random:test_resnet",
+    sampling=Sampling(fps=6),
+    encode=EncodeOptions(device="cpu", precision="float32"),
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("videos")
+    write_video(folder / "a.mp4", 48, fps=24)
+    write_video(folder / "b.mp4", 24, fps=24, first=100)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def videos(folder):
+    return find_videos([str(folder)])
+
+
+@pytest.fixture
+def opened(tmp_path, engine_cache):
+    """Open pipelines that share a folder of features."""
+
+    def open_(**options):
+        given = replace(RUN, features=str(tmp_path / "features"), **options)
+        return open_pipeline(tmp_path / "out", given, engine_cache)
+
+    return open_
+
+
+def test_each_sample_is_kept_where_its_number_says(opened, videos):
+    with opened() as pipeline:
+        cache = keep_pictures(pipeline, videos)
+
+    kept = cache.read(videos[0].video_id, np.arange(12))
+
+    assert kept.shape == (12, *cache.size, 3)
+    assert kept.dtype == np.uint8
+    level = kept[:, 60, 30].mean(-1)  # of the part below the bar code
+    expected = [draw_number(4 * k)[40, 10, 0] for k in range(12)]
+    np.testing.assert_allclose(level, expected, atol=4)
+
+
+def test_pictures_are_those_that_are_encoded(opened, videos):
+    with opened() as pipeline:
+        cache = keep_pictures(pipeline, videos[1:])
+        (shard,) = pipeline.planner.plan(videos[1:])
+        decoded = pipeline.decode(shard)
+        wanted = pipeline.engine.fit(decoded.batches[0].pictures).numpy()
+
+        np.testing.assert_array_equal(cache.read(videos[1].video_id, np.arange(6)), wanted)
+
+
+def test_some_samples_are_read_in_the_order_that_is_asked_for(opened, videos):
+    with opened() as pipeline:
+        cache = keep_pictures(pipeline, videos)
+    everything = cache.read(videos[0].video_id, np.arange(12))
+
+    found = cache.read(videos[0].video_id, np.array([7, 2]))
+
+    np.testing.assert_array_equal(found, everything[[7, 2]])
+
+
+def test_the_second_time_nothing_is_decoded(opened, videos):
+    with opened() as first:
+        keep_pictures(first, videos)
+    with opened() as second:
+        keep_pictures(second, videos)
+
+    assert first.tally.frames_decoded == 48 + 24
+    assert second.tally.frames_decoded == 0
+
+
+def test_a_long_video_is_decoded_in_segments(opened, videos, monkeypatch):
+    with opened() as pipeline:
+        cache = keep_pictures(pipeline, videos)
+        whole = cache.path(videos[0].video_id).read_bytes()
+        cache.path(videos[0].video_id).unlink()
+        monkeypatch.setattr(frame_cache, "SEGMENT_BYTES", 5 * 64 * 96 * 3)
+
+        keep_pictures(pipeline, videos)
+
+    assert cache.path(videos[0].video_id).read_bytes() == whole
+
+
+def test_few_pictures_at_a_time_are_cut_to_size(opened, videos, monkeypatch):
+    """A whole segment would not fit a small device."""
+    with opened() as pipeline:
+        cache = keep_pictures(pipeline, videos)
+        whole = cache.path(videos[0].video_id).read_bytes()
+        cache.path(videos[0].video_id).unlink()
+        right, seen = pipeline.engine.fit, []
+        monkeypatch.setattr(pipeline.engine, "fit", lambda f: (seen.append(len(f)), right(f))[1])
+        monkeypatch.setattr(process_pool, "RING_BYTES", 20 * 72 * 96 * 3)  # a fourth is looked at
+
+        keep_pictures(pipeline, videos)
+
+    assert seen == [5, 5, 2]
+    assert cache.path(videos[0].video_id).read_bytes() == whole
+
+
+@pytest.mark.parametrize("other", [{"sampling": Sampling(fps=3)}, {"sampling": Sampling(every=4)}])
+def test_another_sampling_is_another_folder(opened, videos, other):
+    with opened() as pipeline:
+        one = keep_pictures(pipeline, videos)
+    with opened(**other) as pipeline:
+        two = keep_pictures(pipeline, videos)
+
+        assert pipeline.tally.frames_decoded > 0
+    assert one.folder != two.folder
+
+
+def test_another_geometry_is_another_folder(tmp_path):
+    backbone = load_backbone("random:test_resnet")
+    small = replace(backbone, geometry=Geometry(32, 48))
+    folders = {
+        picture_cache(tmp_path, each, Sampling(fps=8)).folder
+        for each in (backbone, small, replace(backbone, interpolation="bicubic"))
+    }
+
+    assert len(folders) == 3
+    assert picture_cache(tmp_path, small, Sampling(fps=8)).size == (32, 48)
+
+
+def test_other_weights_use_the_same_pictures(tmp_path):
+    backbone = load_backbone("random:test_resnet")
+    tuned = replace(backbone, weights_hash="0" * 32)
+
+    assert picture_cache(tmp_path, tuned, Sampling(fps=8)) == picture_cache(
+        tmp_path, backbone, Sampling(fps=8)
+    )
+
+
+def test_an_interrupted_video_is_not_there(opened, videos, monkeypatch):
+    def fails(*_):
+        raise OSError("No space left on device")
+
+    with opened() as pipeline:
+        cache = keep_pictures(pipeline, videos[1:])
+        with monkeypatch.context() as patched:
+            patched.setattr(frame_cache, "_rows", fails)
+            with pytest.raises(OSError, match="No space left"):
+                keep_pictures(pipeline, videos)
+        assert not cache.has(videos[0].video_id)
+
+        keep_pictures(pipeline, videos)
+
+    assert cache.has(videos[0].video_id)
+    assert list(cache.folder.glob(".*.new")) == []
+
+
+def test_a_video_that_cannot_be_read_fails(opened, tmp_path):
+    (tmp_path / "text.mp4").write_text("no video")
+
+    with opened() as pipeline, pytest.raises(VideoError, match="no video container"):
+        keep_pictures(pipeline, find_videos([str(tmp_path / "text.mp4")]))
+
+
+class TestRead:
+    @pytest.fixture
+    def cache(self, tmp_path):
+        made = picture_cache(tmp_path, load_backbone("random:test_resnet"), Sampling(fps=8))
+        made.folder.mkdir(parents=True)
+        rows = np.zeros(3, made.row)
+        rows["present"] = [True, False, True]
+        rows.tofile(made.path("v"))
+        return made
+
+    def test_what_is_there_can_be_read(self, cache):
+        assert len(cache.read("v", np.array([0, 2]))) == 2
+
+    def test_a_sample_that_was_not_decoded_fails(self, cache):
+        with pytest.raises(MachineError, match=r"v.pictures lacks samples .* delete it"):
+            cache.read("v", np.array([0, 1]))
+
+    @pytest.mark.parametrize("samples", [[3], [0, 9]])
+    def test_a_sample_behind_the_end_fails(self, cache, samples):
+        with pytest.raises(MachineError, match=r"v.pictures is damaged: .*out of bounds"):
+            cache.read("v", np.array(samples))
+
+    def test_a_file_that_was_cut_off_fails(self, cache):
+        path = cache.path("v")
+        path.write_bytes(path.read_bytes()[:-5])
+
+        with pytest.raises(MachineError, match=r"v.pictures is damaged: .*delete it"):
+            cache.read("v", np.array([0]))

@@ -1,0 +1,43 @@
+"""Options of fine-tuning, and those of its steps."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.config import TrainingOptions
+from pipeline.errors import OptionError
+from pipeline.training.finetune.options import TuningOptions
+
+
+def test_nothing_is_tuned_unless_asked():
+    assert TuningOptions().blocks == 0
+
+
+def test_steps_are_those_of_the_training_but_for_what_is_said():
+    training = TrainingOptions(seed=7, l1=0.1, epochs=30, mirror_grid=4, device="cpu")
+
+    steps = TuningOptions(epochs=3, batch_size=2, learning_rate=0.5).steps(training)
+
+    assert (steps.epochs, steps.batch_size, steps.learning_rate) == (3, 2, 0.5)
+    assert (steps.shortest_crop, steps.drop_frames) == (0.8, 0.1)
+    assert (steps.seed, steps.l1, steps.device) == (7, 0.1, "cpu")
+    assert steps.mirror_grid == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("blocks", -1, r"blocks must be 0 \(none\) or more, got -1"),
+        ("epochs", 0, "epochs must be a number above 0, got 0"),
+        ("learning_rate", 0.0, "learning_rate must be a number above 0"),
+        ("frames", 0, "frames must be a number above 0"),
+        ("chunk", -2, "chunk must be a number above 0, got -2"),
+        ("smallest_crop", 1.5, r"smallest_crop must be in \(0, 1\], got 1.5"),
+        ("shortest_crop", 0.0, r"shortest_crop must be in \(0, 1\], got 0.0"),
+        ("colour", 1.0, r"colour must be in \[0, 1\), got 1.0"),
+        ("drop_frames", -0.1, r"drop_frames must be in \[0, 1\), got -0.1"),
+    ],
+)
+def test_values_that_are_none_fail(name, value, said):
+    with pytest.raises(OptionError, match=said):
+        TuningOptions(**{name: value})

@@ -1,0 +1,351 @@
+"""From labelled videos to a saved recognizer, and what is refused on the way."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.config import (
+    ClipWindows,
+    EncodeOptions,
+    RunOptions,
+    Sampling,
+    TemporalOptions,
+    TrainingOptions,
+)
+from pipeline.errors import OptionError, SourceError
+from pipeline.evaluation.segmentation import video_of
+from pipeline.recognition.recognizer import BackboneSpec, load_recognizer
+from pipeline.results.tables import load
+from pipeline.run.process import open_pipeline, process_videos
+from pipeline.temporal.batching import Examples
+from pipeline.training.annotations import Labelled, LabelledClip, read_labels
+from pipeline.training.build_dataset import Gathered, find_labelled, gather_examples, windows_for
+from pipeline.training.clip_dataset import ClipCutter, LeftOut
+from pipeline.training.train_recognizer import MEASURED, LearningOptions, learn, split, with_mirror
+from tests.temporal.lessons import make_example
+from tests.videos import write_video
+
+RUN = RunOptions(
+    recognizer=None,
+    backbone="random:test_resnet",
+    tap="layer1",
+    grid=2,
+    sampling=Sampling(fps=8),
+    encode=EncodeOptions(device="cpu", precision="float32"),
+)
+OPTIONS = LearningOptions(
+    RUN,
+    TemporalOptions(size=8),
+    TrainingOptions(epochs=3, batch_size=4, validation=0.34, device="cpu"),
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Six videos of a second, three of each label, and a table."""
+    folder = tmp_path_factory.mktemp("labelled")
+    rows = ["video,label,group"]
+    for number in range(6):
+        write_video(folder / f"{number}.mp4", 24, fps=24, first=number * 100)
+        rows.append(f"{number}.mp4,{'odd' if number % 2 else 'even'},g{number // 2}")
+    (folder / "labels.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory, engine_cache):
+    with open_pipeline(tmp_path_factory.mktemp("run"), RUN, engine_cache) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def gathered(folder, pipeline) -> Gathered:
+    return gather_examples(read_labels(folder / "labels.csv"), pipeline)
+
+
+@pytest.fixture(scope="module")
+def learned(gathered, tmp_path_factory):
+    """The folder of a recognizer, what was said of it, and the epochs that were told."""
+    out, told = tmp_path_factory.mktemp("made") / "mine", []
+    return out, learn(gathered, out, OPTIONS, on_epoch=told.append), told
+
+
+def clip(row: int, video: str = "/a.mp4", **values) -> LabelledClip:
+    defaults = {"label": "wave", "start_seconds": None, "end_seconds": None, "group": "g"}
+    return LabelledClip(**{"video": video, "split": None, "row": row, **defaults, **values})
+
+
+class TestGather:
+    def test_each_clip_is_an_example_in_the_order_of_rows(self, gathered, pipeline):
+        items = gathered.examples.items
+
+        assert gathered.examples.labels == ("even", "odd")
+        assert [item.label for item in items] == [0, 1, 0, 1, 0, 1]
+        assert [item.group for item in items] == ["g0", "g0", "g1", "g1", "g2", "g2"]
+        assert {item.features.shape for item in items} == {
+            (8, pipeline.engine.backbone.feature_size)
+        }
+        assert [item.start_seconds for item in items] == [0.0] * 6
+        assert [item.end_seconds for item in items] == pytest.approx([1.0] * 6)
+
+    def test_the_backbone_is_described_whole(self, gathered, pipeline):
+        assert gathered.backbone == BackboneSpec(
+            name="random:test_resnet",
+            weights_hash=pipeline.engine.backbone.weights_hash,
+            feature_size=pipeline.engine.backbone.feature_size,
+            tap="layer1",
+            grid=2,
+            precision="float32",
+        )
+
+    def test_the_second_time_nothing_is_decoded(self, folder, pipeline, gathered, tmp_path):
+        again = replace(RUN, features=str(pipeline.store.folder.parent))
+
+        with open_pipeline(tmp_path, again) as second:
+            found = gather_examples(read_labels(folder / "labels.csv"), second)
+
+        assert second.tally.frames_decoded == 0
+        for a, b in zip(found.examples.items, gathered.examples.items, strict=True):
+            np.testing.assert_array_equal(a.features, b.features)
+
+    def test_a_video_that_cannot_be_read_is_left_out(self, folder, pipeline, tmp_path):
+        (tmp_path / "text.mp4").write_text("no video")
+        rows = f"video,label\n{folder}/0.mp4,even\n{folder}/1.mp4,odd\ntext.mp4,odd\n"
+        (tmp_path / "labels.csv").write_text(rows)
+
+        found = gather_examples(read_labels(tmp_path / "labels.csv"), pipeline)
+
+        assert len(found.examples.items) == 2
+        assert [(left.row, Path(left.video).name) for left in found.left_out] == [(4, "text.mp4")]
+        assert "not_video" in found.left_out[0].reason
+
+    def test_a_part_that_cannot_be_decoded_is_left_out(
+        self, folder, pipeline, tmp_path, monkeypatch
+    ):
+        lost = LeftOut(3, f"{folder}/0.mp4", "partial: no frame")
+        cut = ClipCutter.cut
+
+        def cutting(self, video, clips):
+            found = cut(self, video, clips)
+            return [lost if n == 1 else example for n, example in enumerate(found)]
+
+        monkeypatch.setattr(ClipCutter, "cut", cutting)
+        rows = [f"{folder}/0.mp4,even,{n},{n + 0.5}" for n in (0, 0.5)]
+        rows.append(f"{folder}/1.mp4,odd,0,1")
+        head = "video,label,start_seconds,end_seconds"
+        (tmp_path / "labels.csv").write_text("\n".join([head, *rows]))
+
+        found = gather_examples(read_labels(tmp_path / "labels.csv"), pipeline)
+
+        assert [item.label for item in found.examples.items] == [0, 1]
+        assert found.left_out == (lost,)
+
+    def test_a_label_of_which_nothing_is_left_fails(self, folder, pipeline, tmp_path):
+        (tmp_path / "text.mp4").write_text("no video")
+        (tmp_path / "labels.csv").write_text(f"video,label\n{folder}/0.mp4,even\ntext.mp4,odd\n")
+
+        with pytest.raises(
+            SourceError, match=r"nothing is left of the labels odd.*row 3.*not_video"
+        ):
+            gather_examples(read_labels(tmp_path / "labels.csv"), pipeline)
+
+    def test_a_failed_shard_fails(self, folder, pipeline):
+        def fails(pipeline, videos):
+            return [RuntimeError("the disk is full")]
+
+        with pytest.raises(RuntimeError, match="the disk is full"):
+            gather_examples(read_labels(folder / "labels.csv"), pipeline, encode=fails)
+
+
+class TestCopies:
+    @pytest.fixture
+    def copied(self, folder, tmp_path):
+        """Write a table about one video under two names."""
+        for name in ("a.mp4", "b.mp4"):
+            (tmp_path / name).write_bytes((folder / "0.mp4").read_bytes())
+
+        def write(head, a, b):
+            (tmp_path / "labels.csv").write_text(f"video,label{head}\na.mp4,{a}\nb.mp4,{b}\n")
+            return read_labels(tmp_path / "labels.csv")
+
+        return write
+
+    def test_they_are_one_video(self, copied):
+        assert len(find_labelled(copied("", "even", "even"))) == 1
+
+    @pytest.mark.parametrize(
+        ("head", "a", "b", "groups"),
+        [
+            ("", "even", "even", [None]),
+            (",group", "even,", "even,ann", ["ann"]),
+            (",group", "even,ann", "even,", ["ann"]),
+            (",group", "even,ann", "even,ann", ["ann"]),
+            (",start_seconds,end_seconds", "even,0,0.5", "odd,0.5,1", [None, None]),
+            (",start_seconds,end_seconds,group", "even,0,0.5,", "odd,0.5,1,ann", ["ann", "ann"]),
+            (",start_seconds,end_seconds", "even,0,0.5", "even,0,0.5", [None]),
+        ],
+    )
+    def test_they_are_of_one_group_and_no_part_counts_twice(
+        self, copied, pipeline, tmp_path, head, a, b, groups
+    ):
+        items = gather_examples(copied(head, a, b), pipeline).examples.items
+
+        first = str(tmp_path / "a.mp4")
+        assert [item.group for item in items] == [group or first for group in groups]
+        assert {video_of(item) for item in items} == {first}
+
+    def test_with_two_labels_they_fail(self, copied):
+        with pytest.raises(SourceError, match=r"rows 2, 3 are copies.*different labels: even, odd"):
+            find_labelled(copied("", "even", "odd"))
+
+    @pytest.mark.parametrize("column", ["group", "split"])
+    def test_on_two_sides_of_a_split_they_fail(self, copied, column):
+        with pytest.raises(SourceError, match=r"rows 2, 3 are copies.*groups or splits"):
+            find_labelled(copied(f",{column}", "even,train", "even,test"))
+
+
+class TestWindows:
+    def test_whole_videos_make_whole_clips(self):
+        assert windows_for(Labelled((clip(2),), ("wave",))) == ClipWindows()
+
+    def test_parts_make_clips_of_their_typical_length(self):
+        ends = (1.0, 2.0, 7.0)
+        clips = tuple(clip(n, start_seconds=0.0, end_seconds=end) for n, end in enumerate(ends))
+
+        assert windows_for(Labelled(clips, ("wave",))) == ClipWindows(2.0, 1.0)
+
+
+class TestSplit:
+    @staticmethod
+    def gathered_of(*splits):
+        items = [make_example(n % 2, [[0]], group=f"g{n}") for n in range(len(splits))]
+        spec = BackboneSpec("b", "0", 1)
+        examples = Examples(tuple(items), ("even", "odd"))
+        return Gathered(examples, splits, spec, None, Sampling(fps=8), ClipWindows(), ())
+
+    def test_what_the_table_says_is_done(self):
+        gathered = self.gathered_of("train", "train", "validation", "test", "test")
+
+        learned, held_back = split(gathered, TrainingOptions())
+
+        assert learned == list(gathered.examples.items[:2])
+        assert held_back == [gathered.examples.items[2]]
+
+    def test_without_a_split_for_it_groups_are_held_back(self):
+        gathered = self.gathered_of(*["train"] * 10, "test")
+
+        learned, held_back = split(gathered, TrainingOptions(validation=0.3))
+
+        assert (len(learned), len(held_back)) == (7, 3)
+
+    def test_a_label_that_is_only_tested_fails(self):
+        with pytest.raises(SourceError, match="no clip of the split `train` has the label odd"):
+            split(self.gathered_of("train", "test", "train"), TrainingOptions())
+
+
+class TestMirror:
+    @staticmethod
+    def grid_of(mirror, labels, grid=2):
+        gathered = TestSplit.gathered_of("train", "train")
+        gathered = replace(
+            gathered,
+            examples=replace(gathered.examples, labels=labels),
+            backbone=replace(gathered.backbone, grid=grid),
+        )
+        return with_mirror(gathered, replace(OPTIONS, mirror=mirror)).mirror_grid
+
+    @pytest.mark.parametrize(
+        "labels",
+        [("nod", "wave"), ("upright", "lefty"), ("pan", "roll"), ("Upright", "DoLefty")],
+    )
+    def test_clips_are_mirrored_where_labels_stay_true(self, labels):
+        assert self.grid_of(None, labels) == 2
+
+    @pytest.mark.parametrize(
+        "label",
+        [
+            *("pan_left", "Right-hook", "roll_cw", "turn2left", "PAN_LEFT", "CCW"),
+            *("TurnLeft", "TurnRight", "panLeft", "moveL", "moveR", "RIGHTTurn", "LHand"),
+            *("leftward", "rightwards", "lefthand_up"),
+        ],
+    )
+    def test_clips_are_not_mirrored_where_a_label_names_a_side(self, label):
+        assert self.grid_of(None, ("other", label)) == 0
+
+    def test_a_person_knows_better(self):
+        assert self.grid_of(True, ("left", "right")) == 2
+        assert self.grid_of(False, ("nod", "wave")) == 0
+
+    @pytest.mark.parametrize("grid", [None, 1])
+    def test_without_a_grid_nothing_is_mirrored(self, grid):
+        assert self.grid_of(None, ("nod", "wave"), grid) == 0
+        with pytest.raises(OptionError, match="add --grid, or --no-mirror"):
+            self.grid_of(True, ("nod", "wave"), grid)
+
+
+class TestLearn:
+    def test_the_folder_is_a_recognizer(self, learned, gathered):
+        recognizer = load_recognizer(learned[0])
+
+        assert recognizer.name == "mine"
+        assert recognizer.labels == ("even", "odd")
+        assert recognizer.backbone == gathered.backbone
+        assert recognizer.sampling == Sampling(fps=8)
+        assert recognizer.temporal == OPTIONS.temporal
+
+    def test_it_says_how_it_was_made(self, learned):
+        notes = load_recognizer(learned[0]).notes
+
+        assert TrainingOptions(**notes["training"]) == replace(OPTIONS.training, mirror_grid=2)
+        assert notes["metrics"]["validation"]["clips"] == 2
+        assert len(notes["training_data"]) == 32
+        assert len(notes["training_videos"]) == 6
+        assert "weights of the backbone" in notes["licence"]
+
+    def test_figures_and_curves_lie_beside_it(self, learned):
+        out, metrics, told = learned
+
+        assert json.loads((out / "metrics.json").read_text()) == metrics
+        assert [epoch["number"] for epoch in metrics["history"]] == [1, 2, 3]
+        assert [epoch.number for epoch in told[:3]] == [1, 2, 3]
+        assert [epoch.number for epoch in told[3:]] == [1, 2, 3]
+        assert metrics["learned_from"]["labels"] == {"even": 2, "odd": 2}
+        assert metrics["validation"]["learned_afterwards"] is True
+        assert metrics["mirrored"] is True
+        assert (out / "learning.png").exists()
+        assert not (out / "checkpoint.safetensors").exists()
+
+    def test_it_labels_videos(self, learned, folder, tmp_path):
+        process_videos([str(folder / "0.mp4")], tmp_path, RunOptions(recognizer=str(learned[0])))
+
+        (row,) = load(tmp_path, "clips").itertuples()
+        assert row.label in ("even", "odd")
+        assert row.num_frames == 8
+
+    def test_the_same_again_is_the_same(self, learned, gathered, tmp_path):
+        learn(gathered, tmp_path / "mine", OPTIONS)
+
+        assert load_recognizer(tmp_path / "mine").identity == load_recognizer(learned[0]).identity
+
+
+class TestOptions:
+    def test_they_are_plain_json(self):
+        read = LearningOptions.from_json(json.loads(json.dumps(OPTIONS.to_json())))
+
+        assert read == OPTIONS
+
+    def test_what_is_not_said_is_as_where_nothing_is(self):
+        said = {"run": RUN.to_json(), "temporal": {"cell": "lstm"}}
+
+        assert LearningOptions.from_json({"run": said["run"]}) == LearningOptions(RUN)
+        assert LearningOptions.from_json(said).temporal == replace(MEASURED, cell="lstm")
+
+    @pytest.mark.parametrize("wrong", [{}, {"run": RUN.to_json(), "training": {"speed": 1}}])
+    def test_unknown_ones_fail(self, wrong):
+        with pytest.raises(OptionError, match="options are not understood"):
+            LearningOptions.from_json(wrong)
