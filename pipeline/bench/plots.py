@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pipeline.bench.rates import Roofline, rounded
-from pipeline.plots import new_figure, save_figure
+from pipeline.results.plots import new_figure, save_figure
 
 RUN, BOUND, PART = "tab:blue", "tab:orange", "0.75"
 

@@ -17,8 +17,8 @@ import pyarrow as pa
 
 from pipeline.diagnostics.gradients import CellDiagnosis, Measured, measure
 from pipeline.errors import OptionError
-from pipeline.plots import Curve, plot_diagnosis
 from pipeline.recognition.recognizer import Recognizer
+from pipeline.results.plots import Curve, plot_diagnosis
 from pipeline.storage import write_json, write_table
 from pipeline.temporal.batching import Example
 

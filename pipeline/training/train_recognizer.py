@@ -22,8 +22,8 @@ from pipeline.config import RunOptions, TemporalOptions, TrainingOptions
 from pipeline.encode.backbone import require_same
 from pipeline.encode.custom_backbone import describe_network, own_weights
 from pipeline.errors import OptionError, SourceError
-from pipeline.plots import plot_learning
 from pipeline.recognition.recognizer import Recognizer, save_recognizer
+from pipeline.results.plots import plot_training
 from pipeline.storage import exclusive, write_json
 from pipeline.temporal.batching import Example, fingerprint_of
 from pipeline.temporal.schedule import hold_back
@@ -295,7 +295,7 @@ def _save(recognizer: Recognizer, tuned: Outcome | None, out: Path) -> None:
 
 
 def _draw(history: Sequence[Epoch], best: int, path: Path) -> None:
-    plot_learning(
+    plot_training(
         [
             ("loss", [e.loss for e in history], [e.validation_loss for e in history]),
             ("accuracy", [e.accuracy for e in history], [e.validation_accuracy for e in history]),

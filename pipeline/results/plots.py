@@ -1,4 +1,4 @@
-"""Pictures of figures, drawn without a display and written whole or not at all."""
+"""Matplotlib plots, drawn without a display and written atomically as PNG."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DOTS_PER_INCH = 120
-LEARNED, HELD_BACK = "tab:blue", "tab:orange"
+TRAINING_COLOUR, VALIDATION_COLOUR = "tab:blue", "tab:orange"
+MIN_GRADIENT_SHARE = 1e-9
+"""Lower limit of the gradient axis: a smaller gradient changes no weight."""
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Make an empty figure of a size in inches, which belongs to no window."""
-    # else it makes a folder among the settings of the user
+    """Make an empty figure of a size in inches, without pyplot and its windows."""
+    # by default matplotlib creates a folder in ~/.config
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
     os.environ.setdefault("MPLCONFIGDIR", str(cache / "clipline" / "matplotlib"))
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -35,32 +37,32 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as a PNG picture."""
-    drawn = io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=DOTS_PER_INCH)
-    write_bytes(drawn.getvalue(), path)
+    """Write a figure as a PNG image."""
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=DOTS_PER_INCH)
+    write_bytes(png.getvalue(), path)
 
 
-def plot_learning(
+def plot_training(
     curves: Sequence[tuple[str, Sequence[float], Sequence[float | None]]],
-    best: int,
+    best_epoch: int,
     path: Path,
 ) -> None:
     """
-    Draw how figures changed from epoch to epoch, side by side.
+    Plot metrics by epoch, one panel per metric.
 
     Args:
-        curves: name of each figure, its values on the examples learned from, and on those held
-            back, None where there are none; one value an epoch.
-        best: number of the epoch, from 1, whose weights are used.
-        path: of the picture.
+        curves: name of each metric, its training values and its validation values (None where
+            an epoch was not validated); one value per epoch.
+        best_epoch: epoch whose weights are used, counted from 1.
+        path: PNG file to write.
     """
     figure = new_figure(4.2 * len(curves), 3.2)
     panels = figure.subplots(1, len(curves), squeeze=False)[0]
-    for axes, (name, learned, held_back) in zip(panels, curves, strict=True):
-        _plot_curve(axes, learned, "learned from", LEARNED)
-        _plot_curve(axes, held_back, "held back", HELD_BACK)
-        axes.axvline(best, color="0.6", linewidth=1, linestyle=":")
+    for axes, (name, training, validation) in zip(panels, curves, strict=True):
+        _plot_curve(axes, training, "training", TRAINING_COLOUR)
+        _plot_curve(axes, validation, "validation", VALIDATION_COLOUR)
+        axes.axvline(best_epoch, color="0.6", linewidth=1, linestyle=":")
         axes.set_title(name)
         axes.set_xlabel("epoch")
         axes.grid(alpha=0.25)
@@ -70,20 +72,16 @@ def plot_learning(
 
 
 def _plot_curve(axes: Axes, values: Sequence[float | None], name: str, colour: str) -> None:
-    known = [(number, value) for number, value in enumerate(values, start=1) if value is not None]
-    if known:
-        numbers, heights = zip(*known, strict=True)
-        marker = "o" if len(known) == 1 else None
-        axes.plot(numbers, heights, label=name, color=colour, marker=marker)
-
-
-SMALLEST_SHARE = 1e-9
-"""Below it a gradient is not drawn: no step of training would notice it."""
+    points = [(epoch, value) for epoch, value in enumerate(values, start=1) if value is not None]
+    if points:
+        epochs, heights = zip(*points, strict=True)
+        marker = "o" if len(points) == 1 else None
+        axes.plot(epochs, heights, label=name, color=colour, marker=marker)
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """One line of a picture of several panels."""
+    """One line of a figure with several panels."""
 
     panel: str
     name: str
@@ -93,12 +91,12 @@ class Curve:
 
 def plot_diagnosis(curves: Sequence[Curve], path: Path) -> None:
     """
-    Draw gradients by lag before and after training, and gradient norms during it.
+    Plot gradients by lag before and after training, and gradient norms during training.
 
     Args:
-        curves: panels `before training` and `after training` over seconds, as shares of the
-            greatest; panel `during training` over epochs.
-        path: of the picture.
+        curves: panels `before training` and `after training`: gradient norm by lag in seconds,
+            divided by its maximum; panel `during training`: gradient norm by epoch.
+        path: PNG file to write.
     """
     panels = list(dict.fromkeys(curve.panel for curve in curves))
     names = list(dict.fromkeys(curve.name for curve in curves))
@@ -110,13 +108,13 @@ def plot_diagnosis(curves: Sequence[Curve], path: Path) -> None:
                 marker = "o" if len(curve.x) == 1 else None
                 colour = f"C{names.index(curve.name)}"
                 axes.plot(curve.x, curve.y, label=curve.name, color=colour, marker=marker)
-        _name_panel(axes, panel)
+        _format_panel(axes, panel)
     lines = {str(line.get_label()): line for axes in grid for line in axes.get_lines()}
     figure.legend(list(lines.values()), list(lines), loc="outside lower center", ncols=len(names))
     save_figure(figure, path)
 
 
-def _name_panel(axes: Axes, panel: str) -> None:
+def _format_panel(axes: Axes, panel: str) -> None:
     axes.set_title(panel)
     axes.set_yscale("log")
     axes.grid(alpha=0.25)
@@ -125,6 +123,6 @@ def _name_panel(axes: Axes, panel: str) -> None:
         axes.set_ylabel("gradient norm before clipping")
         return
     low, high = axes.get_ylim()
-    axes.set_ylim(max(low, SMALLEST_SHARE), max(high, 2.0))
+    axes.set_ylim(max(low, MIN_GRADIENT_SHARE), max(high, 2.0))
     axes.set_xlabel("lag in seconds")
-    axes.set_ylabel("‖∂L_T/∂x_{T−k}‖, share of its greatest")
+    axes.set_ylabel("‖∂L_T/∂x_{T−k}‖, divided by its maximum")
