@@ -41,20 +41,38 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"cannot hash a {type(value).__name__}")
 
 
-def _positive(**values: float | None) -> None:
+def require_positive(**values: float | None) -> None:
+    """
+    Check that options are finite and greater than 0; None passes.
+
+    Raises:
+        OptionError: one is not; the message names it.
+    """
     for name, value in values.items():
         if value is not None and not (math.isfinite(value) and value > 0):
             raise OptionError(f"{name} must be a number above 0, got {value}")
 
 
-def _in_range(low: float, high: float, **values: float) -> None:
+def require_in_range(low: float, high: float, **values: float) -> None:
+    """
+    Check that options lie in [low, high].
+
+    Raises:
+        OptionError: one does not; the message names it.
+    """
     for name, value in values.items():
         if not low <= value <= high:
             wanted = f"in [{low:g}, {high:g}]" if math.isfinite(high) else f"{low:g} or more"
             raise OptionError(f"{name} must be {wanted}, got {value}")
 
 
-def _one_of(choices: Any, **values: str) -> None:
+def require_one_of(choices: Any, **values: str) -> None:
+    """
+    Check that options are among the values of a `Literal` type.
+
+    Raises:
+        OptionError: one is not; the message names it.
+    """
     names = get_args(choices)
     for name, value in values.items():
         if value not in names:
@@ -81,7 +99,7 @@ class Sampling:
     def __post_init__(self) -> None:
         if (self.fps is None) == (self.every is None):
             raise OptionError(f"set one of fps and every, got {self.fps=} and {self.every=}")
-        _positive(fps=self.fps, every=self.every)
+        require_positive(fps=self.fps, every=self.every)
         if self.every is not None and self.every != int(self.every):
             raise OptionError(f"every must be a whole number, got {self.every}")
         _as_numbers(self, float, "fps")
@@ -108,8 +126,8 @@ class Geometry:
     a last antialiased resize is exact to the eye of the encoder; 1 shrinks to the wanted size."""
 
     def __post_init__(self) -> None:
-        _positive(height=self.height, width=self.width, reducing_gap=self.reducing_gap)
-        _one_of(Fit, fit=self.fit)
+        require_positive(height=self.height, width=self.width, reducing_gap=self.reducing_gap)
+        require_one_of(Fit, fit=self.fit)
         if not 0 < self.crop_fraction <= 1:
             raise OptionError(f"crop_fraction must be in (0, 1], got {self.crop_fraction}")
 
@@ -141,8 +159,8 @@ class DecodeOptions:
     """Memory that one decode process may take for itself."""
 
     def __post_init__(self) -> None:
-        _one_of(ReaderName, reader=self.reader)
-        _positive(
+        require_one_of(ReaderName, reader=self.reader)
+        require_positive(
             frame_timeout_seconds=self.frame_timeout_seconds,
             video_timeout_seconds=self.video_timeout_seconds,
             max_pixels=self.max_pixels,
@@ -168,8 +186,8 @@ class EncodeOptions:
     """Frames a batch; 0 finds the fastest once, and keeps it."""
 
     def __post_init__(self) -> None:
-        _one_of(Device, device=self.device)
-        _one_of(Precision, precision=self.precision)
+        require_one_of(Device, device=self.device)
+        require_one_of(Precision, precision=self.precision)
         if self.batch_size < 0:
             raise OptionError(f"batch_size must be 0 (automatic) or more, got {self.batch_size}")
 
@@ -184,7 +202,7 @@ class ClipWindows:
     """From the start of a clip to the start of the next; None is the length of a clip."""
 
     def __post_init__(self) -> None:
-        _positive(clip_seconds=self.seconds, stride_seconds=self.stride_seconds)
+        require_positive(clip_seconds=self.seconds, stride_seconds=self.stride_seconds)
         if self.seconds is None and self.stride_seconds is not None:
             raise OptionError("stride_seconds needs clip_seconds: whole videos have no stride")
         _as_numbers(self, float, "seconds", "stride_seconds")
@@ -204,132 +222,13 @@ class ShardOptions:
     processes and memory."""
 
     def __post_init__(self) -> None:
-        _positive(
+        require_positive(
             max_frames=self.max_frames,
             max_bytes=self.max_bytes,
             max_videos=self.max_videos,
         )
         if self.window < 0:
             raise OptionError(f"window must be 0 (automatic) or more, got {self.window}")
-
-
-CellName = Literal[
-    "mean",
-    "rnn_tanh",
-    "rnn_relu",
-    "rnn_leaky_relu",
-    "lstm",
-    "gru",
-    "mingru",
-    "transformer",
-    "gru_transformer",
-]
-Pooling = Literal["mean", "last", "attention"]
-
-
-@dataclass(frozen=True, slots=True)
-class TemporalOptions:
-    """The architecture of a temporal model, as it is saved with its weights."""
-
-    cell: CellName = "gru"
-    layers: int = 1
-    size: int = 128
-    """Features of a hidden state, H; of each direction where there are two."""
-    bidirectional: bool = False
-    causal: bool = False
-    """Whether a transformer may look only back."""
-    heads: int = 4
-    """Attention heads of a transformer."""
-    pooling: Pooling = "mean"
-    """How a clip is read from its frames."""
-    differences: bool = False
-    """Whether a frame's features are joined by their change since the frame before."""
-    rectified: bool = False
-    """Whether that change is split into what rises and what falls, and all inputs are weighed by
-    how much they differ from clip to clip."""
-    signed_root: bool = False
-    """Whether signed square roots of features are taken, which evens out a few large ones."""
-    dropout: float = 0.0
-    layer_norm: bool = True
-    residual: bool = True
-    """Whether layers after the first add to what they were given."""
-
-    def __post_init__(self) -> None:
-        _one_of(CellName, cell=self.cell)
-        _one_of(Pooling, pooling=self.pooling)
-        _positive(layers=self.layers, size=self.size, heads=self.heads)
-        if not 0 <= self.dropout < 1:
-            raise OptionError(f"dropout must be in [0, 1), got {self.dropout}")
-        if self.rectified and not self.differences:
-            raise OptionError("rectified is about differences: turn those on as well")
-        if "transformer" in self.cell and self.size % self.heads:
-            raise OptionError(f"size {self.size} is not a multiple of heads {self.heads}")
-        if self.bidirectional and self.cell in ("mean", "transformer"):
-            raise OptionError(f"a {self.cell} model has no directions")
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingOptions:
-    """How a temporal model is trained. None of it is needed to run the model."""
-
-    epochs: int = 30
-    batch_size: int = 16
-    """Clips a step."""
-    learning_rate: float = 2e-3
-    """The highest: reached after the warm-up, then lowered along half a cosine to 0."""
-    warm_up: float = 0.1
-    """Share of all steps in which the learning rate grows from 0."""
-    weight_decay: float = 1e-2
-    """Decoupled L2 of weight matrices (AdamW)."""
-    l1: float = 0.0
-    """Weight of the sum of absolute weights in the loss."""
-    label_smoothing: float = 0.1
-    balanced: bool = True
-    """Whether rare labels weigh as much as frequent ones."""
-    frame_weight: float = 0.0
-    """Weight in the loss of the labels of single frames, beside that of the clip."""
-    clip_norm: float = 1.0
-    """Gradients with a greater norm are scaled down to it."""
-    unroll: int = 512
-    """Steps through which gradients flow back; longer clips are learned piece by piece."""
-    shortest_crop: float = 1.0
-    """Clips are cut to a random part of at least this share; 1 leaves them whole."""
-    drop_frames: float = 0.0
-    """Probability that a frame does not count in a step of training."""
-    mirror_grid: int = 0
-    """Cells along one side of the grid whose columns are reversed in half of the clips a step, as
-    if the pictures were mirrored; 0 mirrors none. Only for labels that a mirror does not change."""
-    validation: float = 0.2
-    """Share of groups that is held back to stop early and to calibrate; 0 holds none back."""
-    patience: int = 20
-    """Epochs without a lower validation loss after which training ends."""
-    refit: bool = True
-    """Whether, once the number of epochs is known, everything is learned again for as many, what
-    was held back included."""
-    seed: int = 0
-    device: Device = "auto"
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic of the convolutions in fine-tuning: `auto` is bfloat16 on a GPU that computes it,
-    else float32. Temporal models compute in float32."""
-
-    def __post_init__(self) -> None:
-        _positive(
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            clip_norm=self.clip_norm,
-            unroll=self.unroll,
-            patience=self.patience,
-            shortest_crop=self.shortest_crop,
-        )
-        _one_of(Device, device=self.device)
-        _one_of(Literal["auto", "float32", "bfloat16"], precision=self.precision)
-        _in_range(0, math.inf, weight_decay=self.weight_decay, l1=self.l1, seed=self.seed)
-        _in_range(0, math.inf, frame_weight=self.frame_weight, mirror_grid=self.mirror_grid)
-        _in_range(0, 1, warm_up=self.warm_up, shortest_crop=self.shortest_crop)
-        for name in ("label_smoothing", "drop_frames", "validation"):
-            if not 0 <= getattr(self, name) < 1:
-                raise OptionError(f"{name} must be in [0, 1), got {getattr(self, name)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -374,7 +273,7 @@ class RunOptions:
             raise OptionError("without a recognizer, the sampling must be given (--sample-fps)")
         if self.recognizer is None and self.novelty is not None:
             raise OptionError("novelty is told of clips, which need a recognizer (--recognizer)")
-        _positive(image_fps=self.image_fps)
+        require_positive(image_fps=self.image_fps)
         unknown = sorted(set(self.retry) - set(STATUSES))
         if unknown:
             raise OptionError(f"no status {', '.join(unknown)}; there are {', '.join(STATUSES)}")

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.config import ClipWindows, DecodeOptions, Sampling, TemporalOptions
+from pipeline.config import ClipWindows, DecodeOptions, Sampling
 from pipeline.decode.process_pool import DecodePool
 from pipeline.encode.backbone import Backbone, load_backbone
 from pipeline.encode.frame_pair import PairNetwork, pairs_backbone
 from pipeline.recognition.recognizer import BackboneSpec, Recognizer, save_recognizer
 from pipeline.temporal.models import TemporalModel
+from pipeline.temporal.options import TemporalOptions
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -21,8 +21,6 @@ from pipeline.config import (
     RunOptions,
     Sampling,
     ShardOptions,
-    TemporalOptions,
-    TrainingOptions,
     fingerprint,
 )
 from pipeline.errors import OptionError
@@ -39,7 +37,7 @@ class TestFingerprint:
     def test_it_is_the_same_in_every_process(self, seed):
         code = (
             "from pipeline.config import *;"
-            "print(fingerprint('x', Sampling(fps=8), TemporalOptions(), {'b': 1, 'a': None}))"
+            "print(fingerprint('x', Sampling(fps=8), ClipWindows(2), {'b': 1, 'a': None}))"
         )
         said = subprocess.run(
             [sys.executable, "-c", code],
@@ -50,7 +48,7 @@ class TestFingerprint:
             check=True,
         ).stdout.strip()
 
-        assert said == fingerprint("x", Sampling(fps=8), TemporalOptions(), {"b": 1, "a": None})
+        assert said == fingerprint("x", Sampling(fps=8), ClipWindows(2), {"b": 1, "a": None})
 
     def test_it_is_the_same_as_ever(self):
         """Results of older runs are found by it: a change here makes users decode all again."""
@@ -85,28 +83,6 @@ class TestFingerprint:
         ]
 
         assert len(set(map(fingerprint, different))) == len(different)
-
-    @pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(TemporalOptions)])
-    def test_any_field_of_an_architecture_changes_it(self, field):
-        others = {
-            "cell": "lstm",
-            "layers": 2,
-            "size": 64,
-            "bidirectional": True,
-            "causal": True,
-            "heads": 8,
-            "pooling": "last",
-            "differences": False,
-            "rectified": True,
-            "signed_root": True,
-            "dropout": 0.5,
-            "layer_norm": False,
-            "residual": False,
-        }
-        before = TemporalOptions(differences=True)
-        changed = dataclasses.replace(before, **{field: others[field]})
-
-        assert fingerprint(changed) != fingerprint(before)
 
     @given(fps=st.integers(1, 1000))
     def test_whole_numbers_are_the_same_however_they_are_written(self, fps):
@@ -228,34 +204,6 @@ class TestShardOptions:
             ShardOptions(window=-1)
 
 
-class TestTemporalOptions:
-    @pytest.mark.parametrize("name", ["layers", "size", "heads"])
-    def test_a_size_of_nothing_fails(self, name):
-        with pytest.raises(OptionError, match=f"{name} must be a number above 0, got 0"):
-            TemporalOptions(**{name: 0})
-
-    @pytest.mark.parametrize("dropout", [-0.1, 1, 2])
-    def test_a_dropout_of_all_fails(self, dropout):
-        with pytest.raises(OptionError, match=rf"dropout must be in \[0, 1\), got {dropout}"):
-            TemporalOptions(dropout=dropout)
-
-    def test_heads_that_do_not_divide_the_size_fail(self):
-        with pytest.raises(OptionError, match="size 10 is not a multiple of heads 4"):
-            TemporalOptions(cell="transformer", size=10)
-        assert TemporalOptions(cell="gru", size=10).size == 10
-
-    @pytest.mark.parametrize("cell", ["mean", "transformer"])
-    def test_directions_of_what_has_none_fail(self, cell):
-        with pytest.raises(OptionError, match=f"a {cell} model has no directions"):
-            TemporalOptions(cell=cell, bidirectional=True)
-
-    def test_an_unknown_cell_or_pooling_fails(self):
-        with pytest.raises(OptionError, match=r"cell must be one of mean, .*, got qrnn"):
-            TemporalOptions(cell="qrnn")
-        with pytest.raises(OptionError, match=r"pooling must be one of mean, last, .*, got max"):
-            TemporalOptions(pooling="max")
-
-
 samplings = st.one_of(
     positive.map(lambda fps: Sampling(fps=fps)),
     st.integers(1, 100).map(lambda every: Sampling(every=every)),
@@ -323,35 +271,3 @@ class TestRunOptions:
     def test_no_image_rate_fails(self):
         with pytest.raises(OptionError, match="image_fps must be a number above 0, got 0"):
             RunOptions(image_fps=0)
-
-
-class TestTrainingOptions:
-    @pytest.mark.parametrize(
-        "name", ["epochs", "batch_size", "learning_rate", "clip_norm", "unroll"]
-    )
-    def test_amounts_that_are_not_above_0_fail(self, name):
-        with pytest.raises(OptionError, match=f"{name} must be a number above 0, got 0"):
-            TrainingOptions(**{name: 0})
-
-    @pytest.mark.parametrize(
-        ("values", "said"),
-        [
-            ({"weight_decay": -1}, "weight_decay must be 0 or more, got -1"),
-            ({"mirror_grid": -1}, "mirror_grid must be 0 or more, got -1"),
-            ({"warm_up": 1.5}, r"warm_up must be in \[0, 1\], got 1.5"),
-            ({"validation": 1}, r"validation must be in \[0, 1\), got 1"),
-            ({"drop_frames": -0.1}, r"drop_frames must be in \[0, 1\), got -0.1"),
-            ({"shortest_crop": 2}, r"shortest_crop must be in \[0, 1\], got 2"),
-            ({"precision": "float16"}, "precision must be one of auto, float32, bfloat16"),
-            ({"device": "tpu"}, "device must be one of auto, cpu, cuda, got tpu"),
-        ],
-        ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
-    )
-    def test_values_out_of_range_fail(self, values, said):
-        with pytest.raises(OptionError, match=said):
-            TrainingOptions(**values)
-
-
-def test_rectified_without_differences_fails():
-    with pytest.raises(OptionError, match="rectified is about differences"):
-        TemporalOptions(rectified=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import os
 import subprocess
 import sys
@@ -182,12 +183,19 @@ def test_packages_are_signs_without_code():
 
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_a_library_only_names_what_it_offers(library):
-    statements = ast.parse(MODULES[library].read_text("utf-8")).body
-    offered = [alias.name for s in statements if isinstance(s, ast.ImportFrom) for alias in s.names]
-    (listed,) = [ast.literal_eval(s.value) for s in statements if isinstance(s, ast.Assign)]
+    statements = list(ast.walk(ast.parse(MODULES[library].read_text("utf-8"))))
+    offered = {
+        alias.name
+        for s in statements
+        if isinstance(s, ast.ImportFrom) and within(str(s.module), [library])
+        for alias in s.names
+    }
+    listed = importlib.import_module(library).__all__
 
-    assert {type(s) for s in statements} == {ast.Expr, ast.ImportFrom, ast.Assign}
+    defined = [s.name for s in statements if isinstance(s, (ast.ClassDef, ast.FunctionDef))]
+    assert set(defined) <= {"__getattr__"}
     assert listed == sorted(offered)
+    assert all(hasattr(importlib.import_module(library), name) for name in listed)
 
 
 def loaded_by(module):

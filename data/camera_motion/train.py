@@ -24,10 +24,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from data.camera_motion.drawing import IGNORED, LABELS, Grey, draw_scene
 from data.camera_motion.shots import draw_sequence
-from pipeline.config import ClipWindows, Sampling, TemporalOptions
+from pipeline.config import ClipWindows, Sampling
 from pipeline.encode.frame_pair import HEIGHT, WIDTH, PairNetwork, pairs_backbone
 from pipeline.recognition.recognizer import BackboneSpec, CutSpec, Recognizer, save_recognizer
 from pipeline.temporal.models import TemporalModel
+from pipeline.temporal.options import TemporalOptions
 
 OUT = Path(__file__).resolve().parents[2] / "pipeline" / "recognizers" / "camera_motion"
 STEPS = 6000

@@ -38,9 +38,10 @@ from flows.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from pipeline.config import CellName, RunOptions, TrainingOptions
+    from pipeline.config import RunOptions
     from pipeline.diagnostics.compare_cells import Diagnosis
     from pipeline.diagnostics.gradients import OnCellEpoch
+    from pipeline.temporal.options import CellName, TrainingOptions
     from pipeline.temporal.trainer import Epoch
 
 RUN = "run"
@@ -135,10 +136,10 @@ def cells(
     A label is shown in one frame and asked for in the last; cells learn it at all lags up to LAG,
     and are measured at LAG. A drawn frame lasts a second.
     """
-    from pipeline.config import TemporalOptions, TrainingOptions
     from pipeline.diagnostics.compare_cells import Diagnosis
     from pipeline.diagnostics.copy_task import LABELS, draw_recall
     from pipeline.diagnostics.gradients import COMPARED, diagnose_cell
+    from pipeline.temporal.options import TemporalOptions, TrainingOptions
 
     drawn = draw_recall(sequences, lag + 1, seed=seed)
     asked = draw_recall(max(16, sequences // 8), lag + 1, lag=lag, seed=seed + 1)
@@ -261,7 +262,7 @@ def _run_options(values: dict[str, Any]) -> RunOptions:
 
 def training_options(options: RunOptions, epochs: int, seed: int) -> TrainingOptions:
     """Give the options by which cells are trained where the run was."""
-    from pipeline.config import TrainingOptions
+    from pipeline.temporal.options import TrainingOptions
 
     device = options.encode.device
     return TrainingOptions(epochs=epochs, seed=seed, validation=0, device=device)

@@ -188,8 +188,8 @@ def train(
 
 def gather_learning_options(values: dict[str, Any]) -> LearningOptions:
     """Gather the options of `train`, by the names of its parameters."""
-    from pipeline.config import TemporalOptions, TrainingOptions
     from pipeline.run.load import cache_folder
+    from pipeline.temporal.options import TemporalOptions, TrainingOptions
     from pipeline.training.finetune.options import TuningOptions
     from pipeline.training.train_recognizer import LearningOptions
 

@@ -22,13 +22,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.config import ClipWindows, Precision, Sampling, TemporalOptions, fingerprint
+from pipeline.config import ClipWindows, Precision, Sampling, fingerprint
 from pipeline.errors import RecognizerError
 from pipeline.recognition.recognize import Recognition, recognize, sample_times
 from pipeline.recognition.recognizer import CutSpec, Recognizer
 from pipeline.recognition.windows import EPSILON_SECONDS
 from pipeline.records import FrameFeatures
 from pipeline.temporal.models import State, TemporalModel
+from pipeline.temporal.options import TemporalOptions
 
 FORECASTER = TemporalOptions(cell="gru", size=64, pooling="last")
 PARTS = ("within", "outside", "forecast")

@@ -10,10 +10,11 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config import ClipWindows, Sampling, TemporalOptions
+from pipeline.config import ClipWindows, Sampling
 from pipeline.encode.backbone import Backbone
 from pipeline.recognition.recognizer import BackboneSpec, Recognizer, save_recognizer
 from pipeline.temporal.models import TemporalModel
+from pipeline.temporal.options import TemporalOptions
 
 FPS = 30
 SIZES = {(340, 256): 60, (854, 480): 30, (1920, 1080): 20}

@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.config import CellName, TemporalOptions, TrainingOptions
 from pipeline.records import Integers
 from pipeline.temporal.batching import Batch, Example, collate, ordered_batches
 from pipeline.temporal.cells import GRULayer, LSTMLayer, MinGRULayer
 from pipeline.temporal.models import TemporalModel, compact
 from pipeline.temporal.normalization import standardize
+from pipeline.temporal.options import CellName, TemporalOptions, TrainingOptions
 from pipeline.temporal.trainer import Epoch, fit, predict
 
 COMPARED: tuple[CellName, ...] = ("rnn_tanh", "rnn_relu", "lstm", "gru", "mingru", "transformer")

@@ -10,9 +10,9 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from pipeline.config import CellName, TemporalOptions
 from pipeline.temporal.cells import MinGRULayer
 from pipeline.temporal.models import TemporalModel
+from pipeline.temporal.options import CellName, TemporalOptions
 
 SIZE = 64
 """Features a frame, and features of a hidden state."""

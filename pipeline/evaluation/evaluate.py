@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.config import TrainingOptions
 from pipeline.encode.feature_store import FeatureStore
 from pipeline.errors import OptionError
 from pipeline.evaluation.cross_validation import Fold, empty_warnings, group_folds, leak_warnings
@@ -36,6 +35,7 @@ from pipeline.recognition.recognizer import Recognizer
 from pipeline.records import merge_reports
 from pipeline.storage import printable
 from pipeline.temporal.batching import Example, Examples
+from pipeline.temporal.options import TrainingOptions
 from pipeline.temporal.trainer import Fitted
 from pipeline.training.build_dataset import Gathered
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from pipeline.config import TrainingOptions
 from pipeline.errors import OptionError
 from pipeline.recognition.recognizer import Recognizer
 from pipeline.temporal.batching import Examples
+from pipeline.temporal.options import TrainingOptions
 from pipeline.training.train_recognizer import stays_true
 
 

@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipeline.config import TemporalOptions, TrainingOptions
 from pipeline.evaluation.baselines import BASELINES, fit_linear, prior_logits, read_clips
 from pipeline.evaluation.cross_validation import Fold
 from pipeline.records import Integers
 from pipeline.temporal.batching import Example, Examples
 from pipeline.temporal.calibration import Scores
 from pipeline.temporal.models import TemporalModel
+from pipeline.temporal.options import TemporalOptions, TrainingOptions
 from pipeline.temporal.schedule import hold_back
 from pipeline.temporal.trainer import Fitted, fit, predict
 

@@ -18,10 +18,11 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from pipeline.config import ClipWindows, Sampling, TemporalOptions, fingerprint
+from pipeline.config import ClipWindows, Sampling, fingerprint
 from pipeline.errors import RecognizerError
 from pipeline.storage import write_json
 from pipeline.temporal.models import TemporalModel
+from pipeline.temporal.options import TemporalOptions
 
 FORMAT = 1
 DESCRIPTION = "recognizer.json"

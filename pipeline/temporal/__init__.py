@@ -1,5 +1,5 @@
 """
-From features of frames, (N, L, D), to labels of clips and frames.
+Temporal models: from the features of frames, (N, L, D), to the labels of clips and frames.
 
     from pipeline.temporal import TemporalModel, TemporalOptions
 
@@ -8,14 +8,19 @@ From features of frames, (N, L, D), to labels of clips and frames.
     state = model.initial_state(n=1)
     logits, state = model.step(x_t, state)  # (1, 10)
 
-What is named here is for use on any tensor; everything else is the pipeline's own.
+The names below are the public interface. They are imported on first use, because the command line
+imports `pipeline.temporal.options` and must not wait for torch.
 """
 
-from pipeline.config import TemporalOptions, TrainingOptions
-from pipeline.temporal.batching import Example
-from pipeline.temporal.cells import CELLS, linear_scan
-from pipeline.temporal.models import Logits, State, TemporalModel
-from pipeline.temporal.trainer import Fitted, fit, predict
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipeline.temporal.batching import Example
+    from pipeline.temporal.cells import CELLS, linear_scan
+    from pipeline.temporal.models import Logits, State, TemporalModel
+    from pipeline.temporal.options import TemporalOptions, TrainingOptions
+    from pipeline.temporal.trainer import Fitted, fit, predict
 
 __all__ = [
     "CELLS",
@@ -30,3 +35,18 @@ __all__ = [
     "linear_scan",
     "predict",
 ]
+_MODULES = {
+    "batching": ("Example",),
+    "cells": ("CELLS", "linear_scan"),
+    "models": ("Logits", "State", "TemporalModel"),
+    "options": ("TemporalOptions", "TrainingOptions"),
+    "trainer": ("Fitted", "fit", "predict"),
+}
+"""Modules of this package, and the public names that they define."""
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

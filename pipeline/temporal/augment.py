@@ -11,9 +11,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pipeline.config import TrainingOptions
 from pipeline.errors import OptionError
 from pipeline.temporal.batching import Batch
+from pipeline.temporal.options import TrainingOptions
 
 MIRRORED = 0.5
 """Share of clips that are mirrored, where that is allowed."""

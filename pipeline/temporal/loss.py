@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.config import TrainingOptions
 from pipeline.temporal.batching import Batch
 from pipeline.temporal.models import Logits, State, TemporalModel
+from pipeline.temporal.options import TrainingOptions
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from pipeline.config import TemporalOptions
 from pipeline.errors import OptionError
 from pipeline.temporal.cells import CELLS, make_layer
+from pipeline.temporal.options import TemporalOptions
 
 CONSTANT = 1e-6
 """A feature with no greater standard deviation, or share of its mean, changes by rounding only."""

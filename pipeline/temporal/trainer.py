@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pipeline.config import TemporalOptions, TrainingOptions, fingerprint
+from pipeline.config import fingerprint
 from pipeline.errors import OptionError
 from pipeline.temporal.augment import augment
 from pipeline.temporal.batching import (
@@ -45,6 +45,7 @@ from pipeline.temporal.checkpoint import (
 from pipeline.temporal.loss import Objective
 from pipeline.temporal.models import TemporalModel
 from pipeline.temporal.normalization import standardize
+from pipeline.temporal.options import TemporalOptions, TrainingOptions
 from pipeline.temporal.schedule import Patience, class_weights, learning_rate
 
 PREDICT_BATCH = 64

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import RunOptions, TemporalOptions, TrainingOptions
+from pipeline.config import RunOptions
 from pipeline.encode.backbone import require_same
 from pipeline.encode.custom_backbone import describe_network, own_weights
 from pipeline.errors import OptionError, SourceError
@@ -26,6 +26,7 @@ from pipeline.recognition.recognizer import Recognizer, save_recognizer
 from pipeline.results.plots import plot_training
 from pipeline.storage import exclusive, write_json
 from pipeline.temporal.batching import Example, fingerprint_of
+from pipeline.temporal.options import TemporalOptions, TrainingOptions
 from pipeline.temporal.schedule import hold_back
 from pipeline.temporal.trainer import Epoch, Fitted, OnEpoch, fit
 from pipeline.training.build_dataset import Gathered

@@ -18,11 +18,12 @@ from pipeline.anomaly.model import (
     require_features,
     shot_begins,
 )
-from pipeline.config import ClipWindows, Sampling, TemporalOptions
+from pipeline.config import ClipWindows, Sampling
 from pipeline.errors import RecognizerError, SourceError
 from pipeline.recognition.recognize import recognize
 from pipeline.recognition.recognizer import BackboneSpec, CutSpec, Recognizer
 from pipeline.temporal.models import TemporalModel
+from pipeline.temporal.options import TemporalOptions
 from tests.anomaly.swings import CUT, FPS, FRAMES, SPEC, D, chunks, draw, fit, material, score
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.config import ClipWindows, Sampling, TemporalOptions, TrainingOptions
+from pipeline.config import ClipWindows, Sampling
 from pipeline.diagnostics.compare_cells import (
     Diagnosis,
     diagnose_saved,
@@ -23,6 +23,7 @@ from pipeline.diagnostics.gradients import diagnose_cell, measure
 from pipeline.errors import OptionError
 from pipeline.recognition.recognizer import BackboneSpec, Recognizer
 from pipeline.temporal.models import TemporalModel
+from pipeline.temporal.options import TemporalOptions, TrainingOptions
 
 CELLS = ("rnn_tanh", "lstm")
 NAMES = ("a", "b", "c", "d")

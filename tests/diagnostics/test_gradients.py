@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.config import TemporalOptions, TrainingOptions
 from pipeline.diagnostics.copy_task import LABELS, draw_recall
 from pipeline.diagnostics.gradients import (
     COMPARED,
@@ -22,6 +21,7 @@ from pipeline.diagnostics.gradients import (
 from pipeline.temporal.batching import Example
 from pipeline.temporal.cells import make_layer
 from pipeline.temporal.models import TemporalModel
+from pipeline.temporal.options import TemporalOptions, TrainingOptions
 from pipeline.temporal.trainer import predict
 
 TRAINING = TrainingOptions(

@@ -7,11 +7,12 @@ from dataclasses import asdict, replace
 import numpy as np
 import torch
 
-from pipeline.config import ClipWindows, Sampling, TemporalOptions, TrainingOptions
+from pipeline.config import ClipWindows, Sampling
 from pipeline.recognition.recognizer import BackboneSpec, Recognizer
 from pipeline.records import DecodeReport, FrameFeatures
 from pipeline.temporal.batching import Examples
 from pipeline.temporal.models import TemporalModel
+from pipeline.temporal.options import TemporalOptions, TrainingOptions
 from pipeline.training.build_dataset import Gathered
 from tests.temporal.lessons import rises_and_falls
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline.config import TemporalOptions, TrainingOptions
 from pipeline.evaluation.baselines import BASELINES, change_pyramid, fit_linear, read_clips
 from pipeline.evaluation.cross_validation import Fold, group_folds
 from pipeline.evaluation.predictions import (
@@ -27,6 +26,7 @@ from pipeline.evaluation.predictions import (
 )
 from pipeline.temporal.batching import Examples
 from pipeline.temporal.models import TemporalModel
+from pipeline.temporal.options import TemporalOptions, TrainingOptions
 from pipeline.temporal.trainer import Fitted, predict
 from tests.temporal.lessons import make_example, rises_and_falls
 

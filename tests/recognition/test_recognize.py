@@ -11,13 +11,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.config import ClipWindows, Sampling, TemporalOptions
+from pipeline.config import ClipWindows, Sampling
 from pipeline.recognition import recognize as module
 from pipeline.recognition.recognize import recognize, sample_times
 from pipeline.recognition.recognizer import BackboneSpec, CutSpec, Recognizer
 from pipeline.recognition.smoothing import runs, smooth
 from pipeline.records import DecodeReport, FrameFeatures
 from pipeline.temporal.models import TemporalModel
+from pipeline.temporal.options import TemporalOptions
 
 D, K, FPS = 5, 3, 8
 CUT = D - 1

@@ -9,7 +9,7 @@ import pickle
 import pytest
 import torch
 
-from pipeline.config import ClipWindows, Sampling, TemporalOptions
+from pipeline.config import ClipWindows, Sampling
 from pipeline.errors import RecognizerError
 from pipeline.recognition import recognizer as module
 from pipeline.recognition.recognizer import (
@@ -23,6 +23,7 @@ from pipeline.recognition.recognizer import (
     save_recognizer,
 )
 from pipeline.temporal.models import TemporalModel
+from pipeline.temporal.options import TemporalOptions
 
 OPTIONS = TemporalOptions(cell="lstm", layers=2, size=8, pooling="attention", differences=True)
 

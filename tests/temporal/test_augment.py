@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pipeline.config import TrainingOptions
 from pipeline.errors import OptionError
 from pipeline.temporal.augment import augment, crop, mirror
 from pipeline.temporal.batching import Batch
+from pipeline.temporal.options import TrainingOptions
 
 
 def chance(seed=0):

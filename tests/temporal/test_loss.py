@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from pipeline.config import TemporalOptions, TrainingOptions
 from pipeline.temporal.batching import Batch
 from pipeline.temporal.loss import Objective, absolute_sum
 from pipeline.temporal.models import TemporalModel
+from pipeline.temporal.options import TemporalOptions, TrainingOptions
 
 PLAIN = TrainingOptions(label_smoothing=0)
 

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from pipeline.config import TemporalOptions
 from pipeline.errors import OptionError
 from pipeline.temporal.cells import CELLS
 from pipeline.temporal.models import State, TemporalModel, compact, positions, reverse
+from pipeline.temporal.options import TemporalOptions
 
 N, LENGTH, D, K = 3, 11, 6, 4
 GRU = TemporalOptions(cell="gru", size=8)

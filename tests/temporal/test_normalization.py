@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.config import TemporalOptions
 from pipeline.temporal.models import TemporalModel
 from pipeline.temporal.normalization import standardize
+from pipeline.temporal.options import TemporalOptions
 from tests.temporal.lessons import make_example
 
 RECTIFIED = TemporalOptions(cell="mean", differences=True, rectified=True, signed_root=True)

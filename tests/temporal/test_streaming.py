@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pipeline.config import TemporalOptions
 from pipeline.errors import OptionError
 from pipeline.temporal.cells import CELLS
 from pipeline.temporal.models import State, TemporalModel
+from pipeline.temporal.options import TemporalOptions
 
 D, K, SIZE = 4, 3, 8
 LOOKING_BACK = ("mean", *CELLS)

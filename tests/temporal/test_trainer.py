@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.config import CellName, TemporalOptions, TrainingOptions
 from pipeline.errors import OptionError
 from pipeline.temporal.models import TemporalModel
+from pipeline.temporal.options import CellName, TemporalOptions, TrainingOptions
 from pipeline.temporal.trainer import Fitted, best_of, fit, measure, own_chance, predict
 from tests.temporal.lessons import make_example, rises_and_falls
 

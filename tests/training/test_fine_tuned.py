@@ -12,13 +12,14 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
-from pipeline.config import EncodeOptions, RunOptions, Sampling, TemporalOptions, TrainingOptions
+from pipeline.config import EncodeOptions, RunOptions, Sampling
 from pipeline.errors import OptionError, RecognizerError
 from pipeline.evaluation.knowledge import trained_on
 from pipeline.recognition.recognizer import hash_file, load_recognizer
 from pipeline.results.tables import load
 from pipeline.run.load import load_parts
 from pipeline.run.process import open_pipeline, process_videos
+from pipeline.temporal.options import TemporalOptions, TrainingOptions
 from pipeline.temporal.trainer import predict
 from pipeline.training.annotations import read_labels
 from pipeline.training.build_dataset import find_labelled, gather_examples, with_pictures

@@ -9,20 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.config import (
-    ClipWindows,
-    EncodeOptions,
-    RunOptions,
-    Sampling,
-    TemporalOptions,
-    TrainingOptions,
-)
+from pipeline.config import ClipWindows, EncodeOptions, RunOptions, Sampling
 from pipeline.errors import OptionError, SourceError
 from pipeline.evaluation.segmentation import video_of
 from pipeline.recognition.recognizer import BackboneSpec, load_recognizer
 from pipeline.results.tables import load
 from pipeline.run.process import open_pipeline, process_videos
 from pipeline.temporal.batching import Examples
+from pipeline.temporal.options import TemporalOptions, TrainingOptions
 from pipeline.training.annotations import Labelled, LabelledClip, read_labels
 from pipeline.training.build_dataset import Gathered, find_labelled, gather_examples, windows_for
 from pipeline.training.clip_dataset import ClipCutter, LeftOut

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from pipeline.config import TrainingOptions
 from pipeline.encode.backbone import Backbone
 from pipeline.temporal.batching import Example
+from pipeline.temporal.options import TrainingOptions
 from pipeline.training.finetune.augment import View, show
 from pipeline.training.finetune.frame_cache import PictureCache
 

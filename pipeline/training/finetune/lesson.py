@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.config import TrainingOptions, fingerprint
+from pipeline.config import fingerprint
 from pipeline.encode.backbone import Backbone, hash_weights
 from pipeline.temporal.batching import Example, fingerprint_of
 from pipeline.temporal.models import TemporalModel
+from pipeline.temporal.options import TrainingOptions
 from pipeline.temporal.trainer import Epoch, Measured, best_of
 from pipeline.training.finetune.blocks import Block
 from pipeline.training.finetune.frame_cache import PictureCache

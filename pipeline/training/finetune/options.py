@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 
-from pipeline.config import TrainingOptions
 from pipeline.errors import OptionError
+from pipeline.temporal.options import TrainingOptions
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ import pytest
 from flows.cli import app
 from flows.cli.diagnose import training_options
 from flows.signals import USAGE
-from pipeline.config import EncodeOptions, RunOptions, TrainingOptions
+from pipeline.config import EncodeOptions, RunOptions
+from pipeline.temporal.options import TrainingOptions
 from tests.videos import write_video
 
 

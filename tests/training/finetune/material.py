@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from pipeline.config import Geometry, Sampling, TemporalOptions, TrainingOptions
+from pipeline.config import Geometry, Sampling
 from pipeline.encode.backbone import load_backbone
 from pipeline.temporal.batching import Example
 from pipeline.temporal.models import TemporalModel
+from pipeline.temporal.options import TemporalOptions, TrainingOptions
 from pipeline.training.finetune.frame_cache import picture_cache
 from pipeline.training.finetune.lesson import TuningLesson
 from pipeline.training.finetune.options import TuningOptions

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.config import TrainingOptions
 from pipeline.errors import OptionError
+from pipeline.temporal.options import TrainingOptions
 from pipeline.training.finetune.options import TuningOptions
 
 

@@ -1,0 +1,136 @@
+"""
+Options of temporal models and of their training.
+
+This module imports no torch: the command line reads options and defaults from it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from pipeline.config import Device, require_in_range, require_one_of, require_positive
+from pipeline.errors import OptionError
+
+CellName = Literal[
+    "mean",
+    "rnn_tanh",
+    "rnn_relu",
+    "rnn_leaky_relu",
+    "lstm",
+    "gru",
+    "mingru",
+    "transformer",
+    "gru_transformer",
+]
+Pooling = Literal["mean", "last", "attention"]
+TrainingPrecision = Literal["auto", "float32", "bfloat16"]
+
+
+@dataclass(frozen=True, slots=True)
+class TemporalOptions:
+    """The architecture of a temporal model. It is saved with the weights of the model."""
+
+    cell: CellName = "gru"
+    layers: int = 1
+    size: int = 128
+    """Size of the hidden state, H; per direction if the model is bidirectional."""
+    bidirectional: bool = False
+    causal: bool = False
+    """Whether a transformer attends to past frames only."""
+    heads: int = 4
+    """Attention heads of a transformer."""
+    pooling: Pooling = "mean"
+    """How the hidden states of the frames of a clip are reduced to one vector."""
+    differences: bool = False
+    """Whether the difference to the previous frame is appended to the features of each frame."""
+    rectified: bool = False
+    """Whether the differences are split by sign into two non-negative parts, and all inputs are
+    scaled by their standard deviation between clips."""
+    signed_root: bool = False
+    """Whether the signed square root of the features is taken first (power normalization), which
+    reduces the influence of a few large features."""
+    dropout: float = 0.0
+    layer_norm: bool = True
+    residual: bool = True
+    """Whether layers after the first have a residual connection."""
+
+    def __post_init__(self) -> None:
+        require_one_of(CellName, cell=self.cell)
+        require_one_of(Pooling, pooling=self.pooling)
+        require_positive(layers=self.layers, size=self.size, heads=self.heads)
+        if not 0 <= self.dropout < 1:
+            raise OptionError(f"dropout must be in [0, 1), got {self.dropout}")
+        if self.rectified and not self.differences:
+            raise OptionError("rectified needs differences: set differences as well")
+        if "transformer" in self.cell and self.size % self.heads:
+            raise OptionError(f"size {self.size} is not a multiple of heads {self.heads}")
+        if self.bidirectional and self.cell in ("mean", "transformer"):
+            raise OptionError(f"a {self.cell} model cannot be bidirectional")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingOptions:
+    """How a temporal model is trained. Not needed to run the model."""
+
+    epochs: int = 30
+    batch_size: int = 16
+    """Clips per step."""
+    learning_rate: float = 2e-3
+    """Peak learning rate: reached after a linear warm-up, then decayed to 0 (cosine)."""
+    warm_up: float = 0.1
+    """Share of all steps in which the learning rate grows from 0."""
+    weight_decay: float = 1e-2
+    """Decoupled weight decay of weight matrices (AdamW)."""
+    l1: float = 0.0
+    """Weight in the loss of the L1 norm of the weight matrices."""
+    label_smoothing: float = 0.1
+    balanced: bool = True
+    """Whether classes are weighted by their inverse frequency."""
+    frame_weight: float = 0.0
+    """Weight in the loss of the cross-entropy of single frames, beside that of the clip."""
+    clip_norm: float = 1.0
+    """Maximum norm of the gradient; larger gradients are scaled down to it."""
+    unroll: int = 512
+    """Steps of truncated backpropagation through time; longer clips are split into chunks."""
+    shortest_crop: float = 1.0
+    """Clips are cropped in time to a random part of at least this share; 1 disables cropping."""
+    drop_frames: float = 0.0
+    """Probability with which each frame is masked in a training step."""
+    mirror_grid: int = 0
+    """Side of the grid of features, in cells, whose columns are reversed for a random half of the
+    clips in each step, as for a horizontal flip of the frames; 0 disables it. Use it only if no
+    label depends on left and right."""
+    validation: float = 0.2
+    """Share of the groups that is used as validation set, for early stopping and calibration; 0
+    for none."""
+    patience: int = 20
+    """Epochs without a lower validation loss after which training stops."""
+    refit: bool = True
+    """Whether the model is trained again on all clips, validation set included, for the number of
+    epochs found."""
+    seed: int = 0
+    device: Device = "auto"
+    precision: TrainingPrecision = "auto"
+    """Precision of the convolutions in fine-tuning: `auto` is bfloat16 on GPUs that support it,
+    else float32. Temporal models are trained in float32."""
+
+    def __post_init__(self) -> None:
+        require_positive(
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            clip_norm=self.clip_norm,
+            unroll=self.unroll,
+            patience=self.patience,
+            shortest_crop=self.shortest_crop,
+        )
+        require_one_of(Device, device=self.device)
+        require_one_of(TrainingPrecision, precision=self.precision)
+        require_in_range(0, math.inf, weight_decay=self.weight_decay, l1=self.l1, seed=self.seed)
+        require_in_range(0, math.inf, frame_weight=self.frame_weight, mirror_grid=self.mirror_grid)
+        require_in_range(0, 1, warm_up=self.warm_up, shortest_crop=self.shortest_crop)
+        for name in ("label_smoothing", "drop_frames", "validation"):
+            if not 0 <= getattr(self, name) < 1:
+                raise OptionError(f"{name} must be in [0, 1), got {getattr(self, name)}")
