@@ -21,7 +21,7 @@ from pipeline.config import RunOptions
 from pipeline.records import Shard, Video
 from pipeline.run.process import drive
 from pipeline.run.run_record import finish
-from pipeline.run.session import Pipeline
+from pipeline.run.session import Session
 from pipeline.sources.discovery import find_videos
 
 
@@ -42,11 +42,11 @@ def process_folder(sources: list[str], out: str, options: dict[str, Any]) -> Sta
     videos = workshop.found.pop(key, None)
     if videos is None:
         videos = find_videos(sources, image_fps=chosen.image_fps, full_hash=chosen.full_hash)
-    with workshop.opened(key, Path(out), chosen, videos) as pipeline:
-        failures = run_shards(pipeline, videos, options)
+    with workshop.opened(key, Path(out), chosen, videos) as session:
+        failures = run_shards(session, videos, options)
         context = FlowRunContext.get()
         run_id = str(context.flow_run.id) if context and context.flow_run else None
-        summary = finish(pipeline, sources, failures, run_id)
+        summary = finish(session, sources, failures, run_id)
     if failures:
         message = f"{len(failures)} shards failed, the first with {failures[0]!r}"
         return Failed(message=message, data=summary)
@@ -54,19 +54,19 @@ def process_folder(sources: list[str], out: str, options: dict[str, Any]) -> Sta
 
 
 def run_shards(
-    pipeline: Pipeline, videos: Sequence[Video], options: dict[str, Any]
+    session: Session, videos: Sequence[Video], options: dict[str, Any]
 ) -> list[Exception]:
     """Run the shards as tasks of the current flow run. Returns what went wrong for good."""
-    key = run_key(str(pipeline.out), options)
-    with ThreadPoolTaskRunner(max_workers=pipeline.window) as runner:  # type: ignore[var-annotated]
+    key = run_key(str(session.out), options)
+    with ThreadPoolTaskRunner(max_workers=session.window) as runner:  # type: ignore[var-annotated]
 
         def submit(shard: Shard) -> Any:
             parameters = {
                 "key": key,
-                "out": str(pipeline.out),
+                "out": str(session.out),
                 "options": quote(options),
                 "shard": quote(shard),
             }
             return runner.submit(process_shard, parameters)
 
-        return drive(pipeline, pipeline.planner.plan(videos), submit)
+        return drive(session, session.planner.plan(videos), submit)

@@ -25,8 +25,8 @@ from pipeline.errors import InputError, VideoError
 from pipeline.records import FrameFeatures, Shard, Video
 from pipeline.results.tables import VideoRows, hold
 from pipeline.run import process
-from pipeline.run.load import open_pipeline
-from pipeline.run.session import Pipeline
+from pipeline.run.load import open_session
+from pipeline.run.session import Session
 from pipeline.run.shard_decoder import Decoded
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class Workshop:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._pipelines: dict[str, Pipeline] = {}
+        self._pipelines: dict[str, Session] = {}
         self.found: dict[str, list[Video]] = {}
         """Videos that the command line has found already, so that the flow need not."""
         self.stopping = threading.Event()
@@ -49,26 +49,26 @@ class Workshop:
     @contextlib.contextmanager
     def opened(
         self, key: str, out: Path, options: RunOptions, videos: Sequence[Video] = ()
-    ) -> Iterator[Pipeline]:
+    ) -> Iterator[Session]:
         """Open a pipeline and hold its results folder; one that is open already is shared."""
         if key in self._pipelines:
             yield self._pipelines[key]
             return
         with hold(out, wait=options.wait):
-            with open_pipeline(out, options, videos=videos) as pipeline:
-                self._pipelines[key] = pipeline
+            with open_session(out, options, videos=videos) as session:
+                self._pipelines[key] = session
                 try:
-                    yield pipeline
+                    yield session
                 finally:
                     del self._pipelines[key]
 
     def stop(self) -> None:
         """End what is decoded, and let no stage be tried again."""
         self.stopping.set()
-        for pipeline in list(self._pipelines.values()):
-            pipeline.pool.kill()
+        for session in list(self._pipelines.values()):
+            session.pool.kill()
 
-    def get(self, key: str, out: str, options: dict[str, Any]) -> Pipeline:
+    def get(self, key: str, out: str, options: dict[str, Any]) -> Session:
         """
         Find the pipeline of a run; open it in a process that has none.
 
@@ -77,7 +77,7 @@ class Workshop:
         """
         with self._lock:
             if key not in self._pipelines:
-                self._pipelines[key] = open_pipeline(Path(out), RunOptions.from_json(options))
+                self._pipelines[key] = open_session(Path(out), RunOptions.from_json(options))
             return self._pipelines[key]
 
 
@@ -113,42 +113,40 @@ STAGE: dict[str, Any] = {
 
 
 @task(name="decode", **STAGE)
-def decode(pipeline: Pipeline, shard: Shard) -> Decoded:
-    """Decode the segments of a shard."""
-    return pipeline.decode(shard)
+def decode(session: Session, shard: Shard) -> Decoded:
+    """Decode the chunks of a shard."""
+    return session.decode(shard)
 
 
 @task(name="encode", **STAGE)
-def encode(pipeline: Pipeline, decoded: Decoded) -> list[FrameFeatures]:
+def encode(session: Session, decoded: Decoded) -> list[FrameFeatures]:
     """Encode the frames of a shard, and keep the features."""
-    return pipeline.encode(decoded)
+    return session.encode(decoded)
 
 
 @task(name="recognize", **STAGE)
-def recognize(
-    pipeline: Pipeline, shard: Shard, features: Sequence[FrameFeatures]
-) -> list[VideoRows]:
+def recognize(session: Session, shard: Shard, features: Sequence[FrameFeatures]) -> list[VideoRows]:
     """Label clips and frames."""
-    return pipeline.recognize(shard, features)
+    return session.recognize(shard, features)
 
 
 @task(name="write", **STAGE)
-def write(pipeline: Pipeline, rows: Sequence[VideoRows]) -> int:
+def write(session: Session, rows: Sequence[VideoRows]) -> int:
     """Write the rows of a shard: with that it is done."""
-    return pipeline.write(rows)
+    return session.write(rows)
 
 
 @task(name="process-shard", persist_result=False, cache_policy=NO_CACHE)
 def process_shard(key: str, out: str, options: dict[str, Any], shard: Shard) -> int:
     """Take one shard the whole way, all in this process. Returns the clips written."""
-    pipeline = workshop.get(key, out, options)
-    return process.process_shard(pipeline, shard, _as_tasks(pipeline))
+    session = workshop.get(key, out, options)
+    return process.process_shard(session, shard, _as_tasks(session))
 
 
-def _as_tasks(pipeline: Pipeline) -> process.Stages:
+def _as_tasks(session: Session) -> process.Stages:
     """Make each stage a task run."""
 
     def quoted(stage: Any) -> Any:
-        return lambda *given: stage(quote(pipeline), *map(quote, given))
+        return lambda *given: stage(quote(session), *map(quote, given))
 
     return process.Stages(quoted(decode), quoted(encode), quoted(recognize), quoted(write))

@@ -19,7 +19,7 @@ from flows.process_folder import run_shards
 from flows.tasks import STAGE, run_key, workshop
 from pipeline.records import Video
 from pipeline.run.process import run
-from pipeline.run.session import Pipeline
+from pipeline.run.session import Session
 from pipeline.temporal.trainer import OnEpoch
 from pipeline.training.annotations import Labelled, read_labels
 from pipeline.training.build_dataset import Gathered, find_labelled, gather_examples, with_pictures
@@ -33,7 +33,7 @@ Told = Callable[[Any], None]
 class Listeners:
     """Who is told how a training of this process goes on: set by the command line."""
 
-    on_pipeline: Told = lambda pipeline: None
+    on_pipeline: Told = lambda session: None
     on_epoch: OnEpoch = lambda epoch: None
     on_tuning: OnEpoch = lambda epoch: None
 
@@ -57,30 +57,30 @@ def gather(labelled: Labelled, chosen: LearningOptions, *, as_tasks: bool) -> Ga
     encode = encode_as_tasks if as_tasks else run
     with tempfile.TemporaryDirectory(prefix="clipline-") as out:  # rows say nothing here
         key = run_key(out, options.to_json())
-        with workshop.opened(key, Path(out), options, videos) as pipeline:
-            listeners.on_pipeline(pipeline)
-            gathered = gather_examples(labelled, pipeline, encode=encode, videos=videos)
+        with workshop.opened(key, Path(out), options, videos) as session:
+            listeners.on_pipeline(session)
+            gathered = gather_examples(labelled, session, encode=encode, videos=videos)
             if not blocks:
                 return gathered
-            return (keep_pictures if as_tasks else with_pictures)(gathered, pipeline, videos)
+            return (keep_pictures if as_tasks else with_pictures)(gathered, session, videos)
 
 
-def keep_pictures(gathered: Gathered, pipeline: Pipeline, videos: Sequence[Video]) -> Gathered:
+def keep_pictures(gathered: Gathered, session: Session, videos: Sequence[Video]) -> Gathered:
     """Decode the pictures that the backbone learns from, as a task of the current flow run."""
-    given: Any = quote(gathered), quote(pipeline), quote(videos)
+    given: Any = quote(gathered), quote(session), quote(videos)
     kept: Gathered = keep_as_task(*given)
     return kept
 
 
 @task(name="keep-pictures", **STAGE)
-def keep_as_task(gathered: Gathered, pipeline: Pipeline, videos: Sequence[Video]) -> Gathered:
+def keep_as_task(gathered: Gathered, session: Session, videos: Sequence[Video]) -> Gathered:
     """Decode pictures; another attempt decodes only the videos that are not kept."""
-    return with_pictures(gathered, pipeline, videos)
+    return with_pictures(gathered, session, videos)
 
 
-def encode_as_tasks(pipeline: Pipeline, videos: Sequence[Video]) -> list[Exception]:
+def encode_as_tasks(session: Session, videos: Sequence[Video]) -> list[Exception]:
     """Fill the feature store, each shard a task of the current flow run."""
-    return run_shards(pipeline, videos, pipeline.options.to_json())
+    return run_shards(session, videos, session.options.to_json())
 
 
 @task(name="learn", **STAGE)

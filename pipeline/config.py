@@ -150,7 +150,7 @@ class DecodeOptions:
     frame_timeout_seconds: float = 20.0
     """A decoder that gives no new frame for so long is killed."""
     video_timeout_seconds: float = 900.0
-    """Budget of one attempt at one file, or at one segment of a long file, of up to 30,000 frames;
+    """Budget of one attempt at one file, or at one chunk of a long file, of up to 30,000 frames;
     more frames have more, in proportion."""
     max_pixels: int = 200_000_000
     """Pixels a frame."""

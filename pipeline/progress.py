@@ -40,7 +40,7 @@ class Turns:
 
 
 @dataclass
-class Tally:
+class RunProgress:
     """Counters that many threads add to."""
 
     videos_total: int = 0

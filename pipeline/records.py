@@ -238,7 +238,7 @@ class DecodeReport:
 
 
 @dataclass(frozen=True, slots=True)
-class Segment:
+class Chunk:
     """The samples [start, stop) of one video: all of a short one, or a part of a long one."""
 
     video: Video
@@ -263,18 +263,18 @@ class Shard:
     """
     The unit of work, of retry and of resume.
 
-    Either whole short videos, or one segment of a long one, or videos whose features are stored.
+    Either whole short videos, or one chunk of a long one, or videos whose features are stored.
     """
 
-    segments: tuple[Segment, ...] = ()
+    chunks: tuple[Chunk, ...] = ()
     stored: tuple[Video, ...] = ()
 
 
 @dataclass(frozen=True)
 class FrameBatch:
-    """The sampled frames of one segment, context first. Pictures lie in memory that is lent."""
+    """The sampled frames of one chunk, context first. Pictures lie in memory that is lent."""
 
-    segment: Segment
+    chunk: Chunk
     pictures: Pictures
     """(T, H, W, 3)."""
     sample_index: Integers
@@ -346,7 +346,7 @@ class FrameFeatures:
 
 
 def merge_reports(reports: Sequence[DecodeReport]) -> DecodeReport:
-    """Make one verdict of those on the segments of a video."""
+    """Make one verdict of those on the chunks of a video."""
     if len(reports) == 1:
         return reports[0]
     counts: dict[str, Any] = {

@@ -7,26 +7,26 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from pipeline.progress import Tally, Turns
+from pipeline.progress import RunProgress, Turns
 
 
 def test_counts_from_many_threads_add_up():
-    tally = Tally()
+    progress = RunProgress()
     with ThreadPoolExecutor(8) as threads:
         for _ in range(400):
-            threads.submit(tally.add, clips=2, shards=1)
+            threads.submit(progress.add, clips=2, shards=1)
 
-    assert (tally.clips, tally.shards) == (800, 400)
+    assert (progress.clips, progress.shards) == (800, 400)
 
 
 @pytest.mark.parametrize("part", ["timed", "starting"])
 def test_time_is_added_even_where_a_stage_fails(part):
-    tally = Tally()
+    progress = RunProgress()
     for _ in range(2):
-        with pytest.raises(ZeroDivisionError), getattr(tally, part)("decode"):
+        with pytest.raises(ZeroDivisionError), getattr(progress, part)("decode"):
             raise ZeroDivisionError
 
-    assert (tally.seconds if part == "timed" else tally.startup)["decode"] > 0
+    assert (progress.seconds if part == "timed" else progress.startup)["decode"] > 0
 
 
 class Clock:
@@ -86,17 +86,17 @@ class TestTurns:
 class TestIdle:
     def test_it_is_what_is_left_until_the_last_turn(self, monkeypatch):
         clock = Clock(monkeypatch)
-        tally = Tally()
+        progress = RunProgress()
         clock.now = 200.0
-        tally.begin()
+        progress.begin()
         for start, end in ((203.0, 205.0), (206.0, 210.0)):
             clock.now = start
-            with tally.engine.at_work():
+            with progress.engine.at_work():
                 clock.now = end
         clock.now = 300.0
 
-        assert tally.engine.busy_seconds == 6
-        assert tally.engine_idle_seconds == 4
+        assert progress.engine.busy_seconds == 6
+        assert progress.engine_idle_seconds == 4
 
     def test_an_engine_that_was_never_used_was_never_awaited(self):
-        assert Tally().engine_idle_seconds == 0
+        assert RunProgress().engine_idle_seconds == 0

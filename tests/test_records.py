@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from pipeline.records import (
     STATUSES,
     TRANSIENT,
+    Chunk,
     DecodeReport,
     FrameBatch,
     FrameFeatures,
-    Segment,
     Video,
     VideoIndex,
     merge_reports,
@@ -55,8 +55,8 @@ def batch(count=3, **given):
         "frame_index": np.arange(count),
         "pts_seconds": np.arange(count) / 8,
     }
-    segment = Segment(VIDEO, None, 0, count, count)
-    return FrameBatch(segment=segment, report=DecodeReport("ok"), **{**arrays, **given})
+    chunk = Chunk(VIDEO, None, 0, count, count)
+    return FrameBatch(chunk=chunk, report=DecodeReport("ok"), **{**arrays, **given})
 
 
 def features(count=3, **given):
@@ -198,7 +198,7 @@ class TestMergeReports:
         assert merged.decoder == "decord+pyav"
         assert merged.attempts == ("decord: refused",)
 
-    def test_one_bad_segment_makes_the_video_partial(self):
+    def test_one_bad_chunk_makes_the_video_partial(self):
         good = DecodeReport("ok", frames_expected=5, frames_decoded=5)
         bad = DecodeReport(
             "decode_timeout", "no frame for 20 s", frames_expected=5, frames_missing=5
@@ -209,7 +209,7 @@ class TestMergeReports:
         assert (merged.status, merged.error) == ("partial", "no frame for 20 s")
         assert (merged.frames_expected, merged.frames_decoded, merged.frames_missing) == (10, 5, 5)
 
-    def test_segments_without_any_frame_keep_their_verdict(self):
+    def test_chunks_without_any_frame_keep_their_verdict(self):
         first = DecodeReport("undecodable", "broken", frames_expected=5)
         second = DecodeReport("decode_crash", "signal 11", frames_expected=5)
 
@@ -219,12 +219,12 @@ class TestMergeReports:
         assert merged.frames_expected == 10
 
 
-class TestSegment:
+class TestChunk:
     def test_all_of_a_video_is_whole(self):
-        assert Segment(VIDEO, None, 0, 5, 5).whole
-        assert Segment(VIDEO, None, 0, 0, 0).whole
-        assert not Segment(VIDEO, None, 0, 4, 5).whole
-        assert not Segment(VIDEO, None, 1, 5, 5).whole
+        assert Chunk(VIDEO, None, 0, 5, 5).whole
+        assert Chunk(VIDEO, None, 0, 0, 0).whole
+        assert not Chunk(VIDEO, None, 0, 4, 5).whole
+        assert not Chunk(VIDEO, None, 1, 5, 5).whole
 
 
 class TestFrameBatch:

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from data.camera_motion.drawing import LABELS, Picture, Pose, view
 from pipeline.config import RunOptions
 from pipeline.results.tables import load, write_run
-from pipeline.run.process import open_pipeline, run
+from pipeline.run.process import open_session, run
 from pipeline.sources.discovery import find_videos
 
 FPS = 25
@@ -151,11 +151,11 @@ def _resized(frame: Picture) -> Picture:
 
 def recognize(folder: Path, out: Path, recognizer: str) -> dict[str, pd.DataFrame]:
     """Run the pipeline over a folder, and give its tables with file names."""
-    with open_pipeline(out, RunOptions(recognizer=recognizer)) as pipeline:
-        failures = run(pipeline, find_videos([str(folder)]))
+    with open_session(out, RunOptions(recognizer=recognizer)) as session:
+        failures = run(session, find_videos([str(folder)]))
         if failures:
             raise failures[0]
-        write_run(out, {"config_id": pipeline.config_id, "configuration": pipeline.describe()})
+        write_run(out, {"config_id": session.config_id, "configuration": session.describe()})
     tables = {name: load(out, name) for name in ("clips", "segments")}
     for table in tables.values():
         table["file"] = table.video.map(lambda path: Path(path).name)

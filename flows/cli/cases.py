@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pipeline.bench.roofline import Ran
     from pipeline.config import RunOptions
     from pipeline.records import Video
-    from pipeline.run.load import Workbench
+    from pipeline.run.load import EngineFactory
 
 LONG_SIZE = (160, 120)
 LONG_LIMIT_GIB = 2.0
@@ -66,11 +66,11 @@ def _drawn(folder: Path) -> dict[str, list[Video]]:
     return {path.stem: find_videos([str(path)]) for path in draw_videos(folder)}
 
 
-def make_workbench(options: RunOptions) -> Workbench:
+def make_workbench(options: RunOptions) -> EngineFactory:
     """Load the backbone that options name."""
-    from pipeline.run.load import Workbench, cache_folder, load_parts
+    from pipeline.run.load import EngineFactory, cache_folder, load_models
 
-    return Workbench(load_parts(options)[1], options.encode, cache_folder())
+    return EngineFactory(load_models(options)[1], options.encode, cache_folder())
 
 
 def startup(videos: Sequence[str], folder: Path, repeats: int) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def watch(pipeline: Any, *, quiet: bool) -> Iterator[None]:
         return
     stop = threading.Event()
     show = _bar if errors.is_terminal else _lines
-    thread = threading.Thread(target=show, args=(pipeline.tally, stop), daemon=True)
+    thread = threading.Thread(target=show, args=(pipeline.progress, stop), daemon=True)
     thread.start()
     try:
         yield

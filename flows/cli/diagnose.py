@@ -93,7 +93,7 @@ def diagnose(
     )
     from pipeline.diagnostics.gradients import COMPARED, diagnose_cell
     from pipeline.recognition.recognizer import load_recognizer
-    from pipeline.run.load import open_pipeline
+    from pipeline.run.load import open_session
     from pipeline.training.annotations import read_labels
     from pipeline.training.build_dataset import gather_examples
 
@@ -102,7 +102,7 @@ def diagnose(
     same = saved.backbone.precision if precision == "auto" else precision
     options = _run_options({**locals(), "precision": same})
     _encode([clip.video for clip in labelled.clips], out / RUN, options, quiet=quiet)
-    with open_pipeline(out / RUN, options) as pipeline:
+    with open_session(out / RUN, options) as pipeline:
         found = gather_examples(labelled, pipeline).examples
     training = training_options(options, epochs, seed)
     tell = _teller(epochs, quiet=quiet)
@@ -224,7 +224,7 @@ def fit_novelty(
     from flows.signals import leave
     from pipeline.anomaly.fit_videos import fit_to_videos
     from pipeline.anomaly.novelty_folder import save_novelty
-    from pipeline.run.load import open_pipeline
+    from pipeline.run.load import open_session
     from pipeline.sources.discovery import find_videos
 
     chosen = recognizer or (None if backbone else "camera-motion")
@@ -232,7 +232,7 @@ def fit_novelty(
     options = _run_options({**locals(), "recognizer": chosen, "sample_fps": rate})
     _encode(videos, out / RUN, options, quiet=quiet)
     normal = find_videos(videos, image_fps=image_fps)
-    with open_pipeline(out / RUN, options, videos=normal) as pipeline:
+    with open_session(out / RUN, options, videos=normal) as pipeline:
         model = fit_to_videos(pipeline, normal, seed)
     save_novelty(model, out)
     if not quiet:

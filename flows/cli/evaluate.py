@@ -143,13 +143,13 @@ def _gather(
 ) -> tuple[Gathered, FeatureStore]:
     """Cut the clips; what has to be decoded and encoded for that is kept for next time."""
     from flows.cli.console import watch
-    from pipeline.run.load import open_pipeline
+    from pipeline.run.load import open_session
     from pipeline.training.build_dataset import find_labelled, gather_examples
 
     videos = find_labelled(labelled, options.image_fps)
     with (
         tempfile.TemporaryDirectory(prefix="clipline-") as rows,  # they say nothing here
-        open_pipeline(Path(rows), options, videos=videos) as pipeline,
+        open_session(Path(rows), options, videos=videos) as pipeline,
         watch(pipeline, quiet=quiet),
     ):
         return gather_examples(labelled, pipeline, videos=videos), pipeline.store

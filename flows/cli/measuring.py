@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pipeline.bench.roofline import Ran
     from pipeline.config import RunOptions
     from pipeline.records import Video
-    from pipeline.run.session import Pipeline
+    from pipeline.run.session import Session
 
 
 @contextlib.contextmanager
@@ -36,7 +36,7 @@ def own_server(folder: Path) -> Iterator[None]:
             yield
 
 
-Run = Callable[["Pipeline", Sequence["Video"]], None]
+Run = Callable[["Session", Sequence["Video"]], None]
 
 
 class Runs:
@@ -71,7 +71,7 @@ class Runs:
             self.run(pipeline, videos)
             ended = time.perf_counter()
             _let_server_rest(out)
-            tally = pipeline.tally
+            tally = pipeline.progress
             return Ran(
                 seconds=ended - started,
                 startup_seconds=started - began,
@@ -91,7 +91,7 @@ def _let_server_rest(out: Path) -> None:
         await_history(os.environ["PREFECT_API_URL"], summary)
 
 
-def as_flow(pipeline: Pipeline, videos: Sequence[Video]) -> None:
+def as_flow(pipeline: Session, videos: Sequence[Video]) -> None:
     """Run the flow on videos that were found before, as `clipline run` does."""
     from flows.process_folder import process_folder
     from flows.tasks import run_key, workshop
@@ -103,7 +103,7 @@ def as_flow(pipeline: Pipeline, videos: Sequence[Video]) -> None:
         raise MachineError(f"a run that was measured failed: {state.message}")
 
 
-def without_prefect(pipeline: Pipeline, videos: Sequence[Video]) -> None:
+def without_prefect(pipeline: Session, videos: Sequence[Video]) -> None:
     """Do the same in threads of this process."""
     from pipeline.run.process import run
     from pipeline.run.run_record import finish

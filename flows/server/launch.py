@@ -33,12 +33,12 @@ from flows.server.embedded import (
 from flows.signals import PYTHONS_OWN, handling
 from pipeline.config import RunOptions
 from pipeline.errors import MachineError, OptionError
-from pipeline.progress import Tally
+from pipeline.progress import RunProgress
 from pipeline.storage import without_secrets
 
 if TYPE_CHECKING:
     from pipeline.records import Video
-    from pipeline.run.session import Pipeline
+    from pipeline.run.session import Session
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -76,7 +76,7 @@ def run_once(
     Raises:
         InputError: something that was given cannot be used.
     """
-    start = Tally()
+    start = RunProgress()
     start.startup["interpreter"] = process_age_seconds()
     # first what is cheap: mistakes are told before anything heavy is imported
     with start.starting("sources"):
@@ -91,15 +91,15 @@ def run_once(
                 from flows.tasks import run_key, workshop
 
             key = run_key(str(out), options.to_json())
-            pipeline = opened.enter_context(workshop.opened(key, out, options, videos))
-        pipeline.tally.startup = {**start.startup, **pipeline.tally.startup}
+            session = opened.enter_context(workshop.opened(key, out, options, videos))
+        session.progress.startup = {**start.startup, **session.progress.startup}
         workshop.found[key] = videos
-        with watch(pipeline):
-            with pipeline.tally.starting("waiting for the API"):
+        with watch(session):
+            with session.progress.starting("waiting for the API"):
                 ready = _ready(server)
             if ready:
                 return _run_flow(server, sources, out, options)
-            return _run_plain(pipeline, sources, videos)
+            return _run_plain(session, sources, videos)
 
 
 @contextlib.contextmanager
@@ -187,12 +187,12 @@ def _run_flow(
     return Outcome(len(summary["failures"]), summary["flow_run_id"])
 
 
-def _run_plain(pipeline: Pipeline, sources: list[str], videos: list[Video]) -> Outcome:
+def _run_plain(session: Session, sources: list[str], videos: list[Video]) -> Outcome:
     from pipeline.run.process import run
     from pipeline.run.run_record import finish
 
-    failures = run(pipeline, videos)
-    finish(pipeline, sources, failures)
+    failures = run(session, videos)
+    finish(session, sources, failures)
     return Outcome(len(failures), None)
 
 

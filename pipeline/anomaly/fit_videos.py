@@ -1,7 +1,7 @@
 """
 From normal videos to a novelty model.
 
-    with open_pipeline(out, RunOptions()) as pipeline:
+    with open_session(out, RunOptions()) as pipeline:
         model = fit_to_videos(pipeline, find_videos(["normal"]))
     save_novelty(model, Path("normal-model"))
 """
@@ -17,12 +17,12 @@ from pipeline.anomaly.fit import Material, fit_novelty
 from pipeline.anomaly.model import NoveltyModel
 from pipeline.errors import SourceError
 from pipeline.records import Video, merge_reports
-from pipeline.run.session import Pipeline
+from pipeline.run.session import Session
 
 logger = logging.getLogger(__name__)
 
 
-def fit_to_videos(pipeline: Pipeline, videos: Sequence[Video], seed: int = 0) -> NoveltyModel:
+def fit_to_videos(session: Session, videos: Sequence[Video], seed: int = 0) -> NoveltyModel:
     """
     Fit a novelty model to videos whose features are stored.
 
@@ -35,7 +35,7 @@ def fit_to_videos(pipeline: Pipeline, videos: Sequence[Video], seed: int = 0) ->
     Raises:
         SourceError: too little of the videos can be used.
     """
-    material = [_material(pipeline, video) for video in videos if _frames(pipeline, video)]
+    material = [_material(session, video) for video in videos if _frames(session, video)]
     if len(material) < len(videos):
         logger.warning(
             "%d of %d videos have no frames and are left out",
@@ -44,18 +44,18 @@ def fit_to_videos(pipeline: Pipeline, videos: Sequence[Video], seed: int = 0) ->
         )
     if not material:
         raise SourceError(f"none of {len(videos)} normal videos has a frame: see clipline doctor")
-    cut = pipeline.recognizer.cut if pipeline.recognizer else None
-    model = fit_novelty(material, pipeline.feature_spec, cut, seed)
-    made_with = pipeline.recognizer.name if pipeline.recognizer else None
+    cut = session.recognizer.cut if session.recognizer else None
+    model = fit_novelty(material, session.feature_spec, cut, seed)
+    made_with = session.recognizer.name if session.recognizer else None
     return replace(model, notes={**model.notes, "recognizer": made_with})
 
 
-def _frames(pipeline: Pipeline, video: Video) -> int:
-    if not pipeline.store.has(video.video_id):
+def _frames(session: Session, video: Video) -> int:
+    if not session.store.has(video.video_id):
         return 0
-    return merge_reports(pipeline.store.reports(video.video_id)).frames_sampled
+    return merge_reports(session.store.reports(video.video_id)).frames_sampled
 
 
-def _material(pipeline: Pipeline, video: Video) -> Material:
-    read = partial(pipeline.store.stream, video.video_id)
-    return Material(video.video_id, _frames(pipeline, video), read)
+def _material(session: Session, video: Video) -> Material:
+    read = partial(session.store.stream, video.video_id)
+    return Material(video.video_id, _frames(session, video), read)

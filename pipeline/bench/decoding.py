@@ -12,12 +12,12 @@ from typing import get_args
 from pipeline.bench.rates import DecodeRate, Timed, measure, seconds_of
 from pipeline.config import DecodeOptions, Geometry, ReaderName, Sampling
 from pipeline.decode.downscale import delivered_size
-from pipeline.decode.fallback import decode_segment, index_video, new_room
+from pipeline.decode.fallback import decode_chunk, index_video, new_room
 from pipeline.decode.process_pool import DecodePool, DecodeProcess
 from pipeline.decode.sampling import SamplePlan
 from pipeline.decode.shared_memory import Room, no_room
 from pipeline.errors import VideoError
-from pipeline.records import DecodeReport, FrameBatch, Segment, Video
+from pipeline.records import Chunk, DecodeReport, FrameBatch, Video
 
 READERS: tuple[ReaderName, ...] = get_args(ReaderName)
 MOST_BYTES = 256 << 20
@@ -32,23 +32,23 @@ TRIAL = 1 / 16
 class Jobs:
     """The decoding of some videos, as a run would have it done."""
 
-    segments: tuple[Segment, ...]
+    chunks: tuple[Chunk, ...]
     sampling: Sampling
     geometry: Geometry
 
     @property
     def frames(self) -> int:
         """Sampled frames."""
-        return sum(segment.stop - segment.start for segment in self.segments)
+        return sum(chunk.stop - chunk.start for chunk in self.chunks)
 
     def beginnings(self, share: float) -> Jobs:
         """Cut the videos to this share of their samples, and at least one."""
-        cut = [replace(s, stop=max(1, round(s.stop * share))) for s in self.segments]
-        return replace(self, segments=tuple(cut))
+        cut = [replace(s, stop=max(1, round(s.stop * share))) for s in self.chunks]
+        return replace(self, chunks=tuple(cut))
 
-    def decode(self, process: DecodeProcess, segment: Segment, room: Room) -> FrameBatch:
-        """Decode one segment."""
-        return decode_segment(process, segment, self.sampling, self.geometry, room)
+    def decode(self, process: DecodeProcess, chunk: Chunk, room: Room) -> FrameBatch:
+        """Decode one chunk."""
+        return decode_chunk(process, chunk, self.sampling, self.geometry, room)
 
 
 def plan_jobs(
@@ -57,7 +57,7 @@ def plan_jobs(
     """Read the containers; what cannot be read is left out."""
     with DecodePool(options) as pool:
         indexes = [pool.submit(partial(index_video, video=video)) for video in videos]
-        segments = []
+        chunks = []
         for video, future in zip(videos, indexes, strict=True):
             try:
                 index = future.result()
@@ -66,8 +66,8 @@ def plan_jobs(
             height, width = delivered_size(index.height, index.width, geometry)
             total = SamplePlan(index, sampling).num_samples
             most = max(1, MOST_BYTES // (height * width * 3))
-            segments.append(Segment(video, index, 0, min(total, most), total))
-    return Jobs(tuple(segments), sampling, geometry)
+            chunks.append(Chunk(video, index, 0, min(total, most), total))
+    return Jobs(tuple(chunks), sampling, geometry)
 
 
 def measure_decoding(jobs: Jobs, options: DecodeOptions, repeats: int) -> Iterator[DecodeRate]:
@@ -130,8 +130,8 @@ class Decoding:
     def __call__(self) -> int:
         """Decode."""
         waiting = [
-            self.pool.submit(partial(self.jobs.decode, segment=segment, room=no_room()))
-            for segment in self.jobs.segments
+            self.pool.submit(partial(self.jobs.decode, chunk=chunk, room=no_room()))
+            for chunk in self.jobs.chunks
             for _ in range(self.copies)
         ]
         self.reports = [future.result().report for future in waiting]
@@ -141,10 +141,10 @@ class Decoding:
 def decoded_frames(jobs: Jobs, most: int, options: DecodeOptions) -> list[FrameBatch]:
     """Decode about `most` sampled frames, the same share of every video, and keep them."""
     share = min(1.0, most / jobs.frames)
-    parts = jobs.beginnings(share).segments
+    parts = jobs.beginnings(share).chunks
     with DecodePool(options) as pool:
         waiting = [
-            pool.submit(partial(jobs.decode, segment=part, room=new_room(part, jobs.geometry)))
+            pool.submit(partial(jobs.decode, chunk=part, room=new_room(part, jobs.geometry)))
             for part in parts
         ]
         return [future.result() for future in waiting]

@@ -21,7 +21,7 @@ from pipeline.encode.precision import cosines, encode_alone
 from pipeline.encode.preprocess import fit_pictures
 from pipeline.progress import Turns
 from pipeline.records import FrameBatch
-from pipeline.run.load import Workbench
+from pipeline.run.load import EngineFactory
 
 SLOW_FRAMES = 64
 """That features are compared on, and that engines on the CPU are timed on: torch takes seconds."""
@@ -66,7 +66,7 @@ def _part(batch: FrameBatch, here: slice) -> FrameBatch:
     )
 
 
-def candidates(workbench: Workbench) -> Iterator[Engine]:
+def candidates(workbench: EngineFactory) -> Iterator[Engine]:
     """Make every engine that runs a backbone here, one at a time, the reference first."""
     backbone = workbench.backbone
     yield reference(backbone)
@@ -89,7 +89,7 @@ def _own(backbone: Backbone) -> Backbone:
     return replace(backbone, module=copy.deepcopy(backbone.module))
 
 
-def measure_engines(workbench: Workbench, frames: Frames, repeats: int) -> Iterator[EngineRate]:
+def measure_engines(workbench: EngineFactory, frames: Frames, repeats: int) -> Iterator[EngineRate]:
     """Measure every engine: on CUDA with all frames, as its batches are large, else with a few."""
     few = frames.first(SLOW_FRAMES)
     expected: NDArray[np.float16] | None = None

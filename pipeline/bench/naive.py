@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from pipeline.encode.backbone import Backbone
-from pipeline.records import Segment
+from pipeline.records import Chunk
 
 BATCH = 32
 
@@ -29,19 +29,19 @@ class NaiveLoop:
 
     Args:
         backbone: what encodes.
-        segments: which videos.
+        chunks: which videos.
         stride: frames from one that is encoded to the next.
         most: frames of all videos together, about: as many whole batches of each video.
     """
 
     def __init__(
-        self, backbone: Backbone, segments: Sequence[Segment], *, stride: int, most: int
+        self, backbone: Backbone, chunks: Sequence[Chunk], *, stride: int, most: int
     ) -> None:
         module = copy.deepcopy(backbone.module)
         self.module: Any = module.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         self.stride = stride
-        self.locations = [segment.video.location for segment in segments]
-        self.most = math.ceil(most / len(segments) / BATCH) * BATCH
+        self.locations = [chunk.video.location for chunk in chunks]
+        self.most = math.ceil(most / len(chunks) / BATCH) * BATCH
         self.transform = _transform(backbone)
 
     def __call__(self) -> int:

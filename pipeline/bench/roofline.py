@@ -20,8 +20,8 @@ from pipeline.config import DecodeOptions, Sampling
 from pipeline.decode.sampling import SamplePlan
 from pipeline.encode.engines import Arithmetic
 from pipeline.errors import SourceError
-from pipeline.records import Segment, Video
-from pipeline.run.load import Workbench
+from pipeline.records import Chunk, Video
+from pipeline.run.load import EngineFactory
 
 MOST_FRAMES = 1024
 """Decoded frames that are held in memory to measure the engine alone."""
@@ -49,7 +49,7 @@ class Ran:
 class Setup:
     """How things are measured."""
 
-    workbench: Workbench
+    workbench: EngineFactory
     sampling: Sampling
     decode: DecodeOptions
     repeats: int = 3
@@ -77,13 +77,13 @@ def survey(
     every = plan_jobs(videos, setup.sampling, backbone.geometry, setup.decode)
     if not every.frames:
         raise SourceError(f"nothing to measure: no frame of {name} can be decoded")
-    step = -(-len(every.segments) // MOST_VIDEOS)
-    some = Jobs(every.segments[::step], every.sampling, every.geometry)
+    step = -(-len(every.chunks) // MOST_VIDEOS)
+    some = Jobs(every.chunks[::step], every.sampling, every.geometry)
     decode = tuple(measure_decoding(some, setup.decode, setup.repeats))
     frames = Frames(tuple(decoded_frames(some, MOST_FRAMES, setup.decode)))
     engines = tuple(measure_engines(setup.workbench, frames, setup.repeats))
     loop = NaiveLoop(
-        backbone, some.segments, stride=_stride(every.segments, setup.sampling), most=NAIVE_FRAMES
+        backbone, some.chunks, stride=_stride(every.chunks, setup.sampling), most=NAIVE_FRAMES
     )
     precision = run(videos).precision  # once unmeasured
     encode = Encoding(setup.workbench.make(precision), frames)
@@ -97,7 +97,7 @@ def survey(
         videos=len(videos),
         frames=whole.frames,
         decoded=ran[0].decoded,
-        video_seconds=sum(s.index.duration_seconds for s in every.segments if s.index),
+        video_seconds=sum(s.index.duration_seconds for s in every.chunks if s.index),
         cores=setup.decode.num_workers,
         shared=setup.workbench.device == "cpu",
         decode=decode,
@@ -112,9 +112,9 @@ def survey(
     )
 
 
-def _stride(segments: Sequence[Segment], sampling: Sampling) -> int:
+def _stride(chunks: Sequence[Chunk], sampling: Sampling) -> int:
     """Tell of how many frames of the videos one is sampled."""
-    plans = [SamplePlan(segment.index, sampling) for segment in segments if segment.index]
+    plans = [SamplePlan(chunk.index, sampling) for chunk in chunks if chunk.index]
     decoded, sampled = sum(len(p.index.pts) for p in plans), sum(p.num_samples for p in plans)
     return max(1, round(decoded / sampled))
 

@@ -7,12 +7,12 @@ from concurrent.futures import Future
 from functools import partial
 
 from pipeline.config import DecodeOptions, Geometry, Sampling
-from pipeline.decode.fallback import decode_segment, index_video
+from pipeline.decode.fallback import decode_chunk, index_video
 from pipeline.decode.process_pool import DecodePool, DecodeProcess
 from pipeline.decode.sampling import SamplePlan
 from pipeline.decode.shared_memory import no_room
 from pipeline.errors import VideoError
-from pipeline.records import DecodeReport, Segment, Video
+from pipeline.records import Chunk, DecodeReport, Video
 
 THUMB = Geometry(8, 8, "squash", reducing_gap=1)
 
@@ -43,5 +43,5 @@ def _examine(process: DecodeProcess, video: Video, sampling: Sampling) -> Decode
     except VideoError as error:
         return DecodeReport(error.status, str(error))
     total = SamplePlan(index, sampling).num_samples
-    segment = Segment(video, index, 0, total, total)
-    return decode_segment(process, segment, sampling, THUMB, no_room()).report
+    chunk = Chunk(video, index, 0, total, total)
+    return decode_chunk(process, chunk, sampling, THUMB, no_room()).report

@@ -1,5 +1,5 @@
 """
-Decode one video, or one segment of it, whatever it takes: reader after reader until one is clean.
+Decode one video, or one chunk of it, whatever it takes: reader after reader until one is clean.
 
 Every file gets a verdict. A reader that hangs, crashes, refuses, miscounts or complains is followed
 by the next; what the better of them could decode is used and counted.
@@ -21,7 +21,7 @@ from pipeline.decode.sampling import SamplePlan
 from pipeline.decode.shared_memory import SPARE_PICTURES, Room
 from pipeline.decode.worker import Message
 from pipeline.errors import DecoderLost, VideoError
-from pipeline.records import DecodeReport, FrameBatch, Segment, Video, VideoIndex
+from pipeline.records import Chunk, DecodeReport, FrameBatch, Video, VideoIndex
 
 
 def index_video(process: DecodeProcess, video: Video) -> VideoIndex:
@@ -73,27 +73,27 @@ def _asked(process: DecodeProcess, job: Message) -> Message:
     return answer
 
 
-def num_pictures(segment: Segment) -> int:
-    """Tell how many pictures a segment should give, context included."""
-    return segment.stop - segment.start + segment.context
+def num_pictures(chunk: Chunk) -> int:
+    """Tell how many pictures a chunk should give, context included."""
+    return chunk.stop - chunk.start + chunk.context
 
 
-def new_room(segment: Segment, geometry: Geometry) -> Room:
-    """Make room for the pictures of a segment as they are decoded for a geometry."""
-    assert segment.index is not None
-    size = delivered_size(segment.index.height, segment.index.width, geometry)
-    return Room(np.empty((num_pictures(segment), *size, 3), np.uint8))
+def new_room(chunk: Chunk, geometry: Geometry) -> Room:
+    """Make room for the pictures of a chunk as they are decoded for a geometry."""
+    assert chunk.index is not None
+    size = delivered_size(chunk.index.height, chunk.index.width, geometry)
+    return Room(np.empty((num_pictures(chunk), *size, 3), np.uint8))
 
 
-def decode_segment(
-    process: DecodeProcess, segment: Segment, sampling: Sampling, geometry: Geometry, room: Room
+def decode_chunk(
+    process: DecodeProcess, chunk: Chunk, sampling: Sampling, geometry: Geometry, room: Room
 ) -> FrameBatch:
     """
-    Decode the samples of a segment.
+    Decode the samples of a chunk.
 
     Args:
         process: that decodes.
-        segment: of a video whose container was read.
+        chunk: of a video whose container was read.
         sampling: which frames.
         geometry: for which they are shrunk.
         room: where their pictures go, `num_pictures` of them.
@@ -101,30 +101,30 @@ def decode_segment(
     Returns:
         What could be decoded, which may be nothing, and the verdict.
     """
-    index = segment.index
+    index = chunk.index
     assert index is not None
     size = delivered_size(index.height, index.width, geometry)
     job: Message = {
         "do": "decode",
-        "location": segment.video.location,
+        "location": chunk.video.location,
         "sampling": {"fps": sampling.fps, "every": sampling.every},
-        "start": segment.start,
-        "stop": segment.stop,
-        "context": segment.context,
+        "start": chunk.start,
+        "stop": chunk.stop,
+        "context": chunk.context,
         "size": list(size),
-        "capacity": num_pictures(segment) + SPARE_PICTURES,
+        "capacity": num_pictures(chunk) + SPARE_PICTURES,
         "by_order": False,
     }
-    attempts = _Attempts(process, segment, sampling, job, room)
+    attempts = _Attempts(process, chunk, sampling, job, room)
     answer, report = attempts.run()
     samples = np.asarray(answer["sample_index"], dtype=np.int64)
     return FrameBatch(
-        segment=segment,
+        chunk=chunk,
         pictures=room.pictures[: len(samples)],
         sample_index=samples,
         frame_index=np.asarray(answer["frame_index"], dtype=np.int64),
         pts_seconds=np.asarray(answer["pts_seconds"], dtype=np.float64),
-        report=replace(report, frames_sampled=int(np.sum(samples >= segment.start))),
+        report=replace(report, frames_sampled=int(np.sum(samples >= chunk.start))),
         fitted=room.fit is not None,
     )
 
@@ -143,15 +143,15 @@ NOTHING: Message = {
 
 
 class _Attempts:
-    """The attempts at one segment, in order."""
+    """The attempts at one chunk, in order."""
 
     def __init__(
-        self, process: DecodeProcess, segment: Segment, sampling: Sampling, job: Message, room: Room
+        self, process: DecodeProcess, chunk: Chunk, sampling: Sampling, job: Message, room: Room
     ) -> None:
-        assert segment.index is not None
-        self.process, self.segment, self.room = process, segment, room
-        self.index: VideoIndex = segment.index
-        plan = SamplePlan(self.index, sampling, segment.start, segment.stop, segment.context)
+        assert chunk.index is not None
+        self.process, self.chunk, self.room = process, chunk, room
+        self.index: VideoIndex = chunk.index
+        plan = SamplePlan(self.index, sampling, chunk.start, chunk.stop, chunk.context)
         frames = plan.frame_range()
         self.expected = len(frames)
         to_read = frames.stop - (frames.start if self.index.seekable else 0)
@@ -194,7 +194,7 @@ class _Attempts:
 
     def _readers(self) -> tuple[str, ...]:
         forced = self.process.options.reader
-        middle = self.segment.start > 0
+        middle = self.chunk.start > 0
         chosen = choose_readers(self.index, sparse=self.sparse, middle=middle)
         if forced == "auto" or chosen == ("images",):
             return chosen
@@ -209,7 +209,7 @@ class _Attempts:
         return answer
 
     def _ask_once(self, reader: str, *, by_order: bool) -> Message | None:
-        fresh = self.process.known != self.segment.video.location
+        fresh = self.process.known != self.chunk.video.location
         job = {
             **self.job,
             "reader": reader,
@@ -222,7 +222,7 @@ class _Attempts:
             self.lost.add(_lost_status(error))
             self.said.append(f"{reader}: {error}")
             return None
-        self.process.known = self.segment.video.location
+        self.process.known = self.chunk.video.location
         if "refused" in answer:
             self.said.append(f"{reader}: {plain_words(answer['refused'])}")
             return None
@@ -233,7 +233,7 @@ class _Attempts:
             return False
         if reader == "pyav" and not packets_are_pictures(self.index):
             # it reports every failure: packets without a picture are simply that, but at the start
-            late = answer["late"] and not self.segment.start
+            late = answer["late"] and not self.chunk.start
             return bool(answer["decoded"] and not late) or not self.expected
         return bool(answer["decoded"] == self.expected and not answer["complaint"])
 

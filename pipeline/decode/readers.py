@@ -108,7 +108,7 @@ def choose_readers(index: VideoIndex, *, sparse: bool, middle: bool) -> tuple[st
     Args:
         index: what the container says.
         sparse: fewer than half of the frames are wanted.
-        middle: the segment does not start with the video.
+        middle: the chunk does not start with the video.
     """
     if index.format == "images":
         return ("images",)

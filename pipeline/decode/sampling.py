@@ -52,7 +52,7 @@ class SamplePlan:
     Args:
         index: what the container says.
         sampling: which samples there are.
-        start, stop: the samples of this segment; all of the video by default.
+        start, stop: the samples of this chunk; all of the video by default.
         context: samples before `start` that are given as well.
     """
 
@@ -84,7 +84,7 @@ class SamplePlan:
         return self._frames(np.arange(self.first, self.stop))
 
     def frame_range(self) -> range:
-        """Frames that this segment accounts for: those of all segments are those of the video."""
+        """Frames that this chunk accounts for: those of all chunks are those of the video."""
         return self._frame_range
 
     @cached_property
@@ -95,7 +95,7 @@ class SamplePlan:
 
     def _border(self, sample: int) -> int:
         """
-        Tell the frame with which the segment begins whose first sample is given.
+        Tell the frame with which the chunk begins whose first sample is given.
 
         That is the last key frame behind the sample before: from there it is decoded in any case.
         """
@@ -119,7 +119,7 @@ class SamplePlan:
         return max(0, math.ceil((seconds - self._tolerance) * self.sampling.fps))
 
     def taken(self, frame_index: int, seconds: float, until_seconds: float) -> range:
-        """Tell which samples of this segment a frame displayed in [seconds, until) is."""
+        """Tell which samples of this chunk a frame displayed in [seconds, until) is."""
         if self.sampling.every:
             sample, rest = divmod(frame_index, self.sampling.every)
             wanted = rest == 0 and self.first <= sample < self.stop
@@ -130,15 +130,15 @@ class SamplePlan:
         return range(max(first, self.first), min(stop, self.stop))
 
     def over(self, frame_index: int, seconds: float) -> bool:
-        """Whether this segment needs neither a frame displayed at a time nor any that follows."""
+        """Whether this chunk needs neither a frame displayed at a time nor any that follows."""
         if self.stop >= self.num_samples or frame_index < self._frame_range.stop:
             return False
-        # a frame may be the last samples of this segment and the first of the next
+        # a frame may be the last samples of this chunk and the first of the next
         return bool(self.sampling.every) or self._before(seconds) >= self.stop
 
     def accounts_for(self, ticks: int | None) -> bool:
-        """Whether a packet that could not be decoded counts here, and not in another segment."""
-        if ticks is None:  # met by every segment that is read to the end
+        """Whether a packet that could not be decoded counts here, and not in another chunk."""
+        if ticks is None:  # met by every chunk that is read to the end
             return self.stop >= self.num_samples
         position = int(np.searchsorted(self.index.pts, ticks, side="right")) - 1
         return max(0, position) in self._frame_range
@@ -234,7 +234,7 @@ class Selector:
         """
         Place a frame among the frames of the video.
 
-        The container knows, so that a segment numbers frames as the whole video does, and a frame
+        The container knows, so that a chunk numbers frames as the whole video does, and a frame
         that cannot be decoded does not shift the numbers of the others.
         """
         if self._steady:

@@ -64,7 +64,7 @@ Fit = Callable[[Pictures, Integers], Pictures]
 @dataclass(slots=True)
 class Room:
     """
-    Where the pictures of one segment go as they are decoded.
+    Where the pictures of one chunk go as they are decoded.
 
     Args:
         pictures: (T, H, W, 3), of which the first are filled.

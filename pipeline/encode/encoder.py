@@ -26,11 +26,11 @@ def encode_frames(
 
     Args:
         engine: what computes.
-        batches: the segments of the shard.
+        batches: the chunks of the shard.
         turns: of the shards with the engine; nobody waits for one while pictures are cut to size.
 
     Returns:
-        Features of each segment, without its context.
+        Features of each chunk, without its context.
     """
     rows: list[NDArray[np.float32]] = []
     pending: list[Tensor] = []
@@ -73,13 +73,13 @@ def _split(
     for batch, place in zip(batches, places, strict=True):
         here = values[row:][place]
         row += int(place[-1]) + 1 if len(place) else 0
-        kept = batch.sample_index >= batch.segment.start
+        kept = batch.sample_index >= batch.chunk.start
         features.append(
             FrameFeatures(
-                video_id=batch.segment.video.video_id,
-                start=batch.segment.start,
-                stop=batch.segment.stop,
-                num_samples=batch.segment.num_samples,
+                video_id=batch.chunk.video.video_id,
+                start=batch.chunk.start,
+                stop=batch.chunk.stop,
+                num_samples=batch.chunk.num_samples,
                 # float16 holds what a network of bounded features gives; beyond it there is no row
                 values=np.clip(here[kept], -65504, 65504).astype(np.float16),
                 sample_index=batch.sample_index[kept],

@@ -2,7 +2,7 @@
 Keep features: each frame is decoded and encoded once.
 
 The store is a folder for one set of features (sampling, pictures, backbone and its weights,
-arithmetic). Its Parquet files hold whole segments of videos, known by content: a second recognizer,
+arithmetic). Its Parquet files hold whole chunks of videos, known by content: a second recognizer,
 or a second run on renamed files, finds everything there.
 """
 
@@ -57,7 +57,7 @@ def features_schema(size: int) -> pa.Schema:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """Where one segment lies."""
+    """Where one chunk lies."""
 
     path: Path
     row: int
@@ -104,7 +104,7 @@ class FeatureStore:
                 kept.append(found)
                 kept.sort(key=lambda e: e.start)
 
-    def segments(self, video_id: str) -> list[tuple[int, int]]:
+    def chunks(self, video_id: str) -> list[tuple[int, int]]:
         """Tell which ranges of samples of a video are there, in order."""
         return sorted({(entry.start, entry.stop) for entry in self._entries.get(video_id, [])})
 
@@ -113,7 +113,7 @@ class FeatureStore:
         return self._cover(video_id) is not None
 
     def _cover(self, video_id: str) -> list[_Entry] | None:
-        """Give segments that follow each other from the first sample to the last."""
+        """Give chunks that follow each other from the first sample to the last."""
         covers: dict[int, list[_Entry]] = {}
         entries = self._entries.get(video_id, [])
         for entry in entries:  # by their starts: whatever leads to one was seen before it
@@ -133,7 +133,7 @@ class FeatureStore:
 
     def reports(self, video_id: str) -> list[DecodeReport]:
         """
-        Give the verdicts on the segments of a video.
+        Give the verdicts on the chunks of a video.
 
         Raises:
             KeyError: not all of the video is there.
@@ -142,7 +142,7 @@ class FeatureStore:
 
     def stream(self, video_id: str) -> Iterator[FrameFeatures]:
         """
-        Read the segments of a video one by one, so that memory does not grow with its length.
+        Read the chunks of a video one by one, so that memory does not grow with its length.
 
         Raises:
             KeyError: not all of the video is there.
@@ -181,7 +181,7 @@ class FeatureStore:
 
     def _read(self, path: Path) -> dict[str, NDArray[Any]]:
         """
-        Read the columns of a file: fields of `FrameFeatures`, of all its segments.
+        Read the columns of a file: fields of `FrameFeatures`, of all its chunks.
 
         They are kept: a thread most likely asks for more of the same next.
         """
@@ -196,7 +196,7 @@ class FeatureStore:
         return columns
 
     def write(self, features: Sequence[FrameFeatures]) -> Path:
-        """Keep segments in one new file, whole or not at all."""
+        """Keep chunks in one new file, whole or not at all."""
         entries, row = [], 0
         for part in features:
             entries.append(
@@ -235,7 +235,7 @@ def _table(features: Sequence[FrameFeatures], size: int, entries: list[dict[str,
 
 
 def _transient(entry: dict[str, Any]) -> bool:
-    """Whether a segment was kept only for the run that could not decode it."""
+    """Whether a chunk was kept only for the run that could not decode it."""
     return entry["report"]["status"] in TRANSIENT
 
 

@@ -19,7 +19,7 @@ LEAST_COSINE = 0.999
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class PrecisionCheck:
     """How a precision was chosen."""
 
     precision: Arithmetic
@@ -37,7 +37,7 @@ class Evidence:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Evidence:
+    def from_json(cls, values: dict[str, Any]) -> PrecisionCheck:
         """Read what `to_json` wrote."""
         return cls(**values)
 
@@ -55,7 +55,9 @@ def cosines(values: NDArray[np.floating], reference: NDArray[np.floating]) -> ND
     return np.where(same, 1.0, dots / np.where(product > 0, product, np.inf))
 
 
-def weigh(plain: Engine, reduced: Engine, batches: Sequence[FrameBatch]) -> Evidence:
+def compare_precisions(
+    plain: Engine, reduced: Engine, batches: Sequence[FrameBatch]
+) -> PrecisionCheck:
     """
     Choose between an engine in float32 and the same in reduced precision, by what frames give.
 
@@ -64,10 +66,10 @@ def weigh(plain: Engine, reduced: Engine, batches: Sequence[FrameBatch]) -> Evid
     found = encode_alone(reduced, batches)
     expected = encode_alone(plain, batches)
     if not len(found):
-        return Evidence("float32", tried=reduced.precision)
+        return PrecisionCheck("float32", tried=reduced.precision)
     agree = np.nan_to_num(cosines(found, expected), nan=-1.0)
     kept = bool(agree.min() >= LEAST_COSINE)
-    return Evidence(
+    return PrecisionCheck(
         precision=reduced.precision if kept else "float32",
         tried=reduced.precision,
         cosine_min=round(float(agree.min()), 6),

@@ -52,7 +52,7 @@ def fit_decoded(engine: Engine, frames: Pictures, frame_index: Integers) -> Pict
 
 def fit_pictures(engine: Engine, batches: Sequence[FrameBatch]) -> Iterator[Tensor]:
     """
-    Give the pictures of all segments, (n, H, W, 3 · (1 + context)), chunk by chunk.
+    Give the pictures of all chunks, (n, H, W, 3 · (1 + context)), chunk by chunk.
 
     A frame that is shown on comes once, `rows_of` tells for which samples.
     """

@@ -26,7 +26,7 @@ def smooth(log_probabilities: NDArray[np.float64], switch_penalty: float) -> Int
     if steps == 0 or labels == 1:
         return np.zeros(steps, np.int64)
     leading: Integers = log_probabilities.argmax(1)
-    if (leading == leading[0]).all():  # the most likely at every step, at no cost: nothing to weigh
+    if (leading == leading[0]).all():  # one label leads everywhere: no transition can be better
         return leading
     came_from = np.empty((steps, labels), np.int32)
     score = log_probabilities[0].copy()

@@ -23,7 +23,7 @@ from pipeline.config import (
     Sampling,
     fingerprint,
 )
-from pipeline.decode.fallback import decode_segment, index_video, new_room
+from pipeline.decode.fallback import decode_chunk, index_video, new_room
 from pipeline.decode.process_pool import DecodePool, DecodeProcess
 from pipeline.decode.sampling import SamplePlan
 from pipeline.encode.backbone import Backbone, load_backbone, require_same
@@ -38,12 +38,12 @@ from pipeline.encode.engines import (
 )
 from pipeline.encode.feature_store import features_folder
 from pipeline.encode.frame_pair import load_pairs
-from pipeline.encode.precision import Evidence, weigh
+from pipeline.encode.precision import PrecisionCheck, compare_precisions
 from pipeline.errors import OptionError, RecognizerError, VideoError
-from pipeline.progress import Tally
+from pipeline.progress import RunProgress
 from pipeline.recognition.recognizer import BACKBONE_WEIGHTS, Recognizer, load_recognizer
-from pipeline.records import FrameBatch, Segment, Video
-from pipeline.run.session import Parts, Pipeline
+from pipeline.records import Chunk, FrameBatch, Video
+from pipeline.run.session import Models, Session
 from pipeline.storage import write_json
 
 TRIAL_VIDEOS = 4
@@ -55,7 +55,7 @@ TRIAL_TRIES = 16
 """Videos after which no more are looked at for one that can be decoded."""
 
 
-def load_parts(options: RunOptions) -> tuple[Recognizer | None, Backbone]:
+def load_models(options: RunOptions) -> tuple[Recognizer | None, Backbone]:
     """
     Load the recognizer and its backbone, and check that they belong together.
 
@@ -96,9 +96,9 @@ def load_parts(options: RunOptions) -> tuple[Recognizer | None, Backbone]:
     return recognizer, backbone
 
 
-def open_pipeline(
+def open_session(
     out: Path, options: RunOptions, cache: Path | None = None, videos: Sequence[Video] = ()
-) -> Pipeline:
+) -> Session:
     """
     Load everything that a run needs, and start the decode processes.
 
@@ -112,25 +112,27 @@ def open_pipeline(
     Raises:
         PipelineError: something the options name is not there or does not fit.
     """
-    tally = Tally()
+    progress = RunProgress()
     with contextlib.ExitStack() as opened:
         # the processes start while the networks load
         pool = opened.enter_context(DecodePool(options.decode, eager=True))
-        with tally.starting("networks"):
-            recognizer, backbone = load_parts(options)
+        with progress.starting("networks"):
+            recognizer, backbone = load_models(options)
             novelty = load_novelty(Path(options.novelty).expanduser()) if options.novelty else None
         sampling = options.sampling or (recognizer.sampling if recognizer else None)
         assert sampling is not None
-        workbench = Workbench(backbone, options.encode, cache or cache_folder())
-        with tally.starting("engine"):
-            trial = Trial(workbench, features_folder(out, options.features), sampling, pool)
+        workbench = EngineFactory(backbone, options.encode, cache or cache_folder())
+        with progress.starting("engine"):
+            trial = PrecisionSelector(
+                workbench, features_folder(out, options.features), sampling, pool
+            )
             engine, evidence = trial.choose(videos)
-        with tally.starting("store"):
-            parts = Parts(recognizer, engine, novelty, pool, evidence)
-            pipeline = Pipeline(out, options, parts)
+        with progress.starting("store"):
+            parts = Models(recognizer, engine, novelty, pool, evidence)
+            session = Session(out, options, parts)
         opened.pop_all()
-    pipeline.tally.startup.update(tally.startup)
-    return pipeline
+    session.progress.startup.update(progress.startup)
+    return session
 
 
 def cache_folder() -> Path:
@@ -140,7 +142,7 @@ def cache_folder() -> Path:
 
 
 @dataclass(frozen=True)
-class Workbench:
+class EngineFactory:
     """Makes engines of one backbone."""
 
     backbone: Backbone
@@ -159,7 +161,7 @@ class Workbench:
 
 
 @dataclass(frozen=True)
-class Trial:
+class PrecisionSelector:
     """
     Chooses the precision once for each feature store: the same run again finds the same features.
 
@@ -170,7 +172,7 @@ class Trial:
         pool: decodes them.
     """
 
-    workbench: Workbench
+    workbench: EngineFactory
     folder: Path
     sampling: Sampling
     pool: DecodePool
@@ -181,7 +183,7 @@ class Trial:
         key = fingerprint("precision", bench.backbone.identity, bench.device, reduced)
         return self.folder / f"_precision-{key}.json"  # the underline: no part of the table
 
-    def choose(self, videos: Sequence[Video]) -> tuple[Engine, Evidence | None]:
+    def choose(self, videos: Sequence[Video]) -> tuple[Engine, PrecisionCheck | None]:
         """Make the engine in the precision that is asked for, was chosen before, or holds."""
         asked = self.workbench.options.precision
         if asked != "auto":
@@ -189,13 +191,15 @@ class Trial:
         reduced = reduced_precision(self.workbench.device)
         kept = self._path(reduced)
         if kept.exists():
-            evidence = Evidence.from_json(json.loads(kept.read_text()))
+            evidence = PrecisionCheck.from_json(json.loads(kept.read_text()))
             return self.workbench.make(evidence.precision), evidence
         if reduced is None or not videos:
-            return self.workbench.make("float32"), Evidence("float32")
+            return self.workbench.make("float32"), PrecisionCheck("float32")
         return self._measure(reduced, videos)
 
-    def _measure(self, precision: Arithmetic, videos: Sequence[Video]) -> tuple[Engine, Evidence]:
+    def _measure(
+        self, precision: Arithmetic, videos: Sequence[Video]
+    ) -> tuple[Engine, PrecisionCheck]:
         geometry = self.workbench.backbone.geometry
         decode = partial(first_frames, sampling=self.sampling, geometry=geometry)
         waiting = [self.pool.submit(partial(decode, video=v)) for v in videos[:TRIAL_TRIES]]
@@ -204,7 +208,7 @@ class Trial:
         batches = list(islice(_decoded(waiting), TRIAL_VIDEOS))
         for future in waiting:
             future.cancel()
-        evidence = weigh(plain, reduced, batches)
+        evidence = compare_precisions(plain, reduced, batches)
         if evidence.frames:
             write_json(evidence.to_json(), self._path(precision))
         return (plain if evidence.precision == "float32" else reduced), evidence
@@ -234,5 +238,5 @@ def first_frames(
     if np.searchsorted(plan.frame_indices(), within) < min(plan.num_samples, TRIAL_FRAMES):
         sampling = Sampling(every=-(-within // TRIAL_FRAMES))
     total = SamplePlan(index, sampling).num_samples
-    segment = Segment(video, index, 0, min(total, TRIAL_FRAMES), total)
-    return decode_segment(process, segment, sampling, geometry, new_room(segment, geometry))
+    chunk = Chunk(video, index, 0, min(total, TRIAL_FRAMES), total)
+    return decode_chunk(process, chunk, sampling, geometry, new_room(chunk, geometry))

@@ -1,4 +1,4 @@
-"""Cut what is not finished into shards: whole short videos together, long videos in segments."""
+"""Cut what is not finished into shards: whole short videos together, long videos in chunks."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from pipeline.encode.engines import Engine
 from pipeline.encode.feature_store import FeatureStore
 from pipeline.encode.preprocess import waiting_size
 from pipeline.errors import VideoError
-from pipeline.progress import Tally
-from pipeline.records import DecodeReport, Integers, Segment, Shard, Video, VideoIndex
+from pipeline.progress import RunProgress
+from pipeline.records import Chunk, DecodeReport, Integers, Shard, Video, VideoIndex
 from pipeline.results.tables import Done, RowOptions, done_videos, drop_rows, sweep
 from pipeline.storage import printable
 
@@ -54,7 +54,7 @@ Indexed = tuple[Video, VideoIndex | DecodeReport, int]
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What the segments of a shard cost, or may cost together."""
+    """What the chunks of a shard cost, or may cost together."""
 
     videos: int = 0
     frames: int = 0
@@ -84,9 +84,9 @@ class Planner:
     store: FeatureStore
     pool: DecodePool
     rows: RowOptions
-    tally: Tally
+    progress: RunProgress
     _waiting: dict[str, int] = field(default_factory=dict)
-    """Segments that are not encoded yet, of long videos."""
+    """Chunks that are not encoded yet, of long videos."""
 
     def plan(self, videos: Sequence[Video]) -> Iterator[Shard]:
         """
@@ -96,7 +96,7 @@ class Planner:
         """
         sweep(self.out, self.rows)
         todo = self._unfinished(videos)
-        self.tally.add(videos_total=len(videos), videos_skipped=len(videos) - len(todo))
+        self.progress.add(videos_total=len(videos), videos_skipped=len(videos) - len(todo))
         stored = [video for video in todo if self.store.has(video.video_id)]
         yield from self._pack_stored(stored)
         fresh = [video for video in todo if not self.store.has(video.video_id)]
@@ -182,25 +182,25 @@ class Planner:
         most = Load(
             limits.max_videos, min(FIRST_FRAMES, limits.max_frames), limits.max_bytes, FIRST_PIXELS
         )
-        segments: list[Segment] = []
+        chunks: list[Chunk] = []
         held = Load()
         for video, index, pieces in indexed:
-            for segment, load in self._segments(video, index, pieces):
-                if segments and (not segment.whole or not (held + load).within(most)):
-                    yield Shard(tuple(segments))
-                    segments, held = [], Load()
+            for chunk, load in self._chunks(video, index, pieces):
+                if chunks and (not chunk.whole or not (held + load).within(most)):
+                    yield Shard(tuple(chunks))
+                    chunks, held = [], Load()
                     most = replace(
                         most,
                         frames=min(2 * most.frames, limits.max_frames),
                         pixels=min(2 * most.pixels, MOST_PIECE_PIXELS),
                     )
-                if segment.whole:
-                    segments.append(segment)
+                if chunk.whole:
+                    chunks.append(chunk)
                     held += load
                 else:
-                    yield Shard((segment,))
-        if segments:
-            yield Shard(tuple(segments))
+                    yield Shard((chunk,))
+        if chunks:
+            yield Shard(tuple(chunks))
 
     def _pack_stored(self, videos: Sequence[Video]) -> Iterator[Shard]:
         limits = self.options.shards
@@ -217,12 +217,12 @@ class Planner:
         if held:
             yield Shard(stored=tuple(held))
 
-    def _segments(
+    def _chunks(
         self, video: Video, index: VideoIndex | DecodeReport, pieces: int
-    ) -> Iterator[tuple[Segment, Load]]:
-        """Cut one video so that no segment holds more than a shard may."""
+    ) -> Iterator[tuple[Chunk, Load]]:
+        """Cut one video so that no chunk holds more than a shard may."""
         if isinstance(index, DecodeReport):
-            yield Segment(video, None, 0, 0, 0, report=index), Load(1)
+            yield Chunk(video, None, 0, 0, 0, report=index), Load(1)
             return
         plan = SamplePlan(index, self.sampling)
         total = plan.num_samples
@@ -235,24 +235,24 @@ class Planner:
         wanted = min(most, max(1, -(-total // pieces)))
         missing = [
             part
-            for gap in gaps(self.store.segments(video.video_id), total)
+            for gap in gaps(self.store.chunks(video.video_id), total)
             for part in pairwise(cut(gap, wanted, most, key_samples(plan, backbone.context)))
         ]
         if missing != [(0, total)]:
             self._waiting[video.video_id] = len(missing)
         for start, stop in missing:
             context = backbone.context if start else 0
-            segment = Segment(video, index, start, stop, total, context)
+            chunk = Chunk(video, index, start, stop, total, context)
             count = stop - start
             pixels = _pixels(index) * count // max(1, total)
-            yield segment, Load(1, count, count * picture_bytes, pixels)
+            yield chunk, Load(1, count, count * picture_bytes, pixels)
 
     def finished(self, shard: Shard) -> Shard | None:
         """Note that a shard is done; give the long video that this completes, to be recognized."""
-        self.tally.add(shards=1)
-        if not shard.segments or shard.segments[0].whole:
+        self.progress.add(shards=1)
+        if not shard.chunks or shard.chunks[0].whole:
             return None
-        video = shard.segments[0].video
+        video = shard.chunks[0].video
         self._waiting[video.video_id] -= 1
         if self._waiting[video.video_id]:
             return None
@@ -272,10 +272,10 @@ def _divisible_pixels(index: VideoIndex | DecodeReport) -> int:
 
 def gaps(stored: Sequence[tuple[int, int]], total: int) -> list[tuple[int, int]]:
     """
-    Give the ranges of samples that lie between segments which follow each other.
+    Give the ranges of samples that lie between chunks which follow each other.
 
     Args:
-        stored: segments, by their starts; of those that overlap the first counts.
+        stored: chunks, by their starts; of those that overlap the first counts.
         total: samples of the video.
     """
     found, end = [], 0

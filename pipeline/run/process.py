@@ -20,13 +20,13 @@ from typing import Any, Protocol
 from pipeline.config import RunOptions
 from pipeline.records import FrameFeatures, Shard, Video
 from pipeline.results.tables import VideoRows, hold
-from pipeline.run.load import open_pipeline
+from pipeline.run.load import open_session
 from pipeline.run.run_record import finish
-from pipeline.run.session import Pipeline
+from pipeline.run.session import Session
 from pipeline.run.shard_decoder import Decoded
 from pipeline.sources.discovery import find_videos
 
-__all__ = ["Pipeline", "drive", "open_pipeline", "process_shard", "process_videos", "run"]
+__all__ = ["Session", "drive", "open_session", "process_shard", "process_videos", "run"]
 
 logger = logging.getLogger(__name__)
 
@@ -41,16 +41,16 @@ class Stages:
     write: Callable[[Sequence[VideoRows]], int]
 
 
-def process_shard(pipeline: Pipeline, shard: Shard, stages: Stages | None = None) -> int:
+def process_shard(session: Session, shard: Shard, stages: Stages | None = None) -> int:
     """Take one shard the whole way. Returns the clips written."""
-    stages = stages or Stages(pipeline.decode, pipeline.encode, pipeline.recognize, pipeline.write)
+    stages = stages or Stages(session.decode, session.encode, session.recognize, session.write)
     features: list[FrameFeatures] = []
-    if shard.segments:
+    if shard.chunks:
         decoded = stages.decode(shard)
         try:
             features = stages.encode(decoded)
         finally:
-            pipeline.release(decoded)
+            session.release(decoded)
     return stages.write(stages.recognize(shard, features))
 
 
@@ -67,7 +67,7 @@ class Running(Protocol):
 Submit = Callable[[Shard], Running]
 
 
-def drive(pipeline: Pipeline, shards: Iterator[Shard], submit: Submit) -> list[Exception]:
+def drive(session: Session, shards: Iterator[Shard], submit: Submit) -> list[Exception]:
     """
     Keep a window of shards in flight until all are done.
 
@@ -78,11 +78,11 @@ def drive(pipeline: Pipeline, shards: Iterator[Shard], submit: Submit) -> list[E
     """
     done: queue.SimpleQueue[tuple[Shard, Running]] = queue.SimpleQueue()
     failures: list[Exception] = []
-    pipeline.tally.begin()
+    session.progress.begin()
     flying = 0
     more = True
     while more or flying:
-        while more and flying < pipeline.window:
+        while more and flying < session.window:
             shard = next(shards, None)
             if shard is None:
                 more = False
@@ -101,7 +101,7 @@ def drive(pipeline: Pipeline, shards: Iterator[Shard], submit: Submit) -> list[E
             logger.error("a shard failed: %r", error)
             failures.append(error)
             continue
-        following = pipeline.planner.finished(shard)
+        following = session.planner.finished(shard)
         if following is not None:
             _launch(submit, following, done)
             flying += 1
@@ -113,18 +113,18 @@ def _launch(submit: Submit, shard: Shard, done: queue.SimpleQueue[tuple[Shard, R
     future.add_done_callback(lambda _: done.put((shard, future)))
 
 
-def run(pipeline: Pipeline, videos: Sequence[Video]) -> list[Exception]:
+def run(session: Session, videos: Sequence[Video]) -> list[Exception]:
     """
     Process videos without Prefect, in threads of this process.
 
     Returns:
         What went wrong, one error a failed shard; a bad video is no error but a row.
     """
-    with ThreadPoolExecutor(pipeline.window) as threads:
+    with ThreadPoolExecutor(session.window) as threads:
         return drive(
-            pipeline,
-            pipeline.planner.plan(videos),
-            lambda shard: threads.submit(process_shard, pipeline, shard),
+            session,
+            session.planner.plan(videos),
+            lambda shard: threads.submit(process_shard, session, shard),
         )
 
 
@@ -145,5 +145,5 @@ def process_videos(sources: Sequence[str], out: Path, options: RunOptions) -> di
     """
     videos = find_videos(sources, image_fps=options.image_fps, full_hash=options.full_hash)
     with hold(out, wait=options.wait):
-        with open_pipeline(out, options, videos=videos) as pipeline:
-            return finish(pipeline, sources, run(pipeline, videos))
+        with open_session(out, options, videos=videos) as session:
+            return finish(session, sources, run(session, videos))

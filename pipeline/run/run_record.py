@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.results.report import write_report
 from pipeline.results.tables import write_run
-from pipeline.run.session import Pipeline
+from pipeline.run.session import Session
 
 VERSIONED = (
     "clipline",
@@ -28,7 +28,7 @@ VERSIONED = (
 
 
 def finish(
-    pipeline: Pipeline,
+    session: Session,
     sources: Sequence[str],
     failures: Sequence[Exception],
     run_id: str | None = None,
@@ -45,47 +45,47 @@ def finish(
     Returns:
         What `run.json` says.
     """
-    summary = summarize(pipeline, sources, failures, run_id)
-    write_run(pipeline.out, summary)
-    write_report(pipeline.out)
+    summary = summarize(session, sources, failures, run_id)
+    write_run(session.out, summary)
+    write_report(session.out)
     return summary
 
 
 def summarize(
-    pipeline: Pipeline, sources: Sequence[str], failures: Sequence[Exception], run_id: str | None
+    session: Session, sources: Sequence[str], failures: Sequence[Exception], run_id: str | None
 ) -> dict[str, Any]:
     """Give what `run.json` says of a run."""
-    tally = pipeline.tally
-    counts = {name: value for name, value in vars(tally).items() if isinstance(value, int)}
+    progress = session.progress
+    counts = {name: value for name, value in vars(progress).items() if isinstance(value, int)}
     return {
-        "config_id": pipeline.config_id,
-        "configuration": pipeline.describe(),
+        "config_id": session.config_id,
+        "configuration": session.describe(),
         "sources": list(sources),
         "working_folder": os.getcwd(),
-        "options": pipeline.options.to_json(),
+        "options": session.options.to_json(),
         "counts": counts,
         "failures": [repr(error) for error in failures],
         "flow_run_id": run_id,
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "timings_seconds": timings(pipeline),
+        "timings_seconds": timings(session),
         "versions": {name: _version(name) for name in VERSIONED},
     }
 
 
-def timings(pipeline: Pipeline) -> dict[str, Any]:
+def timings(session: Session) -> dict[str, Any]:
     """
     Give the seconds that a run took, by what it did.
 
     Stages are added up over the shards in flight, so together they may take longer than the run.
     """
-    tally = pipeline.tally
-    startup = {**tally.startup, "decode processes": pipeline.pool.start_seconds}
+    progress = session.progress
+    startup = {**progress.startup, "decode processes": session.pool.start_seconds}
     return {
-        "run": round(time.monotonic() - tally.started, 3),
-        "stages": {name: round(value, 3) for name, value in tally.seconds.items()},
+        "run": round(time.monotonic() - progress.started, 3),
+        "stages": {name: round(value, 3) for name, value in progress.seconds.items()},
         "startup": {name: round(value, 3) for name, value in startup.items()},
-        "engine_busy": round(tally.engine.busy_seconds, 3),
-        "engine_idle": round(tally.engine_idle_seconds, 3),
+        "engine_busy": round(progress.engine.busy_seconds, 3),
+        "engine_idle": round(progress.engine_idle_seconds, 3),
     }
 
 

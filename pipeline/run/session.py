@@ -3,7 +3,7 @@ The stages and what they share: decode processes, encoder, feature store, recogn
 
     plan → decode → encode → recognize → write
 
-`pipeline.run.load` makes a `Pipeline`, `pipeline.run.process` drives it.
+`pipeline.run.load` makes a `Session`, `pipeline.run.process` drives it.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from pipeline.decode.process_pool import DecodePool
 from pipeline.encode.encoder import encode_frames
 from pipeline.encode.engines import Engine, describe
 from pipeline.encode.feature_store import FeatureStore, features_folder
-from pipeline.encode.precision import Evidence
-from pipeline.progress import Tally
+from pipeline.encode.precision import PrecisionCheck
+from pipeline.progress import RunProgress
 from pipeline.recognition.recognize import Recognition
 from pipeline.recognition.recognizer import Recognizer
 from pipeline.records import (
@@ -38,14 +38,14 @@ from pipeline.records import (
 )
 from pipeline.results.tables import RowOptions, VideoRows, write_rows
 from pipeline.run.planner import Planner
-from pipeline.run.shard_decoder import Decoded, Intake
+from pipeline.run.shard_decoder import Decoded, ShardDecoder
 
 ROWS_VERSION = 2
 """Raised when the same options give other rows than before."""
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class Models:
     """What a pipeline is made of."""
 
     recognizer: Recognizer | None
@@ -53,7 +53,7 @@ class Parts:
     novelty: NoveltyModel | None = None
     pool: DecodePool | None = None
     """None starts its own."""
-    evidence: Evidence | None = None
+    evidence: PrecisionCheck | None = None
     """How the precision of the engine was chosen, where that was left to the pictures."""
 
 
@@ -65,7 +65,7 @@ def fitting_window(limits: ShardOptions, workers: int) -> int:
     """
     Tell how many shards are in flight: one that is encoded, and one for each decode process.
 
-    Long videos are shards of one segment each, so fewer would leave processes without work.
+    Long videos are shards of one chunk each, so fewer would leave processes without work.
     """
     affordable = int(MEMORY_SHARE * _free_memory_bytes()) // limits.max_bytes
     return max(2, min(workers + 1, affordable))
@@ -77,14 +77,14 @@ def _free_memory_bytes() -> int:
     return int(fields["MemAvailable"].split()[0]) << 10
 
 
-class Pipeline:
+class Session:
     """
     The stages and what they share: decode processes, encoder, feature store, recognizer.
 
-    Use `pipeline.run.load.open_pipeline`.
+    Use `pipeline.run.load.open_session`.
     """
 
-    def __init__(self, out: Path, options: RunOptions, parts: Parts) -> None:
+    def __init__(self, out: Path, options: RunOptions, parts: Models) -> None:
         recognizer, novelty, engine = parts.recognizer, parts.novelty, parts.engine
         self.out, self.options, self.novelty = out, options, novelty
         self.engine, self.evidence = engine, parts.evidence
@@ -111,17 +111,17 @@ class Pipeline:
             require_features(novelty.features, self.feature_spec, novelty.folder)
         stores = features_folder(out, options.features)
         self.store = FeatureStore(stores / self.features_id, backbone.feature_size)
-        self.tally = Tally()
+        self.progress = RunProgress()
         self.pool = parts.pool or DecodePool(options.decode)
         self.window = options.shards.window or fitting_window(
             options.shards, options.decode.num_workers
         )
-        self.intake = Intake(self.pool, engine, sampling, keep=self.window)
+        self.shard_decoder = ShardDecoder(self.pool, engine, sampling, keep=self.window)
         self.planner = Planner(
-            out, options, sampling, engine, self.store, self.pool, self.row_options, self.tally
+            out, options, sampling, engine, self.store, self.pool, self.row_options, self.progress
         )
 
-    def __enter__(self) -> Pipeline:
+    def __enter__(self) -> Session:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -130,7 +130,7 @@ class Pipeline:
     def close(self) -> None:
         """Stop the decode processes and give back the memory of pictures."""
         self.pool.close()
-        self.intake.close()
+        self.shard_decoder.close()
 
     @property
     def feature_spec(self) -> FeatureSpec:
@@ -158,10 +158,10 @@ class Pipeline:
         )
 
     def decode(self, shard: Shard) -> Decoded:
-        """Decode the segments of a shard, each in a process of its own."""
-        with self.tally.timed("decode"):
-            decoded = self.intake.decode(shard)
-            self.tally.add(
+        """Decode the chunks of a shard, each in a process of its own."""
+        with self.progress.timed("decode"):
+            decoded = self.shard_decoder.decode(shard)
+            self.progress.add(
                 frames_decoded=sum(b.report.frames_decoded for b in decoded.batches),
                 bytes_pictures=sum(b.pictures.nbytes for b in decoded.batches),
             )
@@ -169,15 +169,15 @@ class Pipeline:
 
     def encode(self, decoded: Decoded) -> list[FrameFeatures]:
         """Encode the frames of a shard, and keep the features."""
-        with self.tally.timed("encode"):
-            features = encode_frames(self.engine, decoded.batches, self.tally.engine)
-            self.tally.add(
+        with self.progress.timed("encode"):
+            features = encode_frames(self.engine, decoded.batches, self.progress.engine)
+            self.progress.add(
                 frames_encoded=sum(len(f.values) for f in features),
                 bytes_features=sum(f.values.nbytes for f in features),
             )
-            for segment in decoded.shard.segments:
-                if segment.report is not None:
-                    features.append(self._nothing(segment.video, segment.report))
+            for chunk in decoded.shard.chunks:
+                if chunk.report is not None:
+                    features.append(self._nothing(chunk.video, chunk.report))
             kept = [f for f in features if not (f.whole and f.report.status in TRANSIENT)]
             if kept:
                 self.store.write(kept)
@@ -188,15 +188,15 @@ class Pipeline:
 
     def release(self, decoded: Decoded) -> None:
         """Give the memory of decoded frames to the next shard."""
-        self.intake.release(decoded)
+        self.shard_decoder.release(decoded)
 
     def recognize(self, shard: Shard, features: Sequence[FrameFeatures]) -> list[VideoRows]:
-        """Label the videos of a shard. Long videos wait until all their segments are encoded."""
-        with self.tally.timed("recognize"):
+        """Label the videos of a shard. Long videos wait until all their chunks are encoded."""
+        with self.progress.timed("recognize"):
             if shard.stored:
                 return self._recognize_stored(shard.stored)
             by_id = {part.video_id: part for part in features}
-            whole = [segment for segment in shard.segments if segment.whole]
+            whole = [chunk for chunk in shard.chunks if chunk.whole]
             videos = [
                 (s.video, by_id[s.video.video_id].report, [by_id[s.video.video_id]]) for s in whole
             ]
@@ -206,7 +206,7 @@ class Pipeline:
         found = []
         for video in videos:
             report = merge_reports(self.store.reports(video.video_id))
-            self.tally.add(frames_reused=report.frames_sampled)
+            self.progress.add(frames_reused=report.frames_sampled)
             found.append((video, report, self.store.stream(video.video_id)))
         return self._rows(found)
 
@@ -226,13 +226,13 @@ class Pipeline:
 
     def write(self, rows: Sequence[VideoRows]) -> int:
         """Write the rows of a shard; with that it is done."""
-        with self.tally.timed("write"):
+        with self.progress.timed("write"):
             if not rows:
                 return 0
             clips = write_rows(self.out, rows, self.row_options)
             statuses = [row.report.status for row in rows]
             partial_ = statuses.count("partial")
-            self.tally.add(
+            self.progress.add(
                 clips=clips,
                 videos_done=len(rows),
                 videos_partial=partial_,

@@ -9,12 +9,12 @@ from functools import partial
 
 from pipeline.config import Sampling
 from pipeline.decode.downscale import delivered_size
-from pipeline.decode.fallback import decode_segment, num_pictures
+from pipeline.decode.fallback import decode_chunk, num_pictures
 from pipeline.decode.process_pool import DecodePool, DecodeProcess
 from pipeline.decode.shared_memory import Block, BlockPool, Room, aligned
 from pipeline.encode.engines import Engine
 from pipeline.encode.preprocess import fit_decoded, fits_at_once, waiting_size
-from pipeline.records import FrameBatch, Segment, Shard
+from pipeline.records import Chunk, FrameBatch, Shard
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class Decoded:
     block: Block | None
 
 
-class Intake:
+class ShardDecoder:
     """
-    Decodes shards, each segment in a process of its own, and lends the memory of their pictures.
+    Decodes shards, each chunk in a process of its own, and lends the memory of their pictures.
 
     Args:
         pool: processes that decode.
@@ -43,16 +43,16 @@ class Intake:
 
     def decode(self, shard: Shard) -> Decoded:
         """
-        Decode the segments of a shard, and wait for all of them.
+        Decode the chunks of a shard, and wait for all of them.
 
         Raises:
             MachineError: one failed for good, for a reason that is not its video's.
         """
-        segments = [segment for segment in shard.segments if segment.index is not None]
-        if not segments:
+        chunks = [chunk for chunk in shard.chunks if chunk.index is not None]
+        if not chunks:
             return Decoded(shard, (), None)
-        block = self.blocks.take(sum(aligned(math.prod(self._shape(s))) for s in segments))
-        jobs = [partial(self._decode, segment=segment, block=block) for segment in segments]
+        block = self.blocks.take(sum(aligned(math.prod(self._shape(s))) for s in chunks))
+        jobs = [partial(self._decode, chunk=chunk, block=block) for chunk in chunks]
         futures = [self._pool.submit(job) for job in jobs]
         try:
             return Decoded(shard, tuple(future.result() for future in futures), block)
@@ -60,22 +60,22 @@ class Intake:
             wait(futures)  # so that another attempt does not stand in line behind this one
             raise
 
-    def _shape(self, segment: Segment) -> tuple[int, int, int, int]:
-        """Tell the shape of the pictures of a segment as they wait for the engine."""
-        return num_pictures(segment), *waiting_size(self._engine, self._size(segment)), 3
+    def _shape(self, chunk: Chunk) -> tuple[int, int, int, int]:
+        """Tell the shape of the pictures of a chunk as they wait for the engine."""
+        return num_pictures(chunk), *waiting_size(self._engine, self._size(chunk)), 3
 
-    def _size(self, segment: Segment) -> tuple[int, int]:
-        """Tell the size in which the frames of a segment are decoded."""
-        assert segment.index is not None
+    def _size(self, chunk: Chunk) -> tuple[int, int]:
+        """Tell the size in which the frames of a chunk are decoded."""
+        assert chunk.index is not None
         geometry = self._engine.backbone.geometry
-        return delivered_size(segment.index.height, segment.index.width, geometry)
+        return delivered_size(chunk.index.height, chunk.index.width, geometry)
 
-    def _decode(self, process: DecodeProcess, segment: Segment, block: Block) -> FrameBatch:
-        at_once = fits_at_once(self._engine, self._size(segment))
+    def _decode(self, process: DecodeProcess, chunk: Chunk, block: Block) -> FrameBatch:
+        at_once = fits_at_once(self._engine, self._size(chunk))
         fit = partial(fit_decoded, self._engine) if at_once else None
-        room = Room(block.take(self._shape(segment)), fit)
+        room = Room(block.take(self._shape(chunk)), fit)
         geometry = self._engine.backbone.geometry
-        return decode_segment(process, segment, self._sampling, geometry, room)
+        return decode_chunk(process, chunk, self._sampling, geometry, room)
 
     def release(self, decoded: Decoded) -> None:
         """Give the memory of a shard to the next one; nobody looks at its pictures any more."""

@@ -14,7 +14,7 @@ from pipeline.errors import SourceError
 from pipeline.recognition.recognizer import BackboneSpec
 from pipeline.records import Video
 from pipeline.run.process import run
-from pipeline.run.session import Pipeline
+from pipeline.run.session import Session
 from pipeline.sources.discovery import find_videos
 from pipeline.temporal.batching import Example, Examples
 from pipeline.training.annotations import Labelled, LabelledClip, name_rows
@@ -22,7 +22,7 @@ from pipeline.training.clip_dataset import ClipCutter, LeftOut
 from pipeline.training.finetune.frame_cache import PictureCache, keep_pictures
 
 LOCAL = "local-dir:"
-Encode = Callable[[Pipeline, Sequence[Video]], Sequence[Exception]]
+Encode = Callable[[Session, Sequence[Video]], Sequence[Exception]]
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def _require_agreement(clips: Sequence[LabelledClip]) -> None:
 
 def gather_examples(
     labelled: Labelled,
-    pipeline: Pipeline,
+    session: Session,
     *,
     encode: Encode = run,
     videos: Sequence[Video] | None = None,
@@ -103,12 +103,12 @@ def gather_examples(
         SourceError: times outside of a video, features that are no numbers, or a label of which
             nothing is left; says which rows.
     """
-    videos = find_labelled(labelled, pipeline.options.image_fps) if videos is None else videos
-    failures = encode(pipeline, videos)
+    videos = find_labelled(labelled, session.options.image_fps) if videos is None else videos
+    failures = encode(session, videos)
     if failures:
         raise failures[0]
-    backbone = pipeline.engine.backbone
-    cutter = ClipCutter(labelled, pipeline.store, pipeline.sampling, backbone.context)
+    backbone = session.engine.backbone
+    cutter = ClipCutter(labelled, session.store, session.sampling, backbone.context)
     cut: list[tuple[LabelledClip, Example]] = []
     left_out: list[LeftOut] = []
     for video, said in _clips_by_video(labelled, videos):
@@ -127,15 +127,15 @@ def gather_examples(
     return Gathered(
         examples=Examples(tuple(example for _, example in cut), labelled.labels),
         splits=tuple(clip.split for clip, _ in cut),
-        backbone=spec_of(pipeline),
+        backbone=spec_of(session),
         licence=backbone.licence,
-        sampling=pipeline.sampling,
+        sampling=session.sampling,
         windows=windows_for(labelled),
         left_out=tuple(sorted(left_out, key=lambda left: left.row)),
     )
 
 
-def with_pictures(gathered: Gathered, pipeline: Pipeline, videos: Sequence[Video]) -> Gathered:
+def with_pictures(gathered: Gathered, session: Session, videos: Sequence[Video]) -> Gathered:
     """
     Decode the pictures that are to be learned from, where that was not done before.
 
@@ -146,7 +146,7 @@ def with_pictures(gathered: Gathered, pipeline: Pipeline, videos: Sequence[Video
     """
     wanted = {example.video_id for example in gathered.of("train", "validation", None)}
     found = [video for video in videos if video.video_id in wanted]
-    return replace(gathered, pictures=keep_pictures(pipeline, found))
+    return replace(gathered, pictures=keep_pictures(session, found))
 
 
 def _clips_by_video(
@@ -200,9 +200,9 @@ def windows_for(labelled: Labelled) -> ClipWindows:
     return ClipWindows(typical, typical / 2)
 
 
-def spec_of(pipeline: Pipeline) -> BackboneSpec:
+def spec_of(session: Session) -> BackboneSpec:
     """Describe the backbone of a pipeline so that `run` finds it from any working directory."""
-    backbone, options = pipeline.engine.backbone, pipeline.options
+    backbone, options = session.engine.backbone, session.options
     name = backbone.name
     if name.startswith(LOCAL):
         name = LOCAL + str(Path(name.removeprefix(LOCAL)).expanduser().resolve())
@@ -213,5 +213,5 @@ def spec_of(pipeline: Pipeline) -> BackboneSpec:
         tap=options.tap,
         grid=options.grid,
         context=backbone.context,
-        precision=pipeline.engine.precision,
+        precision=session.engine.precision,
     )

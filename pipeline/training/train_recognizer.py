@@ -3,7 +3,7 @@ From gathered examples to a recognizer: training, fine-tuning where that is want
 
     options = LearningOptions(RunOptions(recognizer=None, backbone="resnet18", ...))
     labelled = read_labels(Path("labels.csv"))
-    with open_pipeline(out, options.run) as pipeline:
+    with open_session(out, options.run) as pipeline:
         gathered = gather_examples(labelled, pipeline)
     learn(gathered, Path("my-recognizer"), options)
 """

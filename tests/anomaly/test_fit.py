@@ -17,7 +17,7 @@ from pipeline.anomaly.novelty_folder import load_novelty, save_novelty
 from pipeline.config import DecodeOptions, RunOptions, Sampling
 from pipeline.errors import OptionError, RecognizerError, SourceError
 from pipeline.results.tables import load, parts
-from pipeline.run.load import open_pipeline
+from pipeline.run.load import open_session
 from pipeline.run.process import run
 from pipeline.run.run_record import finish
 from pipeline.sources.discovery import find_videos
@@ -79,12 +79,12 @@ class Way:
 
     def open(self, **options):
         chosen = {"recognizer": str(self.recognizer), "decode": WORKER, **options}
-        return open_pipeline(self.out, RunOptions(**chosen), self.cache)
+        return open_session(self.out, RunOptions(**chosen), self.cache)
 
     def run(self, *sources, **options):
-        with self.open(**options) as pipeline:
-            finish(pipeline, [], run(pipeline, find_videos([str(s) for s in sources])))
-            return pipeline.config_id
+        with self.open(**options) as session:
+            finish(session, [], run(session, find_videos([str(s) for s in sources])))
+            return session.config_id
 
 
 @pytest.fixture(scope="module")
@@ -96,9 +96,9 @@ def way(work, plain_recognizer, engine_cache):
 def fitted(work, way):
     """The folder of a novelty model of the swings."""
     videos = find_videos([str(work / "normal")])
-    with way.open() as pipeline:
-        assert run(pipeline, videos) == []
-        save_novelty(fit_to_videos(pipeline, videos), work / "M")
+    with way.open() as session:
+        assert run(session, videos) == []
+        save_novelty(fit_to_videos(session, videos), work / "M")
     return work / "M"
 
 
@@ -186,18 +186,18 @@ class TestRefused:
     def test_nothing_that_can_be_decoded(self, way, tmp_path):
         (tmp_path / "text.mp4").write_text("no video")
         videos = find_videos([str(tmp_path)])
-        with way.open() as pipeline:
-            run(pipeline, videos)
+        with way.open() as session:
+            run(session, videos)
             with pytest.raises(SourceError, match="none of 1 normal videos has a frame"):
-                fit_to_videos(pipeline, videos)
+                fit_to_videos(session, videos)
 
 
 def test_bad_normal_videos_are_left_out_and_that_is_said(work, way, fitted, tmp_path, caplog):
     (tmp_path / "text.mp4").write_text("no video")
     videos = find_videos([str(work / "normal"), str(tmp_path)])
-    with way.open() as pipeline, caplog.at_level(logging.WARNING):
-        run(pipeline, videos)
-        model = fit_to_videos(pipeline, videos)
+    with way.open() as session, caplog.at_level(logging.WARNING):
+        run(session, videos)
+        model = fit_to_videos(session, videos)
 
     assert model.notes["videos"] == 6
     assert "1 of 7 videos have no frames and are left out" in caplog.text
@@ -207,9 +207,9 @@ def test_pairs_of_frames_are_novel_too(work, tiny_recognizer, engine_cache, tmp_
     """The features of camera-motion's backbone: the first frame of a shot has no pair."""
     way = Way(tmp_path, tiny_recognizer, engine_cache)
     videos = find_videos([str(work / "normal")])
-    with way.open() as pipeline:
-        run(pipeline, videos)
-        save_novelty(fit_to_videos(pipeline, videos), tmp_path / "M")
+    with way.open() as session:
+        run(session, videos)
+        save_novelty(fit_to_videos(session, videos), tmp_path / "M")
     way.run(work / "new" / "strange.mp4", novelty=str(tmp_path / "M"), frames=True)
     frames = load(tmp_path, "frames")
 

@@ -22,7 +22,7 @@ def jobs(clips, backbone, one_worker):
 
 class TestPlan:
     def test_jobs_are_whole_videos(self, jobs):
-        assert [(s.start, s.stop, s.num_samples) for s in jobs.segments] == [(0, 60, 60)] * 3
+        assert [(s.start, s.stop, s.num_samples) for s in jobs.chunks] == [(0, 60, 60)] * 3
         assert jobs.frames == 180
 
     def test_only_sampled_frames_count(self, clips, backbone, one_worker):
@@ -35,7 +35,7 @@ class TestPlan:
         found = find_videos([str(tmp_path)])
         planned = plan_jobs(found, EVERY, backbone.geometry, one_worker)
 
-        assert [segment.video for segment in planned.segments] == found[1:]
+        assert [chunk.video for chunk in planned.chunks] == found[1:]
 
     def test_long_videos_are_measured_by_their_beginning(
         self, clips, backbone, one_worker, monkeypatch
@@ -46,7 +46,7 @@ class TestPlan:
 
         planned = plan_jobs(clips, EVERY, backbone.geometry, one_worker)
 
-        assert [segment.stop for segment in planned.segments] == [20, 20, 20]
+        assert [chunk.stop for chunk in planned.chunks] == [20, 20, 20]
 
 
 class TestMeasure:
@@ -80,7 +80,7 @@ class TestMeasure:
 
         decoding._measure(jobs, one_worker, 1)
 
-        assert [segment.stop for segment in measured[0].segments] == stops
+        assert [chunk.stop for chunk in measured[0].chunks] == stops
 
     def test_a_reader_that_gives_way_has_no_rate(self, jobs, one_worker, monkeypatch):
         measured = Timed(10, (0.5,))

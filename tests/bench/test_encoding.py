@@ -10,7 +10,7 @@ from pipeline.bench import encoding
 from pipeline.bench.encoding import Encoding, Frames, candidates, measure_engines, reference
 from pipeline.config import EncodeOptions
 from pipeline.encode.precision import encode_alone
-from pipeline.run.load import Workbench
+from pipeline.run.load import EngineFactory
 from tests.encode.test_encoder import draw, frame_batch
 
 FRAMES = Frames((frame_batch("a", draw(5)), frame_batch("b", draw(4, 100, (9, 16)))))
@@ -18,7 +18,7 @@ FRAMES = Frames((frame_batch("a", draw(5)), frame_batch("b", draw(4, 100, (9, 16
 
 @pytest.fixture(scope="module")
 def workbench(backbone, engine_cache):
-    return Workbench(backbone, EncodeOptions(device="cpu", batch_size=4), engine_cache)
+    return EngineFactory(backbone, EncodeOptions(device="cpu", batch_size=4), engine_cache)
 
 
 class TestFrames:
@@ -58,9 +58,9 @@ class TestCandidates:
 
     def test_on_a_cuda_device_three_precisions_run_there(self, backbone, monkeypatch, tmp_path):
         made = []
-        bench = Workbench(backbone, EncodeOptions(device="cpu"), tmp_path)
-        monkeypatch.setattr(Workbench, "device", "cuda")
-        monkeypatch.setattr(Workbench, "make", lambda _, precision: made.append(precision))
+        bench = EngineFactory(backbone, EncodeOptions(device="cpu"), tmp_path)
+        monkeypatch.setattr(EngineFactory, "device", "cuda")
+        monkeypatch.setattr(EngineFactory, "make", lambda _, precision: made.append(precision))
 
         engines = list(candidates(bench))
 

@@ -11,7 +11,7 @@ from pipeline.config import RunOptions, Sampling
 from pipeline.decode.container_index import read_index
 from pipeline.encode.backbone import load_backbone
 from pipeline.recognition.recognizer import load_recognizer
-from pipeline.run.load import load_parts
+from pipeline.run.load import load_models
 from pipeline.sources.discovery import find_videos
 from tests.videos import read_number, write_video
 
@@ -75,6 +75,6 @@ def test_an_untrained_recognizer_knows_which_features_it_reads(tmp_path):
         tmp_path / "one", backbone, Sampling(fps=8), seed=1, tap="layer2", grid=2
     )
 
-    _, found = load_parts(RunOptions(recognizer=str(made)))
+    _, found = load_models(RunOptions(recognizer=str(made)))
 
     assert found.feature_size == backbone.feature_size == 2 * 2 * 48

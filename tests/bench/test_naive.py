@@ -14,8 +14,8 @@ from pipeline.encode.precision import cosines, encode_alone
 
 
 @pytest.fixture(scope="module")
-def segments(clips, backbone, one_worker):
-    return plan_jobs(clips, Sampling(every=1), backbone.geometry, one_worker).segments
+def chunks(clips, backbone, one_worker):
+    return plan_jobs(clips, Sampling(every=1), backbone.geometry, one_worker).chunks
 
 
 class Kept(torch.nn.Module):
@@ -30,8 +30,8 @@ class Kept(torch.nn.Module):
         return self.values[-1]
 
 
-def test_its_features_are_those_of_the_engine(clips, segments, backbone, one_worker):
-    loop = NaiveLoop(backbone, segments[:1], stride=1, most=60)
+def test_its_features_are_those_of_the_engine(clips, chunks, backbone, one_worker):
+    loop = NaiveLoop(backbone, chunks[:1], stride=1, most=60)
     loop.module = Kept(loop.module)
     assert loop() == 60
     jobs = plan_jobs(clips[:1], Sampling(every=1), backbone.geometry, one_worker)
@@ -45,19 +45,19 @@ def test_its_features_are_those_of_the_engine(clips, segments, backbone, one_wor
     assert cosines(ours, theirs).min() > 0.999  # they scale pictures by different kernels
 
 
-def test_every_video_has_the_same_share_in_whole_batches(segments, backbone):
-    assert NaiveLoop(backbone, segments, stride=10, most=1000)() == 18  # all of them
-    assert NaiveLoop(backbone, segments, stride=1, most=8)() == 3 * 32
+def test_every_video_has_the_same_share_in_whole_batches(chunks, backbone):
+    assert NaiveLoop(backbone, chunks, stride=10, most=1000)() == 18  # all of them
+    assert NaiveLoop(backbone, chunks, stride=1, most=8)() == 3 * 32
 
 
-def test_a_stride_leaves_frames_out(segments, backbone):
-    assert NaiveLoop(backbone, segments, stride=7, most=1000)() == 3 * 9  # 0, 7, …, 56
+def test_a_stride_leaves_frames_out(chunks, backbone):
+    assert NaiveLoop(backbone, chunks, stride=7, most=1000)() == 3 * 9  # 0, 7, …, 56
 
 
-def test_it_leaves_the_network_as_it_is(segments, backbone):
+def test_it_leaves_the_network_as_it_is(chunks, backbone):
     before = {name: value.clone() for name, value in backbone.module.state_dict().items()}
 
-    NaiveLoop(backbone, segments, stride=20, most=2)()
+    NaiveLoop(backbone, chunks, stride=20, most=2)()
 
     after = backbone.module.state_dict()
     assert all(np.array_equal(before[name], after[name]) for name in before)

@@ -14,7 +14,7 @@ from pipeline.bench.rates import DecodeRate, EngineRate
 from pipeline.bench.roofline import Ran, Setup, survey
 from pipeline.config import EncodeOptions, Sampling
 from pipeline.errors import SourceError
-from pipeline.run.load import Workbench
+from pipeline.run.load import EngineFactory
 from pipeline.sources.discovery import find_videos
 
 
@@ -22,7 +22,7 @@ from pipeline.sources.discovery import find_videos
 def setup(backbone, one_worker, engine_cache, monkeypatch):
     """Everything but the rates is real."""
     encode = EncodeOptions(device="cpu", precision="float32", batch_size=8)
-    bench = Workbench(backbone, encode, engine_cache)
+    bench = EngineFactory(backbone, encode, engine_cache)
     decode = [DecodeRate("pyav", 300.0, 600.0)]
     engines = [EngineRate("torch on cpu", "float32", 40.0, 50.0, 1.0, 1.0)]
     monkeypatch.setattr(roofline, "measure_decoding", lambda *_: iter(decode))
@@ -99,7 +99,7 @@ def test_of_many_videos_some_spread_over_all_are_decoded(setup, clips, monkeypat
 
     found = survey("three", clips, setup, Running(1, 1, 1, 1))
 
-    assert [segment.video for segment in seen[0].segments] == [clips[0], clips[2]]
+    assert [chunk.video for chunk in seen[0].chunks] == [clips[0], clips[2]]
     assert (found.videos, found.frames) == (3, 80)  # of all
 
 

@@ -31,7 +31,7 @@ from pipeline.recognition.recognizer import (
     load_recognizer,
 )
 from pipeline.results.tables import load, write_run
-from pipeline.run.process import open_pipeline, run
+from pipeline.run.process import open_session, run
 from pipeline.sources.discovery import find_videos
 
 ROOT = Path(__file__).parents[2]
@@ -164,9 +164,9 @@ def samples(tmp_path_factory) -> Path:
     """Results of the samples that ship with the project."""
     out = tmp_path_factory.mktemp("samples")
     sources = [str(ROOT / "data" / "videos"), str(ROOT / "data" / "image_sequence")]
-    with open_pipeline(out, RunOptions(image_fps=12)) as pipeline:
-        assert run(pipeline, find_videos(sources, image_fps=12)) == []
-        write_run(out, {"config_id": pipeline.config_id, "configuration": pipeline.describe()})
+    with open_session(out, RunOptions(image_fps=12)) as session:
+        assert run(session, find_videos(sources, image_fps=12)) == []
+        write_run(out, {"config_id": session.config_id, "configuration": session.describe()})
     return out
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.config import Geometry, Sampling
-from pipeline.decode.fallback import decode_segment, index_video, new_room
+from pipeline.decode.fallback import decode_chunk, index_video, new_room
 from pipeline.decode.process_pool import DecodeProcess
 from pipeline.decode.sampling import SamplePlan
 from pipeline.decode.shared_memory import Room
-from pipeline.records import FrameBatch, Segment, Video, VideoIndex
+from pipeline.records import Chunk, FrameBatch, Video, VideoIndex
 from tests.videos import read_number
 
 ALL = Sampling(every=1)
@@ -40,8 +40,8 @@ def decode(
     video = source if isinstance(source, Video) else as_video(source)
     index = index or index_video(process, video)
     total = SamplePlan(index, sampling).num_samples
-    segment = Segment(video, index, start, total if stop is None else stop, total, context)
-    return decode_segment(process, segment, sampling, geometry, new_room(segment, geometry))
+    chunk = Chunk(video, index, start, total if stop is None else stop, total, context)
+    return decode_chunk(process, chunk, sampling, geometry, new_room(chunk, geometry))
 
 
 def read_with(

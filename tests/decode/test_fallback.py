@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.config import DecodeOptions, Geometry, Sampling
 from pipeline.decode.fallback import (
-    decode_segment,
+    decode_chunk,
     index_video,
     new_room,
     num_pictures,
@@ -22,7 +22,7 @@ from pipeline.decode.process_pool import JobTimeout
 from pipeline.decode.sampling import SamplePlan
 from pipeline.decode.shared_memory import Room, no_room
 from pipeline.errors import DecoderLost, VideoError
-from pipeline.records import Segment, Video, merge_reports
+from pipeline.records import Chunk, Video, merge_reports
 from tests.decode.decoding import ALL, SMALL, as_video, decode, numbers
 from tests.decode.test_container_index import write_dropped
 from tests.decode.test_sampling import steady
@@ -90,11 +90,11 @@ def emptied(path, samples):
     return path
 
 
-def attempt(process, sampling=ALL, segment=(0, 10), **index):
+def attempt(process, sampling=ALL, chunk=(0, 10), **index):
     """Decode ten frames with a scripted process; also gives the mark on the pictures."""
-    part = Segment(as_video("a.mp4"), replace(steady(10, 10), **index), *segment, 10)
+    part = Chunk(as_video("a.mp4"), replace(steady(10, 10), **index), *chunk, 10)
     geometry = Geometry(2, 2, "squash", reducing_gap=1)
-    batch = decode_segment(process, part, sampling, geometry, new_room(part, geometry))
+    batch = decode_chunk(process, part, sampling, geometry, new_room(part, geometry))
     mark = chr(batch.pictures[0, 0, 0, 0]) if len(batch.pictures) else ""
     return batch.report, mark
 
@@ -203,12 +203,12 @@ class TestOrderOfReaders:
         assert [job["by_order"] for job in process.jobs] == [False, True]
         assert report.status == "ok"
 
-    def test_a_segment_within_one_frame_needs_none_of_its_own(self):
-        """The frame counts in the segment before; its picture is here all the same."""
+    def test_a_chunk_within_one_frame_needs_none_of_its_own(self):
+        """The frame counts in the chunk before; its picture is here all the same."""
         for codec in ("h264", "mpeg4"):
             process = Scripted(pyav=gave(1, decoded=0))
 
-            report, mark = attempt(process, Sampling(fps=30), segment=(1, 2), codec=codec)
+            report, mark = attempt(process, Sampling(fps=30), chunk=(1, 2), codec=codec)
 
             assert (report.status, report.frames_expected, mark) == ("ok", 0, "p")
 
@@ -216,7 +216,7 @@ class TestOrderOfReaders:
     def test_says_how_many_frames_are_to_be_read(self, bridged, frames):
         """What cannot be sought is read from its start: the time allowed follows from that."""
         process = Scripted(pyav=gave(6))
-        attempt(process, segment=(2, 8), bridged=bridged)
+        attempt(process, chunk=(2, 8), bridged=bridged)
 
         assert process.jobs[0]["frames"] == frames
 
@@ -374,7 +374,7 @@ def source(tmp_path_factory):
     return write_video(tmp_path_factory.mktemp("source") / "a.mp4", 48, size=(128, 64), gop=12)
 
 
-class TestDecodeSegment:
+class TestDecodeChunk:
     def test_a_sound_file(self, source, process):
         batch = decode(process, source, Sampling(fps=10))
 
@@ -594,7 +594,7 @@ class TestDamage:
         assert batch.report.frames_from_header == 48
 
     @pytest.mark.parametrize("lost", [[20], range(12, 24), range(3), range(40, 48)])
-    def test_segments_count_what_the_whole_counts(self, source, process, tmp_path, lost):
+    def test_chunks_count_what_the_whole_counts(self, source, process, tmp_path, lost):
         path = spoil(source, tmp_path / "b.mp4", lost)
         whole = decode(process, path)
 
@@ -611,23 +611,23 @@ class TestDamage:
         assert merged.status == whole.report.status == "partial"
 
 
-def test_pictures_of_a_segment_include_its_context():
-    assert num_pictures(Segment(as_video("a"), None, 10, 30, 99, context=4)) == 24
+def test_pictures_of_a_chunk_include_its_context():
+    assert num_pictures(Chunk(as_video("a"), None, 10, 30, 99, context=4)) == 24
 
 
 def test_pictures_are_fitted_as_they_come(source, process):
     """And whoever gets them is told so."""
     index = index_video(process, as_video(source))
-    segment = Segment(as_video(source), index, 0, 48, 48)
+    chunk = Chunk(as_video(source), index, 0, 48, 48)
     shown = []
 
     def fit(pictures, frame_index):
         shown.extend(frame_index.tolist())
         return 255 - pictures
 
-    plain = decode_segment(process, segment, ALL, SMALL, new_room(segment, SMALL))
-    room = replace(new_room(segment, SMALL), fit=fit)
-    batch = decode_segment(process, segment, ALL, SMALL, room)
+    plain = decode_chunk(process, chunk, ALL, SMALL, new_room(chunk, SMALL))
+    room = replace(new_room(chunk, SMALL), fit=fit)
+    batch = decode_chunk(process, chunk, ALL, SMALL, room)
 
     assert (plain.fitted, batch.fitted) == (False, True)
     assert shown == plain.frame_index.tolist()
@@ -636,10 +636,10 @@ def test_pictures_are_fitted_as_they_come(source, process):
 
 def test_more_pictures_than_a_container_let_expect_find_room(source, process):
     index = index_video(process, as_video(source))
-    segment = Segment(as_video(source), index, 0, 48, 48)
-    room = Room(new_room(segment, SMALL).pictures[:5])
+    chunk = Chunk(as_video(source), index, 0, 48, 48)
+    room = Room(new_room(chunk, SMALL).pictures[:5])
 
-    batch = decode_segment(process, segment, ALL, SMALL, room)
+    batch = decode_chunk(process, chunk, ALL, SMALL, room)
 
     assert numbers(batch.pictures) == list(range(48))
 
@@ -647,9 +647,7 @@ def test_more_pictures_than_a_container_let_expect_find_room(source, process):
 def test_a_verdict_needs_no_room(source, process):
     index = index_video(process, as_video(source))
 
-    batch = decode_segment(
-        process, Segment(as_video(source), index, 0, 48, 48), ALL, SMALL, no_room()
-    )
+    batch = decode_chunk(process, Chunk(as_video(source), index, 0, 48, 48), ALL, SMALL, no_room())
 
     assert batch.report.frames_decoded == 48
     assert batch.pictures.shape == (48, 0, 0, 3)

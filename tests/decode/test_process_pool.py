@@ -153,7 +153,7 @@ class TestDecodeProcess:
             process.ask(job(path))
 
     def test_the_budget_grows_with_the_frames_to_be_read(self, start_process, pipe):
-        """A file that cannot be sought is read from its start for each of its segments."""
+        """A file that cannot be sought is read from its start for each of its chunks."""
         process = start_process(video_timeout_seconds=0.2)
 
         for frames, seconds in [(30_000, "0.2"), (90_000, "0.6")]:

@@ -313,7 +313,7 @@ SOUGHT = {
 
 
 class TestMiddle:
-    """Segments that begin in the middle: some containers lead FFmpeg to the wrong place."""
+    """Chunks that begin in the middle: some containers lead FFmpeg to the wrong place."""
 
     @pytest.mark.parametrize("name", SOUGHT)
     def test_parts_are_the_whole(self, name, tmp_path, process):

@@ -66,9 +66,9 @@ def frames_of(index, left_out=(), damaged=()):
     return [Drawn(n, t, n in damaged) for n, t in enumerate(pts) if n not in left_out]
 
 
-def select(index, sampling, frames=None, *, by_order=False, segment=(0, None, 0)):
+def select(index, sampling, frames=None, *, by_order=False, chunk=(0, None, 0)):
     """Sample numbers with the numbers of their pictures, and what was counted."""
-    selector = Selector(SamplePlan(index, sampling, *segment), by_order=by_order)
+    selector = Selector(SamplePlan(index, sampling, *chunk), by_order=by_order)
     samples = list(selector.select(frames_of(index) if frames is None else frames))
     return [(sample.number, int(sample.rgb[0, 0, 0])) for sample in samples], selector.counts
 
@@ -158,8 +158,8 @@ class TestSamplePlan:
             ([0, 60], [0, 30, 60]),
         ],
     )
-    def test_a_segment_begins_with_the_key_frame_before_its_first_sample(self, keys, borders):
-        """What lies between the two would else be decoded for the segment before as well."""
+    def test_a_chunk_begins_with_the_key_frame_before_its_first_sample(self, keys, borders):
+        """What lies between the two would else be decoded for the chunk before as well."""
         index = steady(90, 10)
         index = replace(index, keys=index.pts[keys])
         every_three_seconds = Sampling(every=30)
@@ -206,27 +206,27 @@ class TestSelector:
                 read.append(frame.number)
                 yield frame
 
-        found, counts = select(steady(90, 30), Sampling(fps=10), frames(), segment=(2, 5, 1))
+        found, counts = select(steady(90, 30), Sampling(fps=10), frames(), chunk=(2, 5, 1))
 
         assert found == [(1, 3), (2, 6), (3, 9), (4, 12)]
         assert read == list(range(16))
         assert counts.decoded == 9, "frames 6 to 14; those before are counted by who comes before"
 
     def test_a_frame_across_a_border_belongs_to_both_sides(self):
-        """A frame may be the last samples of a segment and the first of the next."""
+        """A frame may be the last samples of a chunk and the first of the next."""
         index = steady(4, 2)
 
-        left, _ = select(index, Sampling(fps=8), segment=(0, 6, 0))
-        right, _ = select(index, Sampling(fps=8), segment=(6, 16, 0))
+        left, _ = select(index, Sampling(fps=8), chunk=(0, 6, 0))
+        right, _ = select(index, Sampling(fps=8), chunk=(6, 16, 0))
 
         assert left == [(0, 0), (1, 0), (2, 0), (3, 0), (4, 1), (5, 1)]
         assert right[:3] == [(6, 1), (7, 1), (8, 2)]
 
-    def test_a_segment_within_one_frame(self):
-        found, counts = select(index_at([0, 5], last=1), Sampling(fps=2), segment=(3, 5, 0))
+    def test_a_chunk_within_one_frame(self):
+        found, counts = select(index_at([0, 5], last=1), Sampling(fps=2), chunk=(3, 5, 0))
 
         assert found == [(3, 0), (4, 0)]
-        assert counts.decoded == 0, "the segment before accounts for it"
+        assert counts.decoded == 0, "the chunk before accounts for it"
 
     def test_a_hole_is_bridged_for_a_moment_only(self):
         """A frame stands in for damage at most `HOLD_SECONDS`: 9 is shown at 0.3 s."""
@@ -332,7 +332,7 @@ class TestSelector:
         index = steady(3, 30)
         frames = [*frames_of(index), Drawn(3, None), Drawn(4, None)]
 
-        found, counts = select(index, ALL, frames, segment=(0, 5, 0))
+        found, counts = select(index, ALL, frames, chunk=(0, 5, 0))
 
         assert found == [(n, n) for n in range(5)]
         assert counts.decoded == 5
@@ -342,13 +342,13 @@ class TestSelector:
         frames = frames_of(index, damaged=(2, 10, 11, 25))
 
         counts = [
-            select(index, ALL, frames, segment=segment)[1].damaged
-            for segment in [(0, 11, 0), (11, 20, 5), (20, 30, 10)]
+            select(index, ALL, frames, chunk=chunk)[1].damaged
+            for chunk in [(0, 11, 0), (11, 20, 5), (20, 30, 10)]
         ]
 
         assert counts == [2, 1, 1]
 
-    def test_packets_that_failed_count_in_one_segment_each(self):
+    def test_packets_that_failed_count_in_one_chunk_each(self):
         index = steady(30, 30)
         plans = [SamplePlan(index, ALL, *ends) for ends in [(0, 10), (10, 30)]]
         places = [int(index.pts[n]) for n in (3, 9, 10, 29)]
@@ -408,7 +408,7 @@ def test_sample_k_is_the_last_frame_not_after_its_time(gaps, late, fps):
     damaged=st.sets(st.integers(0, 40), max_size=6),
     keys=st.sets(st.integers(0, 40), max_size=8),
 )
-def test_segments_are_the_whole(gaps, sampling, cuts, context, lost, damaged, keys):
+def test_chunks_are_the_whole(gaps, sampling, cuts, context, lost, damaged, keys):
     """However a video is cut, the parts give its samples and its counts, no more and no less."""
     index = index_of_gaps(gaps, late=90)
     index = replace(index, keys=index.pts[[n for n in sorted(keys) if n < len(index.pts)]])
@@ -420,7 +420,7 @@ def test_segments_are_the_whole(gaps, sampling, cuts, context, lost, damaged, ke
     joined, counts = [], np.zeros(3, int)
 
     for start, stop in itertools.pairwise(borders):
-        part, counted = select(index, sampling, frames, segment=(start, stop, context))
+        part, counted = select(index, sampling, frames, chunk=(start, stop, context))
         first = max(0, start - context)
         assert part == [(k, picture) for k, picture in whole if first <= k < stop]
         joined += [(k, picture) for k, picture in part if k >= start]

@@ -20,7 +20,7 @@ from pipeline.encode.engines import Placement, TorchEngine
 from pipeline.encode.frame_pair import PairNetwork, pairs_backbone
 from pipeline.encode.openvino_engine import OpenVINOEngine
 from pipeline.progress import Turns
-from pipeline.records import DecodeReport, FrameBatch, Segment, Video
+from pipeline.records import Chunk, DecodeReport, FrameBatch, Video
 from tests.videos import draw_number
 
 FLOAT32 = Placement("cpu", "float32")
@@ -58,14 +58,14 @@ def engine(batch_size=4, *, context=0, scale=1.0):
 
 
 def frame_batch(video_id, pictures, *, first=0, start=None, num_samples=None, context=0):
-    """Make a decoded segment: `pictures` begin with sample `first`."""
+    """Make a decoded chunk: `pictures` begin with sample `first`."""
     count = len(pictures)
     start = first if start is None else start
     stop = first + count
     video = Video(f"{video_id}.mp4", f"/{video_id}.mp4", "file", video_id, 1)
     index = np.arange(first, stop)
     return FrameBatch(
-        segment=Segment(video, None, start, stop, num_samples or stop, context),
+        chunk=Chunk(video, None, start, stop, num_samples or stop, context),
         pictures=pictures,
         sample_index=index,
         frame_index=index * 3,
@@ -107,7 +107,7 @@ class TestEncode:
         few=st.integers(1, 20),
         context=st.integers(0, 1),
     )
-    def test_many_segments_are_encoded_as_each_alone(
+    def test_many_chunks_are_encoded_as_each_alone(
         self, counts, sizes, batch_size, chunk, few, context
     ):
         """Whatever the batches, the chunks, and the sizes of the pictures."""
@@ -160,7 +160,7 @@ class TestEncode:
 
         assert started == [encoder.FEW, 3]
 
-    def test_a_segment_without_frames_keeps_its_report(self):
+    def test_a_chunk_without_frames_keeps_its_report(self):
         (found,) = encode(engine(), frame_batch("a", draw(0)))
 
         assert found.values.shape == (0, 3)
@@ -276,7 +276,7 @@ class TestContext:
         assert not found.values[0, :3].any()
 
     @pytest.mark.parametrize("cut", range(1, 9))
-    def test_segments_with_a_frame_before_them_are_as_the_whole(self, cut):
+    def test_chunks_with_a_frame_before_them_are_as_the_whole(self, cut):
         pictures = draw(9)
         (whole,) = encode(engine(4, context=1), frame_batch("a", pictures))
         head = frame_batch("a", pictures[:cut], num_samples=9)
@@ -289,7 +289,7 @@ class TestContext:
         np.testing.assert_array_equal(parts[1].sample_index, range(cut, 9))
         np.testing.assert_array_equal(parts[1].frame_index, range(3 * cut, 27, 3))
 
-    def test_segments_of_the_pair_network_are_as_the_whole(self):
+    def test_chunks_of_the_pair_network_are_as_the_whole(self):
         pictures = draw(8, size=(72, 96))
         made = TorchEngine(pairs_backbone(small_pairs()), FLOAT32, 4)
         (whole,) = encode(made, frame_batch("a", pictures))

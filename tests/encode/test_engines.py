@@ -33,7 +33,7 @@ from pipeline.encode.engines import (
 from pipeline.encode.frame_pair import pairs_backbone
 from pipeline.encode.openvino_engine import OpenVINOEngine
 from pipeline.encode.pinned_memory import Staging
-from pipeline.encode.precision import weigh
+from pipeline.encode.precision import compare_precisions
 from pipeline.errors import EngineError, OptionError
 from pipeline.progress import Turns
 from tests.encode.test_encoder import draw, frame_batch, small_pairs
@@ -552,7 +552,7 @@ class TestCUDA:
         backbone = load_backbone("random:test_resnet")
         reduced = TorchEngine(backbone, Placement("cuda", precision), 4)
         batches = [frame_batch("a", draw_frames(5, 200, 300)), frame_batch("b", draw(0))]
-        evidence = weigh(TorchEngine(backbone, cuda, 4), reduced, batches)
+        evidence = compare_precisions(TorchEngine(backbone, cuda, 4), reduced, batches)
 
         assert (evidence.tried, evidence.frames) == (precision, 5)
         assert 0.99 < evidence.cosine_min <= 1

@@ -19,7 +19,7 @@ OK = DecodeReport("ok", decoder="opencv", attempts=("decord: refused",), frames_
 
 
 def part(video_id, start=0, stop=4, num_samples=None, *, seed=0, report=OK, size=3):
-    """Make the features of one segment."""
+    """Make the features of one chunk."""
     count = stop - start
     index = np.arange(start, stop)
     return FrameFeatures(
@@ -64,18 +64,18 @@ class TestStore:
                 assert_same(found, expected)
             assert opened.reports("b") == [OK]
 
-    def test_segments_stream_in_order_whatever_came_first(self, store):
+    def test_chunks_stream_in_order_whatever_came_first(self, store):
         parts = [part("a", start, start + 3, 9, seed=start) for start in (0, 3, 6)]
         for number in (2, 0, 1):
             store.write([parts[number]])
 
         for opened in (store, again(store)):
-            assert opened.segments("a") == [(0, 3), (3, 6), (6, 9)]
+            assert opened.chunks("a") == [(0, 3), (3, 6), (6, 9)]
             for found, expected in zip(opened.stream("a"), parts, strict=True):
                 assert_same(found, expected)
             assert opened.reports("a") == [OK, OK, OK]
 
-    def test_streams_one_segment_at_a_time(self, store, monkeypatch):
+    def test_streams_one_chunk_at_a_time(self, store, monkeypatch):
         for start in (0, 3, 6):
             store.write([part("a", start, start + 3, 9)])
         reads = []
@@ -91,7 +91,7 @@ class TestStore:
 
         for opened in (store, again(store)):
             assert not opened.has("a")
-            assert opened.segments("a") == [(0, 3), (6, 9)]
+            assert opened.chunks("a") == [(0, 3), (6, 9)]
             with pytest.raises(KeyError, match="a"):
                 next(opened.stream("a"))
             with pytest.raises(KeyError, match="a"):
@@ -102,7 +102,7 @@ class TestStore:
 
         assert store.has("a")
         assert not store.has("b")
-        assert store.segments("b") == []
+        assert store.chunks("b") == []
         with pytest.raises(KeyError, match="b"):
             store.reports("b")
 
@@ -115,14 +115,14 @@ class TestStore:
             ([(4, 9), (2, 6), (0, 4), (0, 5)], [(0, 4), (4, 9)]),
         ],
     )
-    def test_segments_of_other_lengths_do_not_hide_the_whole(self, store, written, expected):
+    def test_chunks_of_other_lengths_do_not_hide_the_whole(self, store, written, expected):
         """A run with smaller shards was stopped; a later one cut the video otherwise."""
         for start, stop in written:
             store.write([part("a", start, stop, 9)])
 
         for opened in (store, again(store)):
             assert opened.has("a")
-            assert opened.segments("a") == sorted(written)
+            assert opened.chunks("a") == sorted(written)
             assert [(f.start, f.stop) for f in opened.stream("a")] == expected
 
     def test_a_video_without_frames_keeps_its_report(self, store):
@@ -155,13 +155,13 @@ class TestStore:
         assert store.has("a")
         assert_same(next(again(store).stream("a")), gappy)
 
-    def test_the_same_segments_have_the_same_file(self, store):
+    def test_the_same_chunks_have_the_same_file(self, store):
         first = store.write([part("a", seed=1), part("b", seed=2)])
         second = store.write([part("a", seed=3), part("b", seed=4)])
         other = store.write([part("c")])
 
         assert first == second != other
-        assert store.segments("a") == [(0, 4)]
+        assert store.chunks("a") == [(0, 4)]
         assert_same(next(store.stream("b")), part("b", seed=4))
 
     def test_a_file_that_is_replaced_is_read_by_its_new_rows(self, store):
@@ -256,7 +256,7 @@ class TestStore:
         assert found.values.base is None or found.values.base.nbytes == found.values.nbytes
         assert found.pts_seconds.base is None
 
-    def test_the_most_frames_that_come_at_once_are_those_of_the_longest_segment(self, store):
+    def test_the_most_frames_that_come_at_once_are_those_of_the_longest_chunk(self, store):
         store.write([part("a", 0, 3, 10), part("b", 0, 2)])
         store.write([part("a", 3, 10, 10)])
 
@@ -298,7 +298,7 @@ class TestForget:
 
         for opened in (store, again(store)):
             assert not opened.has("a")
-            assert opened.segments("a") == []
+            assert opened.chunks("a") == []
             assert_same(next(opened.stream("b")), part("b", seed=2))
 
     def test_what_comes_after_is_found_by_later_runs(self, store):
@@ -320,12 +320,12 @@ class TestForget:
 
         assert_same(next(reader.stream("b")), part("b", seed=2))
 
-    def test_all_segments_go(self, store):
+    def test_all_chunks_go(self, store):
         for start in (0, 3):
             store.write([part("a", start, start + 3, 6), part(f"other {start}")])
         store.forget({"a"})
 
-        assert again(store).segments("a") == []
+        assert again(store).chunks("a") == []
         assert again(store).has("other 3")
 
     def test_a_video_that_is_not_there(self, store):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pipeline.config import Geometry
-from pipeline.encode.precision import LEAST_COSINE, Evidence, cosines, weigh
+from pipeline.encode.precision import LEAST_COSINE, PrecisionCheck, compare_precisions, cosines
 from tests.encode.test_encoder import draw, frame_batch
 
 
@@ -65,7 +65,7 @@ class TestCosines:
 class TestWeigh:
     @pytest.mark.parametrize(("degrees", "kept"), [(2.5, "bfloat16"), (2.6, "float32")])
     def test_the_limit_is_a_cosine_of_0_999(self, degrees, kept):
-        found = weigh(PLAIN, Turned("bfloat16", degrees), [frame_batch("a", draw(5))])
+        found = compare_precisions(PLAIN, Turned("bfloat16", degrees), [frame_batch("a", draw(5))])
 
         assert LEAST_COSINE == 0.999
         assert found.precision == kept
@@ -77,25 +77,31 @@ class TestWeigh:
         reduced = Turned("bfloat16", 10, only_frame=6)
         batches = [frame_batch("a", draw(5)), frame_batch("b", draw(3))]
 
-        found = weigh(PLAIN, reduced, batches)
+        found = compare_precisions(PLAIN, reduced, batches)
 
         assert found.precision == "float32"
         assert found.cosine_mean > 0.998 > found.cosine_min
         assert found.frames == 8
 
     def test_what_is_no_number_forbids_it(self):
-        found = weigh(PLAIN, Turned("float16", value=(np.nan, 1)), [frame_batch("a", draw(2))])
+        found = compare_precisions(
+            PLAIN, Turned("float16", value=(np.nan, 1)), [frame_batch("a", draw(2))]
+        )
 
         assert found.precision == "float32"
         assert found.cosine_min == -1
 
     def test_without_a_frame_nothing_is_proved(self):
-        assert weigh(PLAIN, Turned("bfloat16"), []) == Evidence("float32", tried="bfloat16")
+        assert compare_precisions(PLAIN, Turned("bfloat16"), []) == PrecisionCheck(
+            "float32", tried="bfloat16"
+        )
         empty = [frame_batch("a", draw(0))]
-        assert weigh(PLAIN, Turned("bfloat16"), empty) == Evidence("float32", tried="bfloat16")
+        assert compare_precisions(PLAIN, Turned("bfloat16"), empty) == PrecisionCheck(
+            "float32", tried="bfloat16"
+        )
 
 
 def test_evidence_is_plain_json():
-    said = Evidence("bfloat16", "bfloat16", 0.9995, 0.9999, 64)
+    said = PrecisionCheck("bfloat16", "bfloat16", 0.9995, 0.9999, 64)
 
-    assert Evidence.from_json(json.loads(json.dumps(said.to_json()))) == said
+    assert PrecisionCheck.from_json(json.loads(json.dumps(said.to_json()))) == said

@@ -8,7 +8,7 @@ import pytest
 from pipeline.config import RunOptions, ShardOptions
 from pipeline.errors import EngineError, RecognizerError, VideoError
 from pipeline.results.tables import load, read_run
-from pipeline.run.session import Pipeline
+from pipeline.run.session import Session
 from tests.videos import write_video
 
 
@@ -42,7 +42,7 @@ def run_flow(api, folder, tiny_recognizer, tmp_path, monkeypatch):
 
 def fail(monkeypatch, stage, error, times):
     """Let a stage fail the first times that it is called; give a list that counts the calls."""
-    right = getattr(Pipeline, stage)
+    right = getattr(Session, stage)
     calls = []
 
     def stumble(self, *given):
@@ -51,7 +51,7 @@ def fail(monkeypatch, stage, error, times):
             raise error
         return right(self, *given)
 
-    monkeypatch.setattr(Pipeline, stage, stumble)
+    monkeypatch.setattr(Session, stage, stumble)
     return calls
 
 
@@ -155,9 +155,9 @@ def test_one_run_opens_one_pipeline_however_its_folder_is_written(
 ):
     from flows import tasks
 
-    opened, right = [], tasks.open_pipeline
+    opened, right = [], tasks.open_session
     monkeypatch.setattr(
-        tasks, "open_pipeline", lambda *a, **named: opened.append(a) or right(*a, **named)
+        tasks, "open_session", lambda *a, **named: opened.append(a) or right(*a, **named)
     )
 
     assert run_flow(out=written.format(tmp_path / "out")).is_completed()

@@ -33,14 +33,14 @@ def _names(stage: str, given: tuple[Any, ...]) -> list[str]:
     if stage == "write":
         return [os.path.basename(row.video.path) for row in given[0]]
     shard = given[0].shard if stage == "encode" else given[0]
-    return [os.path.basename(segment.video.path) for segment in shard.segments]
+    return [os.path.basename(chunk.video.path) for chunk in shard.chunks]
 
 
 def stumbling(stage: str, right: Callable[..., Any], memory: Path) -> Callable[..., Any]:
     """Let a stage fail over the videos that say so."""
     from pipeline.errors import EngineError
 
-    def run(pipeline: Any, *given: Any) -> Any:
+    def run(session: Any, *given: Any) -> Any:
         for name in _names(stage, given):
             if name.startswith(f"{stage}-fails") and due(name, memory):
                 raise EngineError(f"{stage} failed over {name}")
@@ -48,7 +48,7 @@ def stumbling(stage: str, right: Callable[..., Any], memory: Path) -> Callable[.
                 raise OSError(28, "No space left on device")
             if name.startswith(f"{stage}-wrong") and due(name, memory):
                 raise ValueError(f"{stage} cannot do {name}")
-        return right(pipeline, *given)
+        return right(session, *given)
 
     return run
 
@@ -62,11 +62,11 @@ def main() -> None:
     right = launch.run_once
 
     def run_once(sources: Any, out: Any, options: Any, watch: Any) -> Any:
-        from pipeline.run.session import Pipeline
+        from pipeline.run.session import Session
 
         for stage in STAGES:
             memory = Path(os.environ["FAULTS"])
-            setattr(Pipeline, stage, stumbling(stage, getattr(Pipeline, stage), memory))
+            setattr(Session, stage, stumbling(stage, getattr(Session, stage), memory))
         alone = replace(options, shards=ShardOptions(max_videos=1, window=4))
         return right(sources, out, alone, watch)
 

@@ -48,7 +48,7 @@ def run(tmp_path_factory, tiny_recognizer, sources):
             patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "order cache"))
             process_videos([str(path) for path in order], folder, chosen)
         rows = tables(folder, *TOLD)
-        # a long video tells the error of one of its segments, which counts the frames of that one
+        # a long video tells the error of one of its chunks, which counts the frames of that one
         rows["videos"].error = rows["videos"].error != ""
         return rows
 

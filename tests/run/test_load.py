@@ -12,7 +12,7 @@ import torch
 from pipeline.config import DecodeOptions, EncodeOptions, Geometry, RunOptions, Sampling
 from pipeline.results.tables import load, read_run
 from pipeline.run import load as loading
-from pipeline.run.load import open_pipeline
+from pipeline.run.load import open_session
 from pipeline.run.process import process_videos
 from pipeline.sources.discovery import find_videos
 from tests.videos import write_video
@@ -38,8 +38,8 @@ def opened(tmp_path, tiny_recognizer, engine_cache, monkeypatch):
             decode=DecodeOptions(workers=1),
             encode=EncodeOptions(device="cpu", **encode),
         )
-        with open_pipeline(tmp_path / out, options, engine_cache, videos) as pipeline:
-            return pipeline
+        with open_session(tmp_path / out, options, engine_cache, videos) as session:
+            return session
 
     return open_
 
@@ -50,19 +50,19 @@ def kept(folder):
 
 class TestAuto:
     def test_a_reduced_precision_that_holds_is_used(self, opened, videos, tmp_path):
-        pipeline = opened(videos, least=-1)
+        session = opened(videos, least=-1)
 
-        assert pipeline.engine.precision == "bfloat16"
-        assert pipeline.evidence.frames == 8 + 16  # of one second, and of the first two of three
+        assert session.engine.precision == "bfloat16"
+        assert session.evidence.frames == 8 + 16  # of one second, and of the first two of three
         (said,) = kept(tmp_path / "out")
-        assert said == pipeline.evidence.to_json()
+        assert said == session.evidence.to_json()
 
     def test_one_that_does_not_hold_is_not(self, opened, videos, tmp_path):
-        pipeline = opened(videos, least=1.1)
+        session = opened(videos, least=1.1)
 
-        assert pipeline.engine.precision == "float32"
-        assert pipeline.evidence.tried == "bfloat16"
-        assert pipeline.evidence.cosine_min < 1.1
+        assert session.engine.precision == "float32"
+        assert session.evidence.tried == "bfloat16"
+        assert session.evidence.cosine_min < 1.1
 
     @pytest.mark.parametrize(("first", "then"), [(-1, 1.1), (1.1, -1)])
     def test_the_same_run_again_finds_the_same(self, opened, videos, first, then):
@@ -138,9 +138,9 @@ def test_a_cuda_device_is_tried_once(tmp_path, tiny_recognizer, engine_cache, vi
         decode=DecodeOptions(workers=1),
         encode=EncodeOptions(device="cuda"),
     )
-    with open_pipeline(tmp_path / "out", options, engine_cache, videos) as first:
+    with open_session(tmp_path / "out", options, engine_cache, videos) as first:
         assert (first.engine.name, first.engine.device) == ("torch", "cuda")
-    with open_pipeline(tmp_path / "out", options, engine_cache) as again:
+    with open_session(tmp_path / "out", options, engine_cache) as again:
         assert again.engine.precision == first.engine.precision
 
     (said,) = kept(tmp_path / "out")
@@ -150,10 +150,10 @@ def test_a_cuda_device_is_tried_once(tmp_path, tiny_recognizer, engine_cache, vi
 
 
 def test_what_is_asked_for_is_used_without_proof(opened, videos):
-    pipeline = opened(videos, least=1.1, precision="bfloat16")
+    session = opened(videos, least=1.1, precision="bfloat16")
 
-    assert pipeline.engine.precision == "bfloat16"
-    assert pipeline.evidence is None
+    assert session.engine.precision == "bfloat16"
+    assert session.evidence is None
 
 
 def test_a_pipeline_that_cannot_be_opened_leaves_no_process(tmp_path, monkeypatch):
@@ -166,7 +166,7 @@ def test_a_pipeline_that_cannot_be_opened_leaves_no_process(tmp_path, monkeypatc
 
     monkeypatch.setattr(loading, "DecodePool", Pool)
     with pytest.raises(loading.RecognizerError, match="no recognizer nowhere"):
-        open_pipeline(tmp_path, RunOptions(recognizer="nowhere"))
+        open_session(tmp_path, RunOptions(recognizer="nowhere"))
 
     assert pools[0].pids() == []
 

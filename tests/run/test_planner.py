@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pipeline.config import DecodeOptions, RunOptions, Sampling, ShardOptions
 from pipeline.decode.container_index import read_index
 from pipeline.decode.sampling import SamplePlan
-from pipeline.run.load import open_pipeline
+from pipeline.run.load import open_session
 from pipeline.run.planner import cut, gaps, key_samples
 from pipeline.sources.discovery import find_videos
 from tests.videos import write_video
@@ -30,7 +30,7 @@ class TestGaps:
     def test_what_is_stored_is_left_out(self):
         assert gaps([(2, 4), (4, 5), (7, 9)], 12) == [(0, 2), (5, 7), (9, 12)]
 
-    def test_of_segments_that_overlap_the_first_counts(self):
+    def test_of_chunks_that_overlap_the_first_counts(self):
         """With the second, nothing would follow on the first."""
         assert gaps([(0, 6), (4, 8)], 8) == [(6, 8)]
 
@@ -90,9 +90,9 @@ class TestSpread:
         options = RunOptions(
             recognizer=str(recognizer), decode=DecodeOptions(**decode), shards=ShardOptions()
         )
-        with open_pipeline(folder / "out", options, cache) as pipeline:
-            found = list(pipeline.planner.plan(find_videos([str(s) for s in sources])))
-        return [[(s.start, s.stop) for s in shard.segments] for shard in found]
+        with open_session(folder / "out", options, cache) as session:
+            found = list(session.planner.plan(find_videos([str(s) for s in sources])))
+        return [[(s.start, s.stop) for s in shard.chunks] for shard in found]
 
     def test_one_video_is_cut_for_all_processes(
         self, tmp_path, tiny_recognizer, engine_cache, monkeypatch
@@ -141,14 +141,14 @@ def test_no_more_is_read_ahead_than_a_disk_can_keep_in_memory(
     found = find_videos([str(tmp_path)])
     monkeypatch.setattr("pipeline.run.planner.LOOK_AHEAD_BYTES", 2.5 * found[0].size_bytes)
     options = RunOptions(recognizer=str(tiny_recognizer), decode=DecodeOptions(workers=1))
-    with open_pipeline(tmp_path / "out", options, engine_cache) as pipeline:
+    with open_session(tmp_path / "out", options, engine_cache) as session:
         asked = []
-        submit = pipeline.pool.submit
+        submit = session.pool.submit
         monkeypatch.setattr(
-            pipeline.pool, "submit", lambda job, *rest: asked.append(job) or submit(job, *rest)
+            session.pool, "submit", lambda job, *rest: asked.append(job) or submit(job, *rest)
         )
 
-        next(pipeline.planner._indexed(found))
+        next(session.planner._indexed(found))
 
         assert len(asked) == 3
 
@@ -178,7 +178,7 @@ def test_shards_begin_small_and_grow(
         shards=ShardOptions(**most),
     )
 
-    with open_pipeline(tmp_path / "out", options, engine_cache) as pipeline:
-        shards = list(pipeline.planner.plan(find_videos([str(tmp_path / "videos")])))
+    with open_session(tmp_path / "out", options, engine_cache) as session:
+        shards = list(session.planner.plan(find_videos([str(tmp_path / "videos")])))
 
-    assert [len(shard.segments) for shard in shards] == [1, 2, 4, 4, 3]
+    assert [len(shard.chunks) for shard in shards] == [1, 2, 4, 4, 3]

@@ -28,10 +28,10 @@ from pipeline.decode.shared_memory import Block
 from pipeline.errors import EngineError, MachineError, OptionError, RecognizerError
 from pipeline.recognition.recognizer import load_recognizer, save_recognizer
 from pipeline.results.tables import SCHEMAS, load, read_run
-from pipeline.run.load import cache_folder, open_pipeline
+from pipeline.run.load import cache_folder, open_session
 from pipeline.run.process import drive, process_shard, run
 from pipeline.run.run_record import finish
-from pipeline.run.session import Parts, Pipeline
+from pipeline.run.session import Models, Session
 from pipeline.sources.discovery import find_videos
 from tests.videos import write_images, write_video
 
@@ -58,20 +58,20 @@ class Runs:
     def open(self, **options):
         out = options.pop("out", self.out)
         chosen = {"recognizer": str(self.recognizer), "decode": WORKER, **options}
-        return open_pipeline(out, RunOptions(**chosen), self.cache)
+        return open_session(out, RunOptions(**chosen), self.cache)
 
     def __call__(self, *sources, **options):
-        """Run once, and give the tally."""
-        with self.open(**options) as pipeline:
-            return self.on(pipeline, sources)
+        """Run once, and give the progress."""
+        with self.open(**options) as session:
+            return self.on(session, sources)
 
-    def on(self, pipeline, sources):
-        fps = pipeline.options.image_fps
+    def on(self, session, sources):
+        fps = session.options.image_fps
         videos = find_videos([str(source) for source in sources], image_fps=fps)
-        self.failures = run(pipeline, videos)
+        self.failures = run(session, videos)
         sources = [str(source) for source in sources]
-        finish(pipeline, sources, self.failures)
-        return pipeline.tally
+        finish(session, sources, self.failures)
+        return session.progress
 
     def rows(self, table="clips", out=None):
         return rows_of(out or self.out, table)
@@ -141,7 +141,7 @@ def mixed(tmp_path_factory, tiny_recognizer, engine_cache):
     (videos / "device.mp4").symlink_to("/dev/null")
     (videos / "gone.mp4").symlink_to("not-there.mp4")
     runs = Runs(folder, tiny_recognizer, engine_cache)
-    runs.tally = runs(videos, frames=True, embeddings=True)
+    runs.progress = runs(videos, frames=True, embeddings=True)
     return runs
 
 
@@ -248,17 +248,17 @@ class TestMixedFolder:
         assert a.start_seconds.tolist()[1:] == a.end_seconds.tolist()[:-1]
 
     def test_the_tally_counts_contents_once(self, mixed):
-        tally = mixed.tally
+        progress = mixed.progress
 
-        assert tally.videos_total == 8  # `again` is `a`
-        assert tally.videos_done == 8
-        assert tally.videos_failed == 5
-        assert tally.videos_partial == 1
-        assert tally.clips == len(mixed.rows())
+        assert progress.videos_total == 8  # `again` is `a`
+        assert progress.videos_done == 8
+        assert progress.videos_failed == 5
+        assert progress.videos_partial == 1
+        assert progress.clips == len(mixed.rows())
         decoded = mixed.rows("videos")
         decoded = decoded[decoded.copy_of.isna()]
-        assert tally.frames_decoded == decoded.frames_decoded.sum()
-        assert tally.frames_encoded == decoded.frames_sampled.sum()
+        assert progress.frames_decoded == decoded.frames_decoded.sum()
+        assert progress.frames_encoded == decoded.frames_sampled.sum()
 
     def test_facts_of_a_good_video(self, mixed):
         row = mixed.rows("videos").set_index("video").loc["b.mp4"]
@@ -272,8 +272,8 @@ class TestMixedFolder:
 
     def test_permanent_verdicts_are_stored_and_transient_ones_are_not(self, mixed):
         ids = mixed.rows("videos").set_index("video").video_id
-        with mixed.open(frames=True, embeddings=True) as pipeline:
-            stored = {name: pipeline.store.has(video_id) for name, video_id in ids.items()}
+        with mixed.open(frames=True, embeddings=True) as session:
+            stored = {name: session.store.has(video_id) for name, video_id in ids.items()}
 
         assert stored.pop("device.mp4") is False  # unreadable: may be mended
         assert all(stored.values())
@@ -291,10 +291,10 @@ class TestSecondRun:
         runs(videos)
         before = files_of(runs.out)
 
-        tally = runs(videos)
+        progress = runs(videos)
 
-        assert tally.videos_skipped == tally.videos_total == 3
-        assert tally.shards == tally.frames_decoded == tally.clips == 0
+        assert progress.videos_skipped == progress.videos_total == 3
+        assert progress.shards == progress.frames_decoded == progress.clips == 0
         assert files_of(runs.out) == before
 
     def test_a_new_file_adds_only_its_own_rows(self, runs, videos):
@@ -302,9 +302,9 @@ class TestSecondRun:
         before = files_of(runs.out)
         write_video(videos / "c.mp4", 30, first=200)
 
-        tally = runs(videos)
+        progress = runs(videos)
 
-        assert (tally.videos_skipped, tally.videos_done, tally.frames_encoded) == (2, 1, 8)
+        assert (progress.videos_skipped, progress.videos_done, progress.frames_encoded) == (2, 1, 8)
         assert before.items() <= files_of(runs.out).items()
         assert rows_of(runs.out).video.value_counts().to_dict() == {
             "a.mp4": 2,
@@ -317,9 +317,9 @@ class TestSecondRun:
         old = runs.rows("videos").set_index("video").video_id
         write_video(videos / "a.mp4", 90, first=500)
 
-        tally = runs(videos, frames=True)
+        progress = runs(videos, frames=True)
 
-        assert (tally.videos_skipped, tally.videos_done) == (1, 1)
+        assert (progress.videos_skipped, progress.videos_done) == (1, 1)
         new = runs.rows("videos").set_index("video").video_id
         assert new["a.mp4"] != old["a.mp4"]
         assert new["b.mp4"] == old["b.mp4"]
@@ -333,9 +333,13 @@ class TestSecondRun:
         before = runs.rows()
         (videos / "a.mp4").rename(videos / "z.mp4")
 
-        tally = runs(videos)
+        progress = runs(videos)
 
-        assert (tally.frames_decoded, tally.frames_encoded, tally.frames_reused) == (0, 0, 16)
+        assert (progress.frames_decoded, progress.frames_encoded, progress.frames_reused) == (
+            0,
+            0,
+            16,
+        )
         assert runs.rows("videos").video.tolist() == ["b.mp4", "z.mp4"]
         expected = before.replace({"video": {"a.mp4": "z.mp4"}})
         expected = expected.sort_values(ORDER["clips"], ignore_index=True)
@@ -345,9 +349,9 @@ class TestSecondRun:
         runs(videos)
         shutil.copy(videos / "b.mp4", videos / "c.mp4")
 
-        tally = runs(videos)
+        progress = runs(videos)
 
-        assert (tally.frames_decoded, tally.frames_reused) == (0, 12)
+        assert (progress.frames_decoded, progress.frames_reused) == (0, 12)
         assert runs.rows().video.value_counts().to_dict() == {"a.mp4": 2, "b.mp4": 2, "c.mp4": 2}
 
     @pytest.mark.parametrize("changed", [True, False])
@@ -370,17 +374,17 @@ class TestSecondRun:
         (videos / "b.mp4").rename(videos / "a.mp4")
         (videos / "x").rename(videos / "b.mp4")
 
-        tally = runs(videos)
+        progress = runs(videos)
 
-        assert (tally.videos_done, tally.frames_decoded) == (2, 0)
+        assert (progress.videos_done, progress.frames_decoded) == (2, 0)
         assert runs.rows().end_seconds.tolist() == [1, 1.5, 1, 2]
 
     def test_files_outside_this_run_keep_their_rows(self, runs, videos):
         runs(videos)
 
-        tally = runs(videos / "b.mp4")
+        progress = runs(videos / "b.mp4")
 
-        assert (tally.videos_total, tally.videos_skipped) == (1, 1)
+        assert (progress.videos_total, progress.videos_skipped) == (1, 1)
         assert set(runs.rows().video) == {"a.mp4", "b.mp4"}
 
     def test_so_do_files_of_the_same_content(self, runs, videos, tmp_path):
@@ -399,9 +403,9 @@ class TestSecondRun:
     def test_other_files_are_not_forgotten_by_a_retry(self, runs, videos):
         runs(videos)
 
-        tally = runs(videos / "b.mp4", retry=("ok",))
+        progress = runs(videos / "b.mp4", retry=("ok",))
 
-        assert (tally.videos_done, tally.frames_encoded > 0) == (1, True)
+        assert (progress.videos_done, progress.frames_encoded > 0) == (1, True)
         assert runs(videos, frames=True).frames_encoded == 0  # all features are there
 
     @pytest.mark.parametrize("table", SCHEMAS)
@@ -411,9 +415,9 @@ class TestSecondRun:
         for part in (runs.out / table).iterdir():
             part.unlink()
 
-        tally = runs(videos, frames=True)
+        progress = runs(videos, frames=True)
 
-        assert (tally.videos_done, tally.frames_decoded) == (2, 0)
+        assert (progress.videos_done, progress.frames_decoded) == (2, 0)
         for name in SCHEMAS:
             assert_same_rows(runs.rows(name), before[name])
 
@@ -431,9 +435,9 @@ class TestSecondRun:
         assert runs.rows("videos").status.tolist() == ["ok", "missing"]
         write_video(videos / "late.mp4", 30, first=700)
 
-        tally = runs(listed)
+        progress = runs(listed)
 
-        assert (tally.videos_skipped, tally.videos_done) == (1, 1)
+        assert (progress.videos_skipped, progress.videos_done) == (1, 1)
         assert runs.rows("videos").status.tolist() == ["ok", "ok"]
 
     def test_parts_of_an_unfinished_shard_are_swept(self, runs, videos):
@@ -471,10 +475,10 @@ class TestConfigurations:
     def test_another_configuration_is_kept_apart(self, runs, videos):
         runs(videos)
         first = read_run(runs.out)["config_id"]
-        tally = runs(videos, clips=ClipWindows(0.5))
+        progress = runs(videos, clips=ClipWindows(0.5))
         second = read_run(runs.out)["config_id"]
 
-        assert tally.frames_decoded == 0
+        assert progress.frames_decoded == 0
         assert first != second
         assert len(rows_of(runs.out)) == 7
         assert len(rows_of(runs.out, config_id=first)) == 4
@@ -486,22 +490,22 @@ class TestConfigurations:
         runs(videos)
         runs(videos, clips=ClipWindows(0.5))
 
-        tally = runs(videos)
+        progress = runs(videos)
 
-        assert tally.videos_skipped == 2
+        assert progress.videos_skipped == 2
         assert len(runs.rows()) == 4
 
     def test_what_changes_no_row_changes_no_identity(self, runs, videos):
         runs(videos)
 
-        tally = runs(
+        progress = runs(
             videos,
             decode=DecodeOptions(workers=2, frame_timeout_seconds=7),
             encode=EncodeOptions(batch_size=3),
             shards=ShardOptions(max_frames=7, window=1),
         )
 
-        assert tally.videos_skipped == 2
+        assert progress.videos_skipped == 2
 
     @pytest.mark.parametrize(
         "changed",
@@ -526,9 +530,13 @@ class TestConfigurations:
         weights = {"backbone.safetensors": tiny_recognizer / "backbone.safetensors"}
         save_recognizer(replace(recognizer, name="other"), other, _load(weights))
 
-        tally = runs(videos, recognizer=str(other))
+        progress = runs(videos, recognizer=str(other))
 
-        assert (tally.frames_decoded, tally.frames_encoded, tally.frames_reused) == (0, 0, 28)
+        assert (progress.frames_decoded, progress.frames_encoded, progress.frames_reused) == (
+            0,
+            0,
+            28,
+        )
         assert set(runs.rows().label) == {"right"}
         assert set(first.label) != {"right"}
         assert set(runs.rows().recognizer) == {"other"}
@@ -537,9 +545,9 @@ class TestConfigurations:
         features = str(tmp_path / "store")
         runs(videos, features=features)
 
-        tally = runs(videos, features=features, out=tmp_path / "second")
+        progress = runs(videos, features=features, out=tmp_path / "second")
 
-        assert (tally.frames_encoded, tally.frames_reused) == (0, 28)
+        assert (progress.frames_encoded, progress.frames_reused) == (0, 28)
         assert not (tmp_path / "second" / "features").exists()
         assert_same_rows(runs.rows(), runs.rows(out=tmp_path / "second"))
 
@@ -569,11 +577,11 @@ class TestConfigurations:
         assert clips.embedding.isna().all()
 
     def test_overlapping_clips_encode_each_frame_once(self, runs, videos):
-        tally = runs(videos, clips=ClipWindows(1.0, 0.25))
+        progress = runs(videos, clips=ClipWindows(1.0, 0.25))
 
         a = runs.rows()[lambda rows: rows.video == "a.mp4"]
         assert a.start_seconds.tolist() == [0, 0.25, 0.5, 0.75, 1]
-        assert tally.frames_encoded == 28
+        assert progress.frames_encoded == 28
 
 
 def _load(paths):
@@ -587,9 +595,9 @@ class TestFeaturesOnly:
         (videos / "text.mp4").write_text("no video")
         given = {"recognizer": None, "backbone": "random:test_resnet", "sampling": Sampling(fps=8)}
 
-        tally = plain_runs(videos, **given)
+        progress = plain_runs(videos, **given)
 
-        assert (tally.frames_encoded, tally.clips, tally.videos_done) == (28, 0, 3)
+        assert (progress.frames_encoded, progress.clips, progress.videos_done) == (28, 0, 3)
         assert plain_runs.rows("videos").status.tolist() == ["ok", "ok", "not_video"]
         assert plain_runs.rows().empty
         assert plain_runs.rows().columns.tolist() == SCHEMAS["clips"].names
@@ -602,14 +610,18 @@ class TestFeaturesOnly:
         given = {"recognizer": None, "backbone": "random:test_resnet", "sampling": Sampling(fps=8)}
         plain_runs(videos, **given)
 
-        tally = plain_runs(videos)
+        progress = plain_runs(videos)
 
-        assert (tally.frames_decoded, tally.frames_encoded, tally.frames_reused) == (0, 0, 28)
+        assert (progress.frames_decoded, progress.frames_encoded, progress.frames_reused) == (
+            0,
+            0,
+            28,
+        )
         assert len(plain_runs.rows()) == 4
 
 
 class TestLongVideos:
-    """Segments are decoded and encoded apart, and give the rows of the whole."""
+    """Chunks are decoded and encoded apart, and give the rows of the whole."""
 
     @pytest.mark.parametrize(
         ("kind", "max_frames"), [("tiny", 1), ("tiny", 11), ("tiny", 29), ("plain", 11)]
@@ -622,10 +634,14 @@ class TestLongVideos:
         given = {"frames": True, "embeddings": True}
         runs(long, out=tmp_path / "whole", **given)
 
-        tally = runs(long, shards=ShardOptions(max_frames=max_frames), **given)
+        progress = runs(long, shards=ShardOptions(max_frames=max_frames), **given)
 
-        assert tally.shards == -(-30 // max_frames) + 1  # and one that labels the whole
-        assert (tally.frames_encoded, tally.frames_reused, tally.videos_done) == (30, 30, 1)
+        assert progress.shards == -(-30 // max_frames) + 1  # and one that labels the whole
+        assert (progress.frames_encoded, progress.frames_reused, progress.videos_done) == (
+            30,
+            30,
+            1,
+        )
         for table in ("clips", "segments", "frames"):
             whole = runs.rows(table, tmp_path / "whole")
             without = ("score", "scores", "embedding", "config_id")
@@ -634,15 +650,15 @@ class TestLongVideos:
         one, other = runs.rows("videos"), runs.rows("videos", tmp_path / "whole")
         assert_same_rows(one, other, without=["decoder", "attempts"])
 
-    def test_bytes_bound_a_segment_too(self, runs, long):
+    def test_bytes_bound_a_chunk_too(self, runs, long):
         frame_bytes = 72 * 96 * 3
 
         runs(long, shards=ShardOptions(max_bytes=10 * frame_bytes))
 
         assert runs(long).videos_skipped == 1
-        segments = load_segments(runs, long)
-        assert max(stop - start for start, stop in segments) <= 10
-        assert sum(stop - start for start, stop in segments) == 30
+        chunks = load_chunks(runs, long)
+        assert max(stop - start for start, stop in chunks) <= 10
+        assert sum(stop - start for start, stop in chunks) == 30
 
     def test_long_and_short_videos_go_together(self, runs, long, videos):
         runs(videos, long, shards=ShardOptions(max_frames=16))
@@ -667,25 +683,25 @@ class TestLongVideos:
         assert row.frames_decoded + row.frames_missing == 110
         assert row.frames_sampled == len(pd.read_parquet(runs.out / "features"))
 
-    def test_a_segment_that_fails_is_the_only_one_done_again(self, runs, long):
-        with runs.open(shards=ShardOptions(max_frames=10)) as pipeline:
-            pipeline.engine = FailsOnce(pipeline.engine, number=2)
-            runs.on(pipeline, [long])
+    def test_a_chunk_that_fails_is_the_only_one_done_again(self, runs, long):
+        with runs.open(shards=ShardOptions(max_frames=10)) as session:
+            session.engine = FailsOnce(session.engine, number=2)
+            runs.on(session, [long])
         assert [type(error) for error in runs.failures] == [EngineError]
         assert runs.rows("videos").empty
-        missing = 30 - sum(stop - start for start, stop in load_segments(runs, long))
+        missing = 30 - sum(stop - start for start, stop in load_chunks(runs, long))
         assert 0 < missing <= 10
 
-        tally = runs(long, shards=ShardOptions(max_frames=10))
+        progress = runs(long, shards=ShardOptions(max_frames=10))
 
-        assert (tally.frames_encoded, tally.videos_done) == (missing, 1)
+        assert (progress.frames_encoded, progress.videos_done) == (missing, 1)
         assert runs.rows().end_seconds.tolist() == [1, 2, 3, pytest.approx(110 / 30)]
 
-    def test_a_rerun_may_cut_other_segments(self, runs, tmp_path, long):
+    def test_a_rerun_may_cut_other_chunks(self, runs, tmp_path, long):
         runs(long, out=tmp_path / "whole")
-        with runs.open(shards=ShardOptions(max_frames=10)) as pipeline:
-            pipeline.engine = FailsOnce(pipeline.engine, number=2)
-            runs.on(pipeline, [long])
+        with runs.open(shards=ShardOptions(max_frames=10)) as session:
+            session.engine = FailsOnce(session.engine, number=2)
+            runs.on(session, [long])
 
         runs(long, shards=ShardOptions(max_frames=15))
 
@@ -694,11 +710,11 @@ class TestLongVideos:
         assert runs(long, clips=ClipWindows(0.5)).frames_encoded == 0
 
 
-def load_segments(runs, path):
-    """Tell which segments of a video are stored."""
+def load_chunks(runs, path):
+    """Tell which chunks of a video are stored."""
     (video,) = find_videos([str(path)])
-    with runs.open() as pipeline:
-        return pipeline.store.segments(video.video_id)
+    with runs.open() as session:
+        return session.store.chunks(video.video_id)
 
 
 class FailsOnce:
@@ -723,53 +739,53 @@ class FailsOnce:
 class TestFailures:
     def test_a_shard_that_fails_does_not_stop_the_others(self, runs, videos):
         write_video(videos / "c.mp4", 30, first=200)
-        with runs.open(shards=ShardOptions(max_videos=1)) as pipeline:
-            pipeline.engine = FailsOnce(pipeline.engine, number=2)
-            tally = runs.on(pipeline, [videos])
+        with runs.open(shards=ShardOptions(max_videos=1)) as session:
+            session.engine = FailsOnce(session.engine, number=2)
+            progress = runs.on(session, [videos])
 
         assert [str(error) for error in runs.failures] == ["the device went away"]
-        assert tally.videos_done == 2
+        assert progress.videos_done == 2
         assert len(runs.rows("videos")) == 2
         assert read_run(runs.out)["failures"] == ["EngineError('the device went away')"]
 
     def test_a_rerun_finishes_what_failed(self, runs, videos):
         write_video(videos / "c.mp4", 30, first=200)
-        with runs.open(shards=ShardOptions(max_videos=1)) as pipeline:
-            pipeline.engine = FailsOnce(pipeline.engine, number=2)
-            runs.on(pipeline, [videos])
+        with runs.open(shards=ShardOptions(max_videos=1)) as session:
+            session.engine = FailsOnce(session.engine, number=2)
+            runs.on(session, [videos])
 
-        tally = runs(videos)
+        progress = runs(videos)
 
         assert runs.failures == []
-        assert (tally.videos_skipped, tally.videos_done) == (2, 1)
+        assert (progress.videos_skipped, progress.videos_done) == (2, 1)
         assert runs.rows("videos").video.tolist() == ["a.mp4", "b.mp4", "c.mp4"]
 
     def test_memory_of_a_failed_shard_is_used_again(self, runs, videos):
-        with runs.open(shards=ShardOptions(max_videos=1, window=1)) as pipeline:
-            pipeline.engine = FailsOnce(pipeline.engine, number=1)
-            shards = pipeline.planner.plan(find_videos([str(videos)]))
+        with runs.open(shards=ShardOptions(max_videos=1, window=1)) as session:
+            session.engine = FailsOnce(session.engine, number=1)
+            shards = session.planner.plan(find_videos([str(videos)]))
             failing, good = list(shards)
             with pytest.raises(EngineError):
-                process_shard(pipeline, failing)
-            lent = pipeline.intake.blocks.take(1)
+                process_shard(session, failing)
+            lent = session.shard_decoder.blocks.take(1)
             assert lent.num_bytes > 16 * 64 * 64 * 3  # that of the failed shard
-            pipeline.intake.blocks.give_back(lent)
+            session.shard_decoder.blocks.give_back(lent)
 
-            assert process_shard(pipeline, good) == 2
-            assert pipeline.intake.blocks.take(1) is lent
+            assert process_shard(session, good) == 2
+            assert session.shard_decoder.blocks.take(1) is lent
 
     def test_a_write_that_fails_leaves_the_shard_undone(self, runs, videos):
         runs.out.mkdir()
         (runs.out / "videos").write_text("a file where a folder should be")
-        tally = None
-        with runs.open() as pipeline:
-            failures = run(pipeline, find_videos([str(videos)]))
-            tally = pipeline.tally
+        progress = None
+        with runs.open() as session:
+            failures = run(session, find_videos([str(videos)]))
+            progress = session.progress
 
         (failure,) = failures
         assert isinstance(failure, MachineError)
         assert "cannot be written: File exists" in str(failure)
-        assert tally.videos_done == 0
+        assert progress.videos_done == 0
         (runs.out / "videos").unlink()
         assert runs(videos).videos_done == 2
         assert len(runs.rows()) == 4
@@ -791,13 +807,13 @@ def test_decoding_that_failed_leaves_no_memory(runs, videos, monkeypatch):
     def fail(*_, **__):
         raise MachineError("the disk is gone")
 
-    with runs.open() as pipeline:
-        shard = next(pipeline.planner.plan(find_videos([str(videos)])))
+    with runs.open() as session:
+        shard = next(session.planner.plan(find_videos([str(videos)])))
         before, held = shared_memory(), blocks()
-        monkeypatch.setattr("pipeline.run.shard_decoder.decode_segment", fail)
+        monkeypatch.setattr("pipeline.run.shard_decoder.decode_chunk", fail)
 
         with pytest.raises(MachineError):
-            pipeline.decode(shard)
+            session.decode(shard)
 
         assert shared_memory() == before
         assert blocks() == held
@@ -815,8 +831,8 @@ class TestRetry:
         assert runs(videos).videos_skipped == 1
         assert runs.rows("videos").status.tolist() == ["ok", "ok", "decode_timeout"]
 
-        tally = runs(videos, retry=("decode_timeout",))
-        assert (tally.videos_skipped, tally.videos_done) == (2, 1)
+        progress = runs(videos, retry=("decode_timeout",))
+        assert (progress.videos_skipped, progress.videos_done) == (2, 1)
         assert runs.rows("videos").status.tolist() == ["ok", "ok", "ok"]
         assert len(runs.rows()[lambda rows: rows.video == "slow.mp4"]) == 17
 
@@ -827,27 +843,27 @@ class TestRetry:
         before = runs.rows()
         decoded = runs.rows("videos").set_index("video").frames_decoded["cut.avi"]
 
-        tally = runs(videos, retry=("partial",))
+        progress = runs(videos, retry=("partial",))
 
-        assert (tally.videos_skipped, tally.videos_done) == (3, 1)
-        assert tally.frames_decoded == decoded > 0  # and not from the store
+        assert (progress.videos_skipped, progress.videos_done) == (3, 1)
+        assert progress.frames_decoded == decoded > 0  # and not from the store
         assert_same_rows(runs.rows(), before)
 
-        tally = runs(videos, retry=("not_video", "partial"))
-        assert (tally.videos_skipped, tally.videos_done) == (2, 2)
+        progress = runs(videos, retry=("not_video", "partial"))
+        assert (progress.videos_skipped, progress.videos_done) == (2, 2)
 
     def test_a_retried_video_is_taken_from_its_new_features(self, runs, videos):
         """Of a video that was decoded twice, later runs see the second result."""
         write_truncated(videos / "cut.avi")
         runs(videos)
-        with runs.open(retry=("partial",)) as pipeline:
-            pipeline.engine = Flips(pipeline.engine)
-            runs.on(pipeline, [videos])
+        with runs.open(retry=("partial",)) as session:
+            session.engine = Flips(session.engine)
+            runs.on(session, [videos])
         retried = runs.rows()
 
-        tally = runs(videos, embeddings=True)
+        progress = runs(videos, embeddings=True)
 
-        assert tally.frames_decoded == 0
+        assert progress.frames_decoded == 0
         assert_same_rows(
             runs.rows(), retried, without=["embedding", "scores", "score", "config_id"]
         )
@@ -919,19 +935,19 @@ class TestPlan:
             write_video(videos / f"more{number}.mp4", 15 + 20 * number, first=50 * number)
         (videos / "text.mp4").write_text("no video")
         found = find_videos([str(videos)])
-        with runs.open(shards=limits) as pipeline:
-            shards = list(pipeline.planner.plan(found))
+        with runs.open(shards=limits) as session:
+            shards = list(session.planner.plan(found))
 
         samples = {}
         for shard in shards:
-            frames = sum(segment.stop - segment.start for segment in shard.segments)
+            frames = sum(chunk.stop - chunk.start for chunk in shard.chunks)
             assert frames <= limits.max_frames
             assert frames * 72 * 96 * 3 <= limits.max_bytes
-            assert len(shard.segments) <= limits.max_videos
-            assert len(shard.segments) == 1 or all(s.whole for s in shard.segments)
-            for segment in shard.segments:
-                assert segment.context == (1 if segment.start else 0)
-                samples.setdefault(segment.video.path, []).append((segment.start, segment.stop))
+            assert len(shard.chunks) <= limits.max_videos
+            assert len(shard.chunks) == 1 or all(s.whole for s in shard.chunks)
+            for chunk in shard.chunks:
+                assert chunk.context == (1 if chunk.start else 0)
+                samples.setdefault(chunk.video.path, []).append((chunk.start, chunk.stop))
         assert list(samples) == [video.path for video in found]
         for pieces in samples.values():
             assert [start for start, _ in pieces] == [0, *(stop for _, stop in pieces[:-1])]
@@ -939,21 +955,21 @@ class TestPlan:
     def test_shards_follow_the_order_of_the_videos(self, runs, tmp_path):
         short = write_video(tmp_path / "z.mp4", 15)
         long = write_video(tmp_path / "a.mp4", 110)
-        with runs.open(shards=ShardOptions(max_frames=20)) as pipeline:
-            shards = list(pipeline.planner.plan(find_videos([str(short), str(long)])))
+        with runs.open(shards=ShardOptions(max_frames=20)) as session:
+            shards = list(session.planner.plan(find_videos([str(short), str(long)])))
 
-        found = [(os.path.basename(s.video.path), s.start) for h in shards for s in h.segments]
-        stops = [s.stop for shard in shards for s in shard.segments]
+        found = [(os.path.basename(s.video.path), s.start) for h in shards for s in h.chunks]
+        stops = [s.stop for shard in shards for s in shard.chunks]
         assert found == [("z.mp4", 0), ("a.mp4", 0), ("a.mp4", stops[1])]
         assert (stops[0], stops[2]) == (4, 30)
 
     def test_videos_with_features_come_first(self, runs, videos):
         runs(videos / "b.mp4")
-        with runs.open(clips=ClipWindows(0.5)) as pipeline:
-            first, second = pipeline.planner.plan(find_videos([str(videos)]))
+        with runs.open(clips=ClipWindows(0.5)) as session:
+            first, second = session.planner.plan(find_videos([str(videos)]))
 
         assert [os.path.basename(video.path) for video in first.stored] == ["b.mp4"]
-        assert [os.path.basename(s.video.path) for s in second.segments] == ["a.mp4"]
+        assert [os.path.basename(s.video.path) for s in second.chunks] == ["a.mp4"]
 
     @pytest.mark.parametrize(
         ("limits", "counts"),
@@ -969,18 +985,18 @@ class TestPlan:
         self, runs, many, limits, counts
     ):
         runs(many)
-        with runs.open(clips=ClipWindows(0.5), shards=limits) as pipeline:
-            shards = list(pipeline.planner.plan(find_videos([str(many)])))
+        with runs.open(clips=ClipWindows(0.5), shards=limits) as session:
+            shards = list(session.planner.plan(find_videos([str(many)])))
 
         assert [len(shard.stored) for shard in shards] == counts
-        assert all(not shard.segments for shard in shards)
+        assert all(not shard.chunks for shard in shards)
 
     def test_results_among_the_videos_are_no_videos(self, runs, videos):
         runs(videos, out=videos / "out")
 
-        tally = runs(videos, out=videos / "out")
+        progress = runs(videos, out=videos / "out")
 
-        assert (tally.videos_total, tally.videos_skipped) == (2, 2)
+        assert (progress.videos_total, progress.videos_skipped) == (2, 2)
 
     def test_undecodable_names_go_the_whole_way(self, runs, tmp_path):
         drawn = write_video(tmp_path / "drawn.mp4", 30)
@@ -997,9 +1013,9 @@ class TestPlan:
     def test_image_sequences_are_videos(self, runs, tmp_path):
         write_images(tmp_path / "seq", range(5, 25))
 
-        tally = runs(tmp_path / "seq", image_fps=10)
+        progress = runs(tmp_path / "seq", image_fps=10)
 
-        assert tally.frames_encoded == 16
+        assert progress.frames_encoded == 16
         row = runs.rows("videos").iloc[0]
         assert (row.status, row.codec, row.duration_seconds) == ("ok", "png", 2)
         assert runs.rows().end_seconds.tolist() == [1, 2]
@@ -1011,28 +1027,28 @@ class TestDrive:
             write_video(videos / f"more{number}.mp4", 30, first=50 * number)
         lock, flying, seen = threading.Lock(), set(), []
 
-        def take(pipeline, shard):
+        def take(session, shard):
             with lock:
                 flying.add(id(shard))
                 seen.append(len(flying))
             try:
-                return process_shard(pipeline, shard)
+                return process_shard(session, shard)
             finally:
                 with lock:
                     flying.discard(id(shard))
 
         limits = ShardOptions(max_videos=1, window=2)
-        with runs.open(shards=limits) as pipeline, ThreadPoolExecutor(8) as threads:
-            shards = pipeline.planner.plan(find_videos([str(videos)]))
-            failures = drive(pipeline, shards, lambda shard: threads.submit(take, pipeline, shard))
+        with runs.open(shards=limits) as session, ThreadPoolExecutor(8) as threads:
+            shards = session.planner.plan(find_videos([str(videos)]))
+            failures = drive(session, shards, lambda shard: threads.submit(take, session, shard))
 
         assert failures == []
         assert len(seen) == 6
         assert max(seen) == 2
 
     def test_nothing_to_do_ends_at_once(self, runs):
-        with runs.open() as pipeline:
-            assert drive(pipeline, iter(()), lambda shard: pytest.fail("no shard")) == []
+        with runs.open() as session:
+            assert drive(session, iter(()), lambda shard: pytest.fail("no shard")) == []
 
 
 class TestOpening:
@@ -1040,7 +1056,7 @@ class TestOpening:
         options = RunOptions(backbone="random:test_resnet")
 
         with pytest.raises(OptionError, match="camera-motion brings its own backbone"):
-            open_pipeline(tmp_path, options, engine_cache)
+            open_session(tmp_path, options, engine_cache)
 
     def test_the_backbone_must_be_the_one_that_the_recognizer_was_made_with(self, plain_runs):
         with pytest.raises(RecognizerError, match="backbone of plain: made with weights"):
@@ -1063,9 +1079,9 @@ class TestOpening:
             runs.open(backbone="random:nonsense", **given)
 
     def test_a_closed_pipeline_leaves_no_process(self, runs, videos):
-        with runs.open() as pipeline:
-            runs.on(pipeline, [videos])
-            (pid,) = pipeline.pool.pids()
+        with runs.open() as session:
+            runs.on(session, [videos])
+            (pid,) = session.pool.pids()
 
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
@@ -1105,8 +1121,8 @@ def test_a_pipeline_without_recognizer_needs_a_sampling(tiny_recognizer):
 def test_pipelines_are_made_of_parts(runs, tmp_path, videos):
     """Whoever has an engine and a recognizer needs no folder of either."""
     with runs.open() as opened:
-        parts = Parts(opened.recognizer, opened.engine)
-        with Pipeline(tmp_path / "parts", opened.options, parts) as made:
+        parts = Models(opened.recognizer, opened.engine)
+        with Session(tmp_path / "parts", opened.options, parts) as made:
             assert made.config_id == opened.config_id
             assert run(made, find_videos([str(videos)])) == []
-            assert made.tally.clips == 4
+            assert made.progress.clips == 4

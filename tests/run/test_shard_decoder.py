@@ -8,8 +8,8 @@ import pytest
 from pipeline.config import DecodeOptions, Sampling
 from pipeline.decode.fallback import index_video
 from pipeline.decode.process_pool import DecodePool, PoolStopped
-from pipeline.records import DecodeReport, Segment, Shard
-from pipeline.run.shard_decoder import Intake
+from pipeline.records import Chunk, DecodeReport, Shard
+from pipeline.run.shard_decoder import ShardDecoder
 from tests.decode.decoding import as_video
 from tests.encode.test_encoder import engine
 from tests.videos import draw_number, write_video
@@ -19,7 +19,7 @@ EVERY = Sampling(every=1)
 
 @pytest.fixture(scope="module")
 def shard(tmp_path_factory):
-    """A video in two segments, one that could not be read, and one of another size."""
+    """A video in two chunks, one that could not be read, and one of another size."""
     folder = tmp_path_factory.mktemp("videos")
     paths = [
         write_video(folder / "a.mp4", 30),
@@ -30,13 +30,13 @@ def shard(tmp_path_factory):
             pool.submit(lambda process, path=path: index_video(process, as_video(path))).result(60)
             for path in paths
         )
-    broken = Segment(as_video("c"), None, 0, 0, 0, report=DecodeReport("not_video", "no video"))
+    broken = Chunk(as_video("c"), None, 0, 0, 0, report=DecodeReport("not_video", "no video"))
     return Shard(
         (
-            Segment(as_video(paths[0]), a, 0, 20, 30),
+            Chunk(as_video(paths[0]), a, 0, 20, 30),
             broken,
-            Segment(as_video(paths[0]), a, 20, 30, 30, context=1),
-            Segment(as_video(paths[1]), b, 0, 10, 10),
+            Chunk(as_video(paths[0]), a, 20, 30, 30, context=1),
+            Chunk(as_video(paths[1]), b, 0, 10, 10),
         )
     )
 
@@ -51,7 +51,7 @@ def intake(pool, device="cpu"):
     """An engine for pictures of 8 × 8, and what decodes for it."""
     made = engine()
     made.device = device
-    return made, Intake(pool, made, EVERY, keep=2)
+    return made, ShardDecoder(pool, made, EVERY, keep=2)
 
 
 def drawn(first, count, size):
@@ -110,7 +110,7 @@ def test_memory_goes_to_the_next_shard(pool, shard):
 def test_a_shard_of_nothing_takes_no_memory(pool, shard):
     _, lender = intake(pool)
 
-    decoded = lender.decode(Shard(shard.segments[1:2]))
+    decoded = lender.decode(Shard(shard.chunks[1:2]))
     lender.release(decoded)
 
     assert (decoded.batches, decoded.block) == ((), None)

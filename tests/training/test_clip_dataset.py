@@ -39,7 +39,7 @@ def stored(start, stop, *, num_samples=16, report=OK, video_id="id-a"):
 
 @pytest.fixture
 def cutter(tmp_path):
-    """Give a cutter of a store that holds some segments."""
+    """Give a cutter of a store that holds some chunks."""
 
     def make(*parts, sampling=None, context=0):
         store = FeatureStore(tmp_path, 2)
@@ -89,7 +89,7 @@ class TestCut:
         assert whole.samples.tolist() == [*range(5), *range(6, 16)]
         assert example.samples.tolist() == [4, 6, 7]
 
-    def test_segments_of_a_long_video_are_joined(self, cutter):
+    def test_chunks_of_a_long_video_are_joined(self, cutter):
         parts = [stored(a, b, report=replace(OK, frames_sampled=8)) for a, b in ((0, 8), (8, 16))]
 
         (example,) = cutter(*parts).cut(VIDEO, [timed(0.75, 1.25)])

@@ -17,8 +17,8 @@ from pipeline.errors import OptionError, RecognizerError
 from pipeline.evaluation.knowledge import trained_on
 from pipeline.recognition.recognizer import hash_file, load_recognizer
 from pipeline.results.tables import load
-from pipeline.run.load import load_parts
-from pipeline.run.process import open_pipeline, process_videos
+from pipeline.run.load import load_models
+from pipeline.run.process import open_session, process_videos
 from pipeline.temporal.options import TemporalOptions, TrainingOptions
 from pipeline.temporal.trainer import predict
 from pipeline.training.annotations import read_labels
@@ -90,9 +90,9 @@ def options(network):
 @pytest.fixture(scope="module")
 def gathered(videos, options, tmp_path_factory, engine_cache):
     labelled = read_labels(videos / "labels.csv")
-    with open_pipeline(tmp_path_factory.mktemp("run"), options.run, engine_cache) as pipeline:
+    with open_session(tmp_path_factory.mktemp("run"), options.run, engine_cache) as session:
         found = find_labelled(labelled)
-        return with_pictures(gather_examples(labelled, pipeline), pipeline, found)
+        return with_pictures(gather_examples(labelled, session), session, found)
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ def made(gathered, options, tmp_path_factory):
 
 
 def parts(folder):
-    return load_parts(RunOptions(recognizer=str(folder)))
+    return load_models(RunOptions(recognizer=str(folder)))
 
 
 class TestGather:

@@ -14,7 +14,7 @@ from pipeline.errors import OptionError, SourceError
 from pipeline.evaluation.segmentation import video_of
 from pipeline.recognition.recognizer import BackboneSpec, load_recognizer
 from pipeline.results.tables import load
-from pipeline.run.process import open_pipeline, process_videos
+from pipeline.run.process import open_session, process_videos
 from pipeline.temporal.batching import Examples
 from pipeline.temporal.options import TemporalOptions, TrainingOptions
 from pipeline.training.annotations import Labelled, LabelledClip, read_labels
@@ -53,13 +53,13 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory, engine_cache):
-    with open_pipeline(tmp_path_factory.mktemp("run"), RUN, engine_cache) as opened:
+    with open_session(tmp_path_factory.mktemp("run"), RUN, engine_cache) as opened:
         yield opened
 
 
 @pytest.fixture(scope="module")
-def gathered(folder, pipeline) -> Gathered:
-    return gather_examples(read_labels(folder / "labels.csv"), pipeline)
+def gathered(folder, session) -> Gathered:
+    return gather_examples(read_labels(folder / "labels.csv"), session)
 
 
 @pytest.fixture(scope="module")
@@ -75,51 +75,51 @@ def clip(row: int, video: str = "/a.mp4", **values) -> LabelledClip:
 
 
 class TestGather:
-    def test_each_clip_is_an_example_in_the_order_of_rows(self, gathered, pipeline):
+    def test_each_clip_is_an_example_in_the_order_of_rows(self, gathered, session):
         items = gathered.examples.items
 
         assert gathered.examples.labels == ("even", "odd")
         assert [item.label for item in items] == [0, 1, 0, 1, 0, 1]
         assert [item.group for item in items] == ["g0", "g0", "g1", "g1", "g2", "g2"]
         assert {item.features.shape for item in items} == {
-            (8, pipeline.engine.backbone.feature_size)
+            (8, session.engine.backbone.feature_size)
         }
         assert [item.start_seconds for item in items] == [0.0] * 6
         assert [item.end_seconds for item in items] == pytest.approx([1.0] * 6)
 
-    def test_the_backbone_is_described_whole(self, gathered, pipeline):
+    def test_the_backbone_is_described_whole(self, gathered, session):
         assert gathered.backbone == BackboneSpec(
             name="random:test_resnet",
-            weights_hash=pipeline.engine.backbone.weights_hash,
-            feature_size=pipeline.engine.backbone.feature_size,
+            weights_hash=session.engine.backbone.weights_hash,
+            feature_size=session.engine.backbone.feature_size,
             tap="layer1",
             grid=2,
             precision="float32",
         )
 
-    def test_the_second_time_nothing_is_decoded(self, folder, pipeline, gathered, tmp_path):
-        again = replace(RUN, features=str(pipeline.store.folder.parent))
+    def test_the_second_time_nothing_is_decoded(self, folder, session, gathered, tmp_path):
+        again = replace(RUN, features=str(session.store.folder.parent))
 
-        with open_pipeline(tmp_path, again) as second:
+        with open_session(tmp_path, again) as second:
             found = gather_examples(read_labels(folder / "labels.csv"), second)
 
-        assert second.tally.frames_decoded == 0
+        assert second.progress.frames_decoded == 0
         for a, b in zip(found.examples.items, gathered.examples.items, strict=True):
             np.testing.assert_array_equal(a.features, b.features)
 
-    def test_a_video_that_cannot_be_read_is_left_out(self, folder, pipeline, tmp_path):
+    def test_a_video_that_cannot_be_read_is_left_out(self, folder, session, tmp_path):
         (tmp_path / "text.mp4").write_text("no video")
         rows = f"video,label\n{folder}/0.mp4,even\n{folder}/1.mp4,odd\ntext.mp4,odd\n"
         (tmp_path / "labels.csv").write_text(rows)
 
-        found = gather_examples(read_labels(tmp_path / "labels.csv"), pipeline)
+        found = gather_examples(read_labels(tmp_path / "labels.csv"), session)
 
         assert len(found.examples.items) == 2
         assert [(left.row, Path(left.video).name) for left in found.left_out] == [(4, "text.mp4")]
         assert "not_video" in found.left_out[0].reason
 
     def test_a_part_that_cannot_be_decoded_is_left_out(
-        self, folder, pipeline, tmp_path, monkeypatch
+        self, folder, session, tmp_path, monkeypatch
     ):
         lost = LeftOut(3, f"{folder}/0.mp4", "partial: no frame")
         cut = ClipCutter.cut
@@ -134,26 +134,26 @@ class TestGather:
         head = "video,label,start_seconds,end_seconds"
         (tmp_path / "labels.csv").write_text("\n".join([head, *rows]))
 
-        found = gather_examples(read_labels(tmp_path / "labels.csv"), pipeline)
+        found = gather_examples(read_labels(tmp_path / "labels.csv"), session)
 
         assert [item.label for item in found.examples.items] == [0, 1]
         assert found.left_out == (lost,)
 
-    def test_a_label_of_which_nothing_is_left_fails(self, folder, pipeline, tmp_path):
+    def test_a_label_of_which_nothing_is_left_fails(self, folder, session, tmp_path):
         (tmp_path / "text.mp4").write_text("no video")
         (tmp_path / "labels.csv").write_text(f"video,label\n{folder}/0.mp4,even\ntext.mp4,odd\n")
 
         with pytest.raises(
             SourceError, match=r"nothing is left of the labels odd.*row 3.*not_video"
         ):
-            gather_examples(read_labels(tmp_path / "labels.csv"), pipeline)
+            gather_examples(read_labels(tmp_path / "labels.csv"), session)
 
-    def test_a_failed_shard_fails(self, folder, pipeline):
-        def fails(pipeline, videos):
+    def test_a_failed_shard_fails(self, folder, session):
+        def fails(session, videos):
             return [RuntimeError("the disk is full")]
 
         with pytest.raises(RuntimeError, match="the disk is full"):
-            gather_examples(read_labels(folder / "labels.csv"), pipeline, encode=fails)
+            gather_examples(read_labels(folder / "labels.csv"), session, encode=fails)
 
 
 class TestCopies:
@@ -185,9 +185,9 @@ class TestCopies:
         ],
     )
     def test_they_are_of_one_group_and_no_part_counts_twice(
-        self, copied, pipeline, tmp_path, head, a, b, groups
+        self, copied, session, tmp_path, head, a, b, groups
     ):
-        items = gather_examples(copied(head, a, b), pipeline).examples.items
+        items = gather_examples(copied(head, a, b), session).examples.items
 
         first = str(tmp_path / "a.mp4")
         assert [item.group for item in items] == [group or first for group in groups]

@@ -17,15 +17,15 @@ from typing import Any
 import numpy as np
 
 from pipeline.config import Sampling, fingerprint
-from pipeline.decode.fallback import decode_segment, index_video, num_pictures
+from pipeline.decode.fallback import decode_chunk, index_video, num_pictures
 from pipeline.decode.process_pool import DecodeProcess
 from pipeline.decode.sampling import SamplePlan
 from pipeline.decode.shared_memory import Room
 from pipeline.encode.backbone import Backbone
 from pipeline.encode.preprocess import fit_decoded
 from pipeline.errors import MachineError
-from pipeline.records import FrameBatch, Integers, Pictures, Segment, Video
-from pipeline.run.session import Pipeline
+from pipeline.records import Chunk, FrameBatch, Integers, Pictures, Video
+from pipeline.run.session import Session
 from pipeline.storage import exclusive, hidden, remove_leftovers
 
 FOLDER = "_pictures"
@@ -86,7 +86,7 @@ def picture_cache(features: Path, backbone: Backbone, sampling: Sampling) -> Pic
     return PictureCache(features / FOLDER / key, (geometry.height, geometry.width))
 
 
-def keep_pictures(pipeline: Pipeline, videos: Sequence[Video]) -> PictureCache:
+def keep_pictures(session: Session, videos: Sequence[Video]) -> PictureCache:
     """
     Decode the videos whose pictures are not kept, on the decode processes of a pipeline.
 
@@ -95,51 +95,51 @@ def keep_pictures(pipeline: Pipeline, videos: Sequence[Video]) -> PictureCache:
         MachineError: decoding failed in a way that another attempt may not.
     """
     # the store is a folder for one set of features, beside the others
-    features = pipeline.store.folder.parent
-    cache = picture_cache(features, pipeline.engine.backbone, pipeline.sampling)
+    features = session.store.folder.parent
+    cache = picture_cache(features, session.engine.backbone, session.sampling)
     with exclusive(cache.folder / ".lock", f"picture cache {cache.folder}", wait=True):
         remove_leftovers(cache.folder)
         missing = [video for video in videos if not cache.has(video.video_id)]
-        jobs = [partial(_keep, pipeline=pipeline, video=v, cache=cache) for v in missing]
-        for future in [pipeline.pool.submit(job) for job in jobs]:
+        jobs = [partial(_keep, session=session, video=v, cache=cache) for v in missing]
+        for future in [session.pool.submit(job) for job in jobs]:
             future.result()
     return cache
 
 
-def _keep(process: DecodeProcess, pipeline: Pipeline, video: Video, cache: PictureCache) -> None:
+def _keep(process: DecodeProcess, session: Session, video: Video, cache: PictureCache) -> None:
     """Write the pictures of one video under a hidden name, then rename."""
     path = cache.path(video.video_id)
     fresh = hidden(path)
     with fresh.open("wb") as file:
-        for batch in _decoded(process, video, pipeline):
+        for batch in _decoded(process, video, session):
             file.write(_rows(batch, cache).data)
-            pipeline.tally.add(frames_decoded=batch.report.frames_decoded)
+            session.progress.add(frames_decoded=batch.report.frames_decoded)
     fresh.replace(path)
 
 
 def _rows(batch: FrameBatch, cache: PictureCache) -> Any:
     """Put each picture where its sample belongs."""
-    segment = batch.segment
-    places = batch.sample_index - segment.start
+    chunk = batch.chunk
+    places = batch.sample_index - chunk.start
     # a container may hold more samples at its end than it said
-    count = max(segment.stop - segment.start, int(places.max(initial=-1)) + 1)
+    count = max(chunk.stop - chunk.start, int(places.max(initial=-1)) + 1)
     rows = np.zeros(count, cache.row)
     rows["picture"][places] = batch.pictures
     rows["present"][places] = True
     return rows.view(np.uint8)
 
 
-def _decoded(process: DecodeProcess, video: Video, pipeline: Pipeline) -> Iterator[FrameBatch]:
-    """Decode a video segment by segment, and cut its frames to size."""
-    geometry, sampling = pipeline.engine.backbone.geometry, pipeline.sampling
+def _decoded(process: DecodeProcess, video: Video, session: Session) -> Iterator[FrameBatch]:
+    """Decode a video chunk by chunk, and cut its frames to size."""
+    geometry, sampling = session.engine.backbone.geometry, session.sampling
     index = index_video(process, video)
     most = max(1, SEGMENT_BYTES // (geometry.height * geometry.width * 3))
     total = SamplePlan(index, sampling).num_samples
     for start in range(0, total, most):
-        segment = Segment(video, index, start, min(start + most, total), total)
-        shape = (num_pictures(segment), geometry.height, geometry.width, 3)
-        room = Room(np.empty(shape, np.uint8), partial(fit_decoded, pipeline.engine))
-        batch = decode_segment(process, segment, sampling, geometry, room)
+        chunk = Chunk(video, index, start, min(start + most, total), total)
+        shape = (num_pictures(chunk), geometry.height, geometry.width, 3)
+        room = Room(np.empty(shape, np.uint8), partial(fit_decoded, session.engine))
+        batch = decode_chunk(process, chunk, sampling, geometry, room)
         if batch.report.transient:
             raise MachineError(f"{video.path}: {batch.report.status}: {batch.report.error}")
         yield batch

@@ -12,7 +12,7 @@ from pipeline.bench.roofline import Ran
 from pipeline.config import DecodeOptions, EncodeOptions, RunOptions, Sampling
 from pipeline.errors import MachineError
 from pipeline.results.tables import load
-from pipeline.run.load import load_parts
+from pipeline.run.load import load_models
 from pipeline.sources.discovery import find_videos
 from tests.videos import write_video
 
@@ -83,7 +83,7 @@ def test_recognizers_that_are_measured_read_the_backbone_as_asked(tmp_path, monk
             self.options = options
 
         def __call__(self, videos):
-            opened.append(load_parts(self.options)[1])
+            opened.append(load_models(self.options)[1])
             return Ran((12.0, 3.0, 1.0, 2.0)[len(opened) - 1], 0.0, "float32", 0, 0)
 
     monkeypatch.setattr(cases, "Runs", Loads)

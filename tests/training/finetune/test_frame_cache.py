@@ -11,7 +11,7 @@ from pipeline.config import EncodeOptions, Geometry, RunOptions, Sampling
 from pipeline.decode import process_pool
 from pipeline.encode.backbone import load_backbone
 from pipeline.errors import MachineError, VideoError
-from pipeline.run.load import open_pipeline
+from pipeline.run.load import open_session
 from pipeline.sources.discovery import find_videos
 from pipeline.training.finetune import frame_cache
 from pipeline.training.finetune.frame_cache import keep_pictures, picture_cache
@@ -44,14 +44,14 @@ def opened(tmp_path, engine_cache):
 
     def open_(**options):
         given = replace(RUN, features=str(tmp_path / "features"), **options)
-        return open_pipeline(tmp_path / "out", given, engine_cache)
+        return open_session(tmp_path / "out", given, engine_cache)
 
     return open_
 
 
 def test_each_sample_is_kept_where_its_number_says(opened, videos):
-    with opened() as pipeline:
-        cache = keep_pictures(pipeline, videos)
+    with opened() as session:
+        cache = keep_pictures(session, videos)
 
     kept = cache.read(videos[0].video_id, np.arange(12))
 
@@ -63,18 +63,18 @@ def test_each_sample_is_kept_where_its_number_says(opened, videos):
 
 
 def test_pictures_are_those_that_are_encoded(opened, videos):
-    with opened() as pipeline:
-        cache = keep_pictures(pipeline, videos[1:])
-        (shard,) = pipeline.planner.plan(videos[1:])
-        decoded = pipeline.decode(shard)
-        wanted = pipeline.engine.fit(decoded.batches[0].pictures).numpy()
+    with opened() as session:
+        cache = keep_pictures(session, videos[1:])
+        (shard,) = session.planner.plan(videos[1:])
+        decoded = session.decode(shard)
+        wanted = session.engine.fit(decoded.batches[0].pictures).numpy()
 
         np.testing.assert_array_equal(cache.read(videos[1].video_id, np.arange(6)), wanted)
 
 
 def test_some_samples_are_read_in_the_order_that_is_asked_for(opened, videos):
-    with opened() as pipeline:
-        cache = keep_pictures(pipeline, videos)
+    with opened() as session:
+        cache = keep_pictures(session, videos)
     everything = cache.read(videos[0].video_id, np.arange(12))
 
     found = cache.read(videos[0].video_id, np.array([7, 2]))
@@ -88,33 +88,33 @@ def test_the_second_time_nothing_is_decoded(opened, videos):
     with opened() as second:
         keep_pictures(second, videos)
 
-    assert first.tally.frames_decoded == 48 + 24
-    assert second.tally.frames_decoded == 0
+    assert first.progress.frames_decoded == 48 + 24
+    assert second.progress.frames_decoded == 0
 
 
-def test_a_long_video_is_decoded_in_segments(opened, videos, monkeypatch):
-    with opened() as pipeline:
-        cache = keep_pictures(pipeline, videos)
+def test_a_long_video_is_decoded_in_chunks(opened, videos, monkeypatch):
+    with opened() as session:
+        cache = keep_pictures(session, videos)
         whole = cache.path(videos[0].video_id).read_bytes()
         cache.path(videos[0].video_id).unlink()
         monkeypatch.setattr(frame_cache, "SEGMENT_BYTES", 5 * 64 * 96 * 3)
 
-        keep_pictures(pipeline, videos)
+        keep_pictures(session, videos)
 
     assert cache.path(videos[0].video_id).read_bytes() == whole
 
 
 def test_few_pictures_at_a_time_are_cut_to_size(opened, videos, monkeypatch):
-    """A whole segment would not fit a small device."""
-    with opened() as pipeline:
-        cache = keep_pictures(pipeline, videos)
+    """A whole chunk would not fit a small device."""
+    with opened() as session:
+        cache = keep_pictures(session, videos)
         whole = cache.path(videos[0].video_id).read_bytes()
         cache.path(videos[0].video_id).unlink()
-        right, seen = pipeline.engine.fit, []
-        monkeypatch.setattr(pipeline.engine, "fit", lambda f: (seen.append(len(f)), right(f))[1])
+        right, seen = session.engine.fit, []
+        monkeypatch.setattr(session.engine, "fit", lambda f: (seen.append(len(f)), right(f))[1])
         monkeypatch.setattr(process_pool, "RING_BYTES", 20 * 72 * 96 * 3)  # a fourth is looked at
 
-        keep_pictures(pipeline, videos)
+        keep_pictures(session, videos)
 
     assert seen == [5, 5, 2]
     assert cache.path(videos[0].video_id).read_bytes() == whole
@@ -122,12 +122,12 @@ def test_few_pictures_at_a_time_are_cut_to_size(opened, videos, monkeypatch):
 
 @pytest.mark.parametrize("other", [{"sampling": Sampling(fps=3)}, {"sampling": Sampling(every=4)}])
 def test_another_sampling_is_another_folder(opened, videos, other):
-    with opened() as pipeline:
-        one = keep_pictures(pipeline, videos)
-    with opened(**other) as pipeline:
-        two = keep_pictures(pipeline, videos)
+    with opened() as session:
+        one = keep_pictures(session, videos)
+    with opened(**other) as session:
+        two = keep_pictures(session, videos)
 
-        assert pipeline.tally.frames_decoded > 0
+        assert session.progress.frames_decoded > 0
     assert one.folder != two.folder
 
 
@@ -156,15 +156,15 @@ def test_an_interrupted_video_is_not_there(opened, videos, monkeypatch):
     def fails(*_):
         raise OSError("No space left on device")
 
-    with opened() as pipeline:
-        cache = keep_pictures(pipeline, videos[1:])
+    with opened() as session:
+        cache = keep_pictures(session, videos[1:])
         with monkeypatch.context() as patched:
             patched.setattr(frame_cache, "_rows", fails)
             with pytest.raises(OSError, match="No space left"):
-                keep_pictures(pipeline, videos)
+                keep_pictures(session, videos)
         assert not cache.has(videos[0].video_id)
 
-        keep_pictures(pipeline, videos)
+        keep_pictures(session, videos)
 
     assert cache.has(videos[0].video_id)
     assert list(cache.folder.glob(".*.new")) == []
@@ -173,8 +173,8 @@ def test_an_interrupted_video_is_not_there(opened, videos, monkeypatch):
 def test_a_video_that_cannot_be_read_fails(opened, tmp_path):
     (tmp_path / "text.mp4").write_text("no video")
 
-    with opened() as pipeline, pytest.raises(VideoError, match="no video container"):
-        keep_pictures(pipeline, find_videos([str(tmp_path / "text.mp4")]))
+    with opened() as session, pytest.raises(VideoError, match="no video container"):
+        keep_pictures(session, find_videos([str(tmp_path / "text.mp4")]))
 
 
 class TestRead:
