@@ -85,6 +85,11 @@ workshop = Workshop()
 """One a process: whatever imports this module has its own."""
 
 
+def stop_all() -> None:
+    """Stop decoding and retries in this process; called when it is to end."""
+    workshop.stop()
+
+
 def run_key(out: str, options: dict[str, Any]) -> str:
     """Name a run among those of this process."""
     return fingerprint(out, options)

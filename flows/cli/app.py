@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from flows.cli import bench, diagnose, evaluate, inspect, run, serve, train
-from flows.signals import BROKEN, USAGE, Stopped, say_and_leave, stop_on_signals
+from flows.signals import BROKEN, USAGE, Interrupted, report_and_exit, stop_on_signals
 from pipeline.errors import InputError, PipelineError
 
 app = typer.Typer(
@@ -60,8 +60,8 @@ def main() -> None:
     try:
         with stop_on_signals():
             sys.exit(_run_app())
-    except Stopped as stopped:
-        say_and_leave(stopped)
+    except Interrupted as interrupted:
+        report_and_exit(interrupted)
 
 
 def _run_app() -> int:

@@ -84,7 +84,7 @@ def diagnose(
     Each is trained in the place of the recognizer's own cell, and measured before and after; the
     recognizer is measured as it is.
     """
-    from flows.signals import leave
+    from flows.signals import exit_now
     from pipeline.diagnostics.compare_cells import (
         Diagnosis,
         diagnose_saved,
@@ -115,7 +115,7 @@ def diagnose(
     own = diagnose_saved(saved, found.items, found.labels)
     _conclude(Diagnosis((*cells, own), seconds_per_frame(found.items)), out, quiet=quiet)
     sys.stdout.flush()
-    leave(0)
+    exit_now(0)
 
 
 def cells(
@@ -221,7 +221,7 @@ def fit_novelty(
 
     The two must agree in backbone and sampling: give both the same recognizer.
     """
-    from flows.signals import leave
+    from flows.signals import exit_now
     from pipeline.anomaly.fit_videos import fit_to_videos
     from pipeline.anomaly.novelty_folder import save_novelty
     from pipeline.run.load import open_session
@@ -238,7 +238,7 @@ def fit_novelty(
     if not quiet:
         _print_novelty(model.notes, out, chosen)
     sys.stdout.flush()
-    leave(0)
+    exit_now(0)
 
 
 def _print_novelty(notes: dict[str, Any], out: Path, recognizer: str | None) -> None:

@@ -58,7 +58,7 @@ from flows.cli.options import (
     change_decode_options,
     gather_options,
 )
-from flows.signals import BROKEN, SOME_FAILED, leave
+from flows.signals import BROKEN, SOME_FAILED, exit_now
 
 if TYPE_CHECKING:
     from pipeline.config import RunOptions
@@ -101,7 +101,7 @@ def run(
     The same command again does only what is missing.
     """
     shown = Shown(as_json, quiet, timings)
-    _run_and_leave(videos, out, gather_options(locals()), shown, fresh=fresh)
+    _run_and_exit(videos, out, gather_options(locals()), shown, fresh=fresh)
 
 
 def features(
@@ -137,7 +137,7 @@ def features(
     if sample_fps is None and every is None:
         values["sample_fps"] = 8.0
     shown = Shown(as_json, quiet, timings)
-    _run_and_leave(videos, out, gather_options(values), shown, fresh=fresh)
+    _run_and_exit(videos, out, gather_options(values), shown, fresh=fresh)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +149,7 @@ class Shown:
     timings: bool = False
 
 
-def _run_and_leave(
+def _run_and_exit(
     videos: list[str], out: Path, options: RunOptions, shown: Shown, *, fresh: bool
 ) -> None:
     from flows.cli import console
@@ -165,7 +165,7 @@ def _run_and_leave(
     )
     code = _conclude(out, outcome.failures, shown)
     sys.stdout.flush()
-    leave(code)
+    exit_now(code)
 
 
 def _delete_results(out: Path, *, wait: bool) -> None:
@@ -267,7 +267,7 @@ def retry(
     options = replace(options, retry=wanted, decode=decode)
     out = out.absolute()
     with _in_folder(last["working_folder"], last["sources"]):
-        _run_and_leave(last["sources"], out, options, Shown(as_json, quiet), fresh=False)
+        _run_and_exit(last["sources"], out, options, Shown(as_json, quiet), fresh=False)
 
 
 @contextlib.contextmanager

@@ -171,19 +171,19 @@ def train(
     (3 bytes a pixel). An interrupted training goes on from its last epoch.
     """
     from flows.cli.console import print_error
-    from flows.signals import Stopped, leave
+    from flows.signals import Interrupted, exit_now
 
     options = gather_learning_options(locals())
     try:
         metrics = _train(labels, videos, out, options, quiet=quiet)
-    except Stopped as stopped:
+    except Interrupted as interrupted:
         print_error("stopped; the same command goes on from the last epoch.")
-        leave(stopped.exit_code)
+        exit_now(interrupted.exit_code)
         return
     if not quiet:
         _print_metrics(metrics, out)
     sys.stdout.flush()
-    leave(0)
+    exit_now(0)
 
 
 def gather_learning_options(values: dict[str, Any]) -> LearningOptions:

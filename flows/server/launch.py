@@ -30,7 +30,7 @@ from flows.server.embedded import (
     settle,
     state_folder,
 )
-from flows.signals import PYTHONS_OWN, handling
+from flows.signals import DEFAULT_HANDLERS, signal_handlers
 from pipeline.config import RunOptions
 from pipeline.errors import MachineError, OptionError
 from pipeline.progress import RunProgress
@@ -256,7 +256,7 @@ def serve_forever(
 ) -> None:
     """Serve the job until Ctrl-C or SIGTERM, which Prefect handles; `trigger` finds it."""
     state = state_folder()
-    with handling(PYTHONS_OWN), embedded_api(state, with_ui=True) as server:
+    with signal_handlers(DEFAULT_HANDLERS), embedded_api(state, with_ui=True) as server:
         url = server.url if server is not None else os.environ["PREFECT_API_URL"]
         if server is not None:
             server.wait_until_ready()
