@@ -24,7 +24,8 @@ from pipeline.temporal.trainer import OnEpoch
 from pipeline.training.annotations import Labelled, read_labels
 from pipeline.training.build_dataset import Gathered, find_labelled, gather_examples, with_pictures
 from pipeline.training.finetune.finetune import load_tunable
-from pipeline.training.train_recognizer import LearningOptions, learn
+from pipeline.training.options import LearningOptions
+from pipeline.training.train_recognizer import learn
 
 Told = Callable[[Any], None]
 

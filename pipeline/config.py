@@ -305,4 +305,4 @@ class RunOptions:
             values["retry"] = tuple(values.get("retry", ()))
             return cls(**values)
         except TypeError as error:
-            raise OptionError(f"options are not understood: {error}") from error
+            raise OptionError(f"invalid options: {error}") from error

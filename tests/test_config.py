@@ -240,13 +240,13 @@ class TestRunOptions:
             RunOptions().frames = True
 
     def test_an_unknown_name_fails(self):
-        with pytest.raises(OptionError, match=r"options are not understood: .*'fps'"):
+        with pytest.raises(OptionError, match=r"invalid options: .*'fps'"):
             RunOptions.from_json({"fps": 8})
-        with pytest.raises(OptionError, match=r"options are not understood: .*'threads'"):
+        with pytest.raises(OptionError, match=r"invalid options: .*'threads'"):
             RunOptions.from_json({"decode": {"threads": 8}})
 
     def test_a_value_of_a_wrong_kind_fails(self):
-        with pytest.raises(OptionError, match="options are not understood"):
+        with pytest.raises(OptionError, match="invalid options"):
             RunOptions.from_json({"sampling": {"fps": "eight"}})
 
     def test_a_bad_value_keeps_its_message(self):

@@ -36,7 +36,7 @@ from flows.cli.options import (
 
 if TYPE_CHECKING:
     from pipeline.temporal.trainer import Epoch
-    from pipeline.training.train_recognizer import LearningOptions
+    from pipeline.training.options import LearningOptions
 
 GRID = 4
 """Cells a side, where nothing else is said: 3 and 4 did best in cross-validation on real clips."""
@@ -191,7 +191,7 @@ def gather_learning_options(values: dict[str, Any]) -> LearningOptions:
     from pipeline.run.load import cache_folder
     from pipeline.temporal.options import TemporalOptions, TrainingOptions
     from pipeline.training.finetune.options import TuningOptions
-    from pipeline.training.train_recognizer import LearningOptions
+    from pipeline.training.options import LearningOptions
 
     given = {**values, "recognizer": None, "wait": True, "batch_size": 0}
     if values["sample_fps"] is None and values["every"] is None:

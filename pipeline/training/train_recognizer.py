@@ -14,11 +14,10 @@ import dataclasses
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import RunOptions
 from pipeline.encode.backbone import require_same
 from pipeline.encode.custom_backbone import describe_network, own_weights
 from pipeline.errors import OptionError, SourceError
@@ -26,13 +25,13 @@ from pipeline.recognition.recognizer import Recognizer, save_recognizer
 from pipeline.results.plots import plot_training
 from pipeline.storage import exclusive, write_json
 from pipeline.temporal.batching import Example, fingerprint_of
-from pipeline.temporal.options import TemporalOptions, TrainingOptions
+from pipeline.temporal.options import TrainingOptions
 from pipeline.temporal.schedule import hold_back
 from pipeline.temporal.trainer import Epoch, Fitted, OnEpoch, fit
 from pipeline.training.build_dataset import Gathered
 from pipeline.training.finetune.finetune import Outcome, fine_tune, load_tunable
 from pipeline.training.finetune.lesson import TuningLesson
-from pipeline.training.finetune.options import TuningOptions
+from pipeline.training.options import LearningOptions
 
 CHECKPOINT = "checkpoint.safetensors"
 TUNING_CHECKPOINT = "checkpoint-tuning.safetensors"
@@ -50,54 +49,6 @@ SIDES = frozenset(
 """Words in labels that a mirror makes false."""
 WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\d_A-Z]+")
 """In camel case as well: TurnLeft is two, and so is moveL."""
-MEASURED = TemporalOptions(
-    cell="gru",
-    size=64,
-    differences=True,
-    rectified=True,
-    signed_root=True,
-    dropout=0.3,
-    layer_norm=False,
-)
-"""The architecture that did best in cross-validation on real clips; layer norms, which bring each
-frame to one size, take away how much moves in it."""
-
-
-@dataclass(frozen=True, slots=True)
-class LearningOptions:
-    """Everything about a training but its labels and where the recognizer goes. All is JSON."""
-
-    run: RunOptions
-    """How frames are decoded and encoded; without a recognizer."""
-    temporal: TemporalOptions = MEASURED
-    training: TrainingOptions = field(default_factory=TrainingOptions)
-    mirror: bool | None = None
-    """Whether clips are also learned mirrored; None decides by the labels."""
-    tuning: TuningOptions = field(default_factory=TuningOptions)
-    """How the backbone is trained as well, in the end."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values; `from_json` reads them back."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> LearningOptions:
-        """
-        Read what `to_json` wrote.
-
-        Raises:
-            OptionError: unknown names or values.
-        """
-        try:
-            return cls(
-                RunOptions.from_json(values["run"]),
-                replace(MEASURED, **values.get("temporal", {})),
-                TrainingOptions(**values.get("training", {})),
-                values.get("mirror"),
-                TuningOptions(**values.get("tuning", {})),
-            )
-        except (KeyError, TypeError) as error:
-            raise OptionError(f"options are not understood: {error}") from error
 
 
 def learn(

@@ -25,7 +25,8 @@ from pipeline.training.annotations import read_labels
 from pipeline.training.build_dataset import find_labelled, gather_examples, with_pictures
 from pipeline.training.finetune.encoder import ClipEncoder
 from pipeline.training.finetune.options import TuningOptions
-from pipeline.training.train_recognizer import LearningOptions, learn
+from pipeline.training.options import LearningOptions
+from pipeline.training.train_recognizer import learn
 from tests.videos import write_video
 
 TUNING = TuningOptions(blocks=1, epochs=2, batch_size=2, learning_rate=5e-3, frames=4)
@@ -259,5 +260,5 @@ def test_options_from_before_there_was_tuning_are_read(options):
 
 
 def test_unknown_options_fail(options):
-    with pytest.raises(OptionError, match="options are not understood"):
+    with pytest.raises(OptionError, match="invalid options"):
         LearningOptions.from_json({**options.to_json(), "tuning": {"layers": 1}})

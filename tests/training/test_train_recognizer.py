@@ -20,7 +20,8 @@ from pipeline.temporal.options import TemporalOptions, TrainingOptions
 from pipeline.training.annotations import Labelled, LabelledClip, read_labels
 from pipeline.training.build_dataset import Gathered, find_labelled, gather_examples, windows_for
 from pipeline.training.clip_dataset import ClipCutter, LeftOut
-from pipeline.training.train_recognizer import MEASURED, LearningOptions, learn, split, with_mirror
+from pipeline.training.options import DEFAULT_MODEL, LearningOptions
+from pipeline.training.train_recognizer import learn, split, with_mirror
 from tests.temporal.lessons import make_example
 from tests.videos import write_video
 
@@ -337,9 +338,9 @@ class TestOptions:
         said = {"run": RUN.to_json(), "temporal": {"cell": "lstm"}}
 
         assert LearningOptions.from_json({"run": said["run"]}) == LearningOptions(RUN)
-        assert LearningOptions.from_json(said).temporal == replace(MEASURED, cell="lstm")
+        assert LearningOptions.from_json(said).temporal == replace(DEFAULT_MODEL, cell="lstm")
 
     @pytest.mark.parametrize("wrong", [{}, {"run": RUN.to_json(), "training": {"speed": 1}}])
     def test_unknown_ones_fail(self, wrong):
-        with pytest.raises(OptionError, match="options are not understood"):
+        with pytest.raises(OptionError, match="invalid options"):
             LearningOptions.from_json(wrong)
