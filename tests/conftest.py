@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pipeline.config import ClipWindows, DecodeOptions, Sampling
-from pipeline.decode.process_pool import DecodePool
+from pipeline.decode.process_pool import DecodePool, DecodeProcess
 from pipeline.encode.backbone import Backbone, load_backbone
 from pipeline.encode.frame_pair import PairNetwork, pairs_backbone
 from pipeline.recognition.recognizer import BackboneSpec, Recognizer, save_recognizer
@@ -42,6 +42,14 @@ def pool():
     """Two decode processes for all tests that need any."""
     with DecodePool(DecodeOptions(workers=2, frame_timeout_seconds=20)) as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def process():
+    """One decode process for all tests that need any."""
+    made = DecodeProcess(DecodeOptions(frame_timeout_seconds=20))
+    yield made
+    made.kill()
 
 
 @pytest.fixture(scope="session")

@@ -160,9 +160,9 @@ class TestWholeOrNothing:
     def test_a_writer_that_is_killed_leaves_the_old_file_and_a_hidden_half(self, tmp_path):
         write_text("old", tmp_path / "t.txt")
         code = (
-            "import os, sys; from pathlib import Path; from pipeline import files\n"
+            "import os, sys; from pathlib import Path; from pipeline import storage\n"
             "def half(data, path): path.write_bytes(data[:1]); os.kill(os.getpid(), 9)\n"
-            "files._write_bytes = half; files.write_text('new', Path(sys.argv[1]))"
+            "storage._write_bytes = half; storage.write_text('new', Path(sys.argv[1]))"
         )
 
         ended = subprocess.run(

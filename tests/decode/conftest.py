@@ -11,14 +11,6 @@ from pipeline.decode.process_pool import DecodeProcess
 
 
 @pytest.fixture(scope="session")
-def process():
-    """One decode process for all tests that need any."""
-    made = DecodeProcess(DecodeOptions(frame_timeout_seconds=20))
-    yield made
-    made.kill()
-
-
-@pytest.fixture(scope="session")
 def forced_process():
     """Decode processes that try a given reader first, one for each."""
     made = {}
