@@ -23,7 +23,8 @@ from pipeline.config import RunOptions, fingerprint
 from pipeline.decode.process_pool import PoolStopped
 from pipeline.errors import InputError, VideoError
 from pipeline.records import FrameFeatures, Shard, Video
-from pipeline.results.tables import VideoRows, hold
+from pipeline.results.rows import VideoRows
+from pipeline.results.tables import lock_results
 from pipeline.run import process
 from pipeline.run.load import open_session
 from pipeline.run.session import Session
@@ -54,7 +55,7 @@ class Workshop:
         if key in self._pipelines:
             yield self._pipelines[key]
             return
-        with hold(out, wait=options.wait):
+        with lock_results(out, wait=options.wait):
             with open_session(out, options, videos=videos) as session:
                 self._pipelines[key] = session
                 try:

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and a lock that a crash does not leave behind."""
+"""Atomic writes of files, and a file lock that ends with the process."""
 
 from __future__ import annotations
 
@@ -23,117 +23,113 @@ logger = logging.getLogger(__name__)
 
 
 def printable(path: str | os.PathLike[str]) -> str:
-    """Give a path as text that can be stored: bytes that are no UTF-8 are escaped."""
+    """Convert a path to text; bytes that are not UTF-8 are escaped with backslashes."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def without_secrets(source: str) -> str:
-    """Give a URL as it may be shown: without user, password and query; a path stays as it is."""
-    scheme, mark, rest = source.partition("://")
-    if not mark:
+def redact_url(source: str) -> str:
+    """Remove user, password and query from a URL; a path is returned unchanged."""
+    scheme, separator, rest = source.partition("://")
+    if not separator:
         return source
     host, slash, path = rest.partition("?")[0].partition("#")[0].partition("/")
     return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
 
 
-def hidden(path: Path) -> Path:
-    """Give the name under which this thread writes a file that is not whole yet."""
+def temporary_path(path: Path) -> Path:
+    """Return the hidden path to which this thread writes a file before renaming it."""
     return path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.new")
 
 
-HIDDEN = re.compile(r"\..+\.(?P<process>\d+)-\d+\.new")
+TEMPORARY_NAME = re.compile(r"\..+\.(?P<process>\d+)-\d+\.new")
 
 
-def _store(path: Path) -> None:
-    """Have the disk take a file: a power cut must not leave its name without its content."""
+def _fsync(path: Path) -> None:
+    """Flush a file to disk, so that a power cut cannot leave its name without its content."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
 
 
-def _replace(path: Path, write: Callable[[Path], None]) -> None:
+def _write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """
-    Write under a hidden name, then rename: readers see all of a file or nothing.
+    Write to a temporary file, then rename it: readers see the complete file or none.
 
     Raises:
-        MachineError: the disk is full, or does not take the file.
+        MachineError: the file cannot be written, for example because the disk is full.
     """
-    fresh = hidden(path)
+    temporary = temporary_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write(fresh)
-        _store(fresh)
-        os.replace(fresh, path)
+        write(temporary)
+        _fsync(temporary)
+        os.replace(temporary, path)
     except OSError as error:
         with contextlib.suppress(OSError):
-            fresh.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
         raise MachineError(
             f"{path} cannot be written: {error.strerror or error}; "
-            "make room, or let this user write there, and run the same command again"
+            "free disk space, or change the permissions, and run the same command again"
         ) from error
     except BaseException:
-        fresh.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
 def write_table(table: pa.Table, path: Path) -> None:
-    """Write a Parquet file, whole or not at all."""
-    # numbers in lists hardly ever repeat: a dictionary of them makes reading seven times slower
+    """Write a Parquet file atomically."""
+    # values in lists rarely repeat: dictionary encoding makes reading them seven times slower
     flat = [field.name for field in table.schema if not pa.types.is_nested(field.type)]
-    _replace(
+    _write_atomically(
         path,
-        lambda fresh: pq.write_table(table, fresh, compression="zstd", use_dictionary=flat),
+        lambda temporary: pq.write_table(table, temporary, compression="zstd", use_dictionary=flat),
     )
 
 
 def write_text(text: str, path: Path) -> None:
-    """Write a text file, whole or not at all."""
+    """Write a text file atomically, as UTF-8."""
     write_bytes(text.encode("utf-8", "backslashreplace"), path)
 
 
 def write_bytes(data: bytes, path: Path) -> None:
-    """Write a file, whole or not at all."""
-    _replace(path, lambda fresh: _write_bytes(data, fresh))
-
-
-def _write_bytes(data: bytes, path: Path) -> None:
-    path.write_bytes(data)
+    """Write a file atomically."""
+    _write_atomically(path, lambda temporary: temporary.write_bytes(data))
 
 
 def write_json(value: Any, path: Path) -> None:
-    """Write a JSON file, whole or not at all."""
+    """Write a JSON file atomically, with sorted keys."""
     write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", path)
 
 
-def remove_leftovers(folder: Path) -> int:
-    """Delete what writers that were killed left half done in a folder. Returns how many."""
-    leftovers = [path for path in folder.glob(".*.new") if _left_over(path)]
+def remove_temporary_files(folder: Path) -> int:
+    """Delete the temporary files of killed writers in a folder. Returns their number."""
+    leftovers = [path for path in folder.glob(".*.new") if _is_leftover(path)]
     for path in leftovers:
         path.unlink(missing_ok=True)
     return len(leftovers)
 
 
-def _left_over(path: Path) -> bool:
-    """Whether a file is a half one of ours, and nobody is about to finish it."""
-    found = HIDDEN.fullmatch(path.name)
-    if found is None:
+def _is_leftover(path: Path) -> bool:
+    """Whether a file is a temporary file whose writer no longer runs."""
+    match = TEMPORARY_NAME.fullmatch(path.name)
+    if match is None:
         return False
-    # in a container every run may have the same number
-    process = int(found["process"])
+    # in a container every run may have the same process id
+    process = int(match["process"])
     return process == os.getpid() or not os.path.exists(f"/proc/{process}")
 
 
 @contextlib.contextmanager
-def exclusive(path: Path, what: str, *, wait: bool = False) -> Iterator[None]:
+def file_lock(path: Path, what: str, *, wait: bool = False) -> Iterator[None]:
     """
-    Hold a lock that the kernel gives up with the process, so that a crash leaves none behind.
+    Hold an exclusive lock; the kernel releases it when the process ends, also after a crash.
 
     Args:
-        path: lock file; it says who holds the lock.
-        what: what is locked, for the message.
-        wait: wait until the lock is free instead of refusing.
+        path: lock file; it contains the id of the process that holds the lock.
+        what: what is locked, for messages.
+        wait: wait for the lock instead of raising an error.
 
     Raises:
-        OptionError: another process holds the lock, or the file cannot be made.
+        OptionError: another process holds the lock, or the file cannot be created.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -141,12 +137,12 @@ def exclusive(path: Path, what: str, *, wait: bool = False) -> Iterator[None]:
     except OSError as error:
         raise OptionError(f"{what} cannot be written: {error.strerror}: {path.parent}") from error
     with file:
-        if not _locked(file):
+        if not _try_lock(file):
             holder = f"{what} is in use by {_holder(path)}"
             if not wait:
                 raise OptionError(f"{holder}; wait for it (--wait), or stop it")
             logger.warning("%s; waiting for it", holder)
-            while not _locked(file):
+            while not _try_lock(file):
                 time.sleep(0.2)
         file.truncate(0)
         file.write(f"process {os.getpid()}")
@@ -154,8 +150,8 @@ def exclusive(path: Path, what: str, *, wait: bool = False) -> Iterator[None]:
         yield
 
 
-def _locked(file: IO[str]) -> bool:
-    """Try to lock a file."""
+def _try_lock(file: IO[str]) -> bool:
+    """Lock an open file; returns False if another process holds the lock."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

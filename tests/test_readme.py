@@ -10,7 +10,7 @@ import yaml
 
 from flows.cli import app
 from pipeline.records import STATUSES
-from pipeline.results.tables import SCHEMAS
+from pipeline.results.schemas import SCHEMAS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

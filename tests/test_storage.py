@@ -12,13 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import storage
 from pipeline.errors import MachineError, OptionError
 from pipeline.storage import (
-    exclusive,
+    file_lock,
     printable,
-    remove_leftovers,
-    without_secrets,
+    redact_url,
+    remove_temporary_files,
     write_json,
     write_table,
     write_text,
@@ -39,7 +38,7 @@ class TestPrintable:
         assert printable(name).encode() == b"caf\\xe9.mp4"
 
 
-class TestWithoutSecrets:
+class TestRedactUrl:
     @pytest.mark.parametrize(
         ("given", "shown"),
         [
@@ -50,11 +49,11 @@ class TestWithoutSecrets:
             ("dir/a@b?c#d.mp4", "dir/a@b?c#d.mp4"),
         ],
     )
-    def test_only_secrets_of_urls_are_left_out(self, given, shown):
-        assert without_secrets(given) == shown
+    def test_user_password_and_query_are_removed(self, given, shown):
+        assert redact_url(given) == shown
 
 
-class TestWholeOrNothing:
+class TestAtomicWrites:
     def test_a_table_is_read_back(self, tmp_path):
         table = pa.table({"a": [1, 2], "b": ["x", None]})
 
@@ -62,7 +61,7 @@ class TestWholeOrNothing:
 
         assert pq.read_table(tmp_path / "deep" / "er" / "t.parquet") == table
 
-    def test_only_what_repeats_has_a_dictionary(self, tmp_path):
+    def test_only_columns_without_lists_are_dictionary_encoded(self, tmp_path):
         vectors = pa.FixedSizeListArray.from_arrays(pa.array(range(6)), 2)
         write_table(pa.table({"name": ["a", "a", "b"], "vector": vectors}), tmp_path / "t.parquet")
 
@@ -77,12 +76,12 @@ class TestWholeOrNothing:
         assert (tmp_path / "t.json").read_text().startswith('{\n  "a"')
         assert json.loads((tmp_path / "t.json").read_text()) == {"a": [None, 2.5], "b": 1}
 
-    def test_text_that_is_no_unicode_is_escaped(self, tmp_path):
+    def test_undecodable_text_is_escaped(self, tmp_path):
         write_text(os.fsdecode(b"caf\xe9"), tmp_path / "t.txt")
 
         assert (tmp_path / "t.txt").read_bytes() == b"caf\\udce9"
 
-    def test_nothing_but_the_file_is_left(self, tmp_path):
+    def test_no_temporary_file_remains(self, tmp_path):
         write_text("old", tmp_path / "t.txt")
         write_text("new", tmp_path / "t.txt")
 
@@ -95,28 +94,26 @@ class TestWholeOrNothing:
             (
                 OSError(28, "No space left on device"),
                 MachineError,
-                r"t\.txt cannot be written: No space left on device; make room, .* run the same",
+                r"t\.txt cannot be written: No space left on device; free disk space, .* again",
             ),
             (KeyboardInterrupt(), KeyboardInterrupt, None),
         ],
     )
-    def test_a_write_that_breaks_off_leaves_what_was_there(
-        self, tmp_path, monkeypatch, error, raised, words
-    ):
+    def test_a_failed_write_keeps_the_old_file(self, tmp_path, monkeypatch, error, raised, words):
         write_text("old", tmp_path / "t.txt")
 
-        def half(data, path):
-            path.write_bytes(data[:1])
+        def write_half(path, data):
+            path.write_text("n")
             raise error
 
-        monkeypatch.setattr(storage, "_write_bytes", half)
+        monkeypatch.setattr(Path, "write_bytes", write_half)
         with pytest.raises(raised, match=words):
             write_text("new", tmp_path / "t.txt")
 
         assert [path.name for path in tmp_path.iterdir()] == ["t.txt"]
         assert (tmp_path / "t.txt").read_text() == "old"
 
-    def test_a_table_that_cannot_be_written_leaves_nothing(self, tmp_path):
+    def test_a_failed_write_of_a_table_leaves_no_file(self, tmp_path):
         table = pa.table({"a": [1, 2]}).to_pandas()  # no Arrow table
 
         with pytest.raises(AttributeError):
@@ -144,7 +141,7 @@ class TestWholeOrNothing:
         assert {count for count, _ in seen} == {1}
         assert len({size for _, size in seen}) == 1
 
-    def test_threads_that_write_the_same_file_do_not_meet(self, tmp_path):
+    def test_threads_may_write_the_same_file(self, tmp_path):
         path = tmp_path / "t.txt"
         threads = [
             threading.Thread(target=lambda n=n: write_text(str(n) * 9999, path)) for n in range(8)
@@ -157,12 +154,12 @@ class TestWholeOrNothing:
         assert len(set(path.read_text())) == 1
         assert [found.name for found in tmp_path.iterdir()] == ["t.txt"]
 
-    def test_a_writer_that_is_killed_leaves_the_old_file_and_a_hidden_half(self, tmp_path):
+    def test_a_killed_writer_leaves_the_old_file_and_a_temporary_file(self, tmp_path):
         write_text("old", tmp_path / "t.txt")
         code = (
-            "import os, sys; from pathlib import Path; from pipeline import storage\n"
-            "def half(data, path): path.write_bytes(data[:1]); os.kill(os.getpid(), 9)\n"
-            "storage._write_bytes = half; storage.write_text('new', Path(sys.argv[1]))"
+            "import os, sys; from pathlib import Path; from pipeline.storage import write_text\n"
+            "def half(path, data): path.write_text('n'); os.kill(os.getpid(), 9)\n"
+            "Path.write_bytes = half; write_text('new', Path(sys.argv[1]))"
         )
 
         ended = subprocess.run(
@@ -171,43 +168,43 @@ class TestWholeOrNothing:
 
         assert ended.returncode == -9
         assert (tmp_path / "t.txt").read_text() == "old"
-        assert remove_leftovers(tmp_path) == 1
+        assert remove_temporary_files(tmp_path) == 1
         assert [path.name for path in tmp_path.iterdir()] == ["t.txt"]
 
 
-NOBODY = 2**22 + 1
-"""No process has this number."""
+UNUSED_PID = 2**22 + 1
+"""A process id that is never used: above the maximum of Linux."""
 
 
-class TestLeftovers:
-    def test_half_files_go_and_all_others_stay(self, tmp_path):
-        own = f".b.json.{os.getpid()}-8.new"  # of a run in another container
-        for name in (f".run.json.{NOBODY}-8.new", own):
+class TestTemporaryFiles:
+    def test_only_files_of_ended_writers_are_removed(self, tmp_path):
+        own = f".b.json.{os.getpid()}-8.new"  # written by a run in another container
+        for name in (f".run.json.{UNUSED_PID}-8.new", own):
             (tmp_path / name).write_text("half")
         deep = tmp_path / "videos"
         deep.mkdir()
         kept = [
             *(tmp_path / name for name in ("run.json", ".lock", "x.new", ".bashrc.new")),
-            tmp_path / f".c.json.{os.getppid()}-8.new",  # somebody is about to finish it
-            deep / f".run.json.{NOBODY}-8.new",
+            tmp_path / f".c.json.{os.getppid()}-8.new",  # its writer is running
+            deep / f".run.json.{UNUSED_PID}-8.new",
         ]
         for path in kept:
             path.write_text("whole")
 
-        assert remove_leftovers(tmp_path) == 2
-        assert remove_leftovers(tmp_path) == 0
+        assert remove_temporary_files(tmp_path) == 2
+        assert remove_temporary_files(tmp_path) == 0
         assert all(path.exists() for path in kept)
 
-    def test_a_folder_that_is_not_there_has_none(self, tmp_path):
-        assert remove_leftovers(tmp_path / "nowhere") == 0
+    def test_a_missing_folder_has_none(self, tmp_path):
+        assert remove_temporary_files(tmp_path / "nowhere") == 0
 
 
 @pytest.fixture
 def holder(tmp_path):
     """Another process that holds the lock `tmp_path/.lock` until it is killed."""
     code = (
-        "import sys, time; from pathlib import Path; from pipeline.storage import exclusive\n"
-        "with exclusive(Path(sys.argv[1]), 'it'): print('held', flush=True); time.sleep(60)"
+        "import sys, time; from pathlib import Path; from pipeline.storage import file_lock\n"
+        "with file_lock(Path(sys.argv[1]), 'it'): print('held', flush=True); time.sleep(60)"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code, tmp_path / ".lock"],
@@ -222,35 +219,35 @@ def holder(tmp_path):
     process.stdout.close()
 
 
-class TestExclusive:
-    def test_a_lock_is_free_again_after_it_was_held(self, tmp_path):
+class TestFileLock:
+    def test_a_lock_is_released(self, tmp_path):
         for _ in range(2):
-            with exclusive(tmp_path / "new" / ".lock", "results"):
+            with file_lock(tmp_path / "new" / ".lock", "results"):
                 assert (tmp_path / "new" / ".lock").read_text() == f"process {os.getpid()}"
 
-    def test_a_lock_is_free_again_after_an_error(self, tmp_path):
-        with pytest.raises(ZeroDivisionError), exclusive(tmp_path / ".lock", "results"):
+    def test_a_lock_is_released_after_an_error(self, tmp_path):
+        with pytest.raises(ZeroDivisionError), file_lock(tmp_path / ".lock", "results"):
             raise ZeroDivisionError
-        with exclusive(tmp_path / ".lock", "results"):
+        with file_lock(tmp_path / ".lock", "results"):
             pass
 
-    def test_a_lock_that_is_held_here_fails(self, tmp_path):
-        with exclusive(tmp_path / ".lock", "results"):
+    def test_a_second_lock_in_this_process_fails(self, tmp_path):
+        with file_lock(tmp_path / ".lock", "results"):
             with pytest.raises(OptionError, match="results is in use by process"):
-                with exclusive(tmp_path / ".lock", "results"):
-                    pytest.fail("held twice")
+                with file_lock(tmp_path / ".lock", "results"):
+                    pytest.fail("locked twice")
 
-    def test_a_lock_that_another_process_holds_fails(self, tmp_path, holder):
-        said = f"results folder OUT is in use by process {holder.pid}; wait for it \\(--wait\\)"
-        with pytest.raises(OptionError, match=said):
-            with exclusive(tmp_path / ".lock", "results folder OUT"):
-                pytest.fail("held twice")
+    def test_a_lock_held_by_another_process_fails(self, tmp_path, holder):
+        message = f"results folder OUT is in use by process {holder.pid}; wait for it \\(--wait\\)"
+        with pytest.raises(OptionError, match=message):
+            with file_lock(tmp_path / ".lock", "results folder OUT"):
+                pytest.fail("locked twice")
 
-    def test_a_killed_process_leaves_no_lock(self, tmp_path, holder):
+    def test_a_killed_process_releases_its_lock(self, tmp_path, holder):
         holder.kill()
         holder.wait()
 
-        with exclusive(tmp_path / ".lock", "results"):
+        with file_lock(tmp_path / ".lock", "results"):
             assert (tmp_path / ".lock").read_text() == f"process {os.getpid()}"
 
     def test_waiting_ends_when_the_lock_is_free(self, tmp_path, holder, caplog):
@@ -258,15 +255,15 @@ class TestExclusive:
         release.start()
         start = time.monotonic()
 
-        with exclusive(tmp_path / ".lock", "results", wait=True):
+        with file_lock(tmp_path / ".lock", "results", wait=True):
             assert time.monotonic() - start > 0.4
         release.join()
-        said = f"results is in use by process {holder.pid}; waiting for it"
-        assert [record.getMessage() for record in caplog.records] == [said]
+        message = f"results is in use by process {holder.pid}; waiting for it"
+        assert [record.getMessage() for record in caplog.records] == [message]
 
-    def test_a_place_that_cannot_be_written_fails(self, tmp_path):
+    def test_a_folder_that_cannot_be_created_fails(self, tmp_path):
         (tmp_path / "file").write_text("no folder")
 
         with pytest.raises(OptionError, match=r"results cannot be written: .*: .*/file"):
-            with exclusive(tmp_path / "file" / ".lock", "results"):
-                pytest.fail("held nowhere")
+            with file_lock(tmp_path / "file" / ".lock", "results"):
+                pytest.fail("locked without a folder")

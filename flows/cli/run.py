@@ -171,11 +171,12 @@ def _run_and_exit(
 def _delete_results(out: Path, *, wait: bool) -> None:
     import shutil
 
-    from pipeline.results.tables import SCHEMAS, hold
+    from pipeline.results.schemas import SCHEMAS
+    from pipeline.results.tables import lock_results
 
     if not out.exists():
         return
-    with hold(out, wait=wait):
+    with lock_results(out, wait=wait):
         for name in (*SCHEMAS, "features"):
             shutil.rmtree(out / name, ignore_errors=True)
         for name in ("run.json", "report.html"):

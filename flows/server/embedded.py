@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from pipeline.errors import MachineError, OptionError
-from pipeline.storage import exclusive, write_json
+from pipeline.storage import file_lock, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -246,7 +246,7 @@ def embedded_api(state: Path, *, with_ui: bool = False) -> Iterator[EmbeddedServ
             return
         _sweep(state)
         try:
-            stack.enter_context(exclusive(state / "server.lock", "the run history"))
+            stack.enter_context(file_lock(state / "server.lock", "the run history"))
             home = state / "prefect"
         except OptionError:
             served = running_server(state)
@@ -267,14 +267,14 @@ def _home_for_once(state: Path) -> Iterator[Path]:
     """Give a folder for the history of one run, held so that nobody sweeps it meanwhile."""
     with tempfile.TemporaryDirectory(dir=state, prefix=ONCE) as folder:
         home = Path(folder)
-        with exclusive(home / ".lock", "the history of this run"):
+        with file_lock(home / ".lock", "the history of this run"):
             yield home
 
 
 def _sweep(state: Path) -> None:
     """Remove what runs that were killed have left: nobody holds it."""
     for home in state.glob(f"{ONCE}*"):
-        with contextlib.suppress(OptionError), exclusive(home / ".lock", str(home)):
+        with contextlib.suppress(OptionError), file_lock(home / ".lock", str(home)):
             shutil.rmtree(home, ignore_errors=True)
 
 

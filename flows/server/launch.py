@@ -34,7 +34,7 @@ from flows.signals import DEFAULT_HANDLERS, signal_handlers
 from pipeline.config import RunOptions
 from pipeline.errors import MachineError, OptionError
 from pipeline.progress import RunProgress
-from pipeline.storage import without_secrets
+from pipeline.storage import redact_url
 
 if TYPE_CHECKING:
     from pipeline.records import Video
@@ -121,9 +121,9 @@ def _loading() -> Iterator[None]:
 
 def _await_turn(out: Path, *, wait: bool) -> None:
     """Wait, or refuse, while another run holds the results folder."""
-    from pipeline.results.tables import hold
+    from pipeline.results.tables import lock_results
 
-    with hold(out, wait=wait):
+    with lock_results(out, wait=wait):
         pass
 
 
@@ -160,7 +160,7 @@ def _require_answer() -> None:
         error = client.api_healthcheck()
     if error is not None:
         raise MachineError(
-            f"no answer from {without_secrets(os.environ['PREFECT_API_URL'])}: {error}; "
+            f"no answer from {redact_url(os.environ['PREFECT_API_URL'])}: {error}; "
             "start that server, or unset PREFECT_API_URL"
         )
 
@@ -266,7 +266,7 @@ def serve_forever(
         schedule = schedule_of(cron, timezone) if cron else None
         with announced(state, url) if server is not None else contextlib.nullcontext():
             when = f"at {cron!r} ({timezone})" if cron else "when triggered"
-            page = without_secrets(url).removesuffix("/api")
+            page = redact_url(url).removesuffix("/api")
             sys.stdout.write(f"serving {name} {when}: {page}\n")
             sys.stdout.write(f"run it now: clipline trigger {name}\n")
             serve(sources, str(out), options, name, schedule)

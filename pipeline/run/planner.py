@@ -25,7 +25,8 @@ from pipeline.encode.preprocess import waiting_size
 from pipeline.errors import VideoError
 from pipeline.progress import RunProgress
 from pipeline.records import Chunk, DecodeReport, Integers, Shard, Video, VideoIndex
-from pipeline.results.tables import Done, RowOptions, done_videos, drop_rows, sweep
+from pipeline.results.rows import RowOptions
+from pipeline.results.tables import FinishedVideo, drop_rows, finished_videos, remove_incomplete
 from pipeline.storage import printable
 
 LOOK_AHEAD = 128
@@ -94,7 +95,7 @@ class Planner:
 
         Videos whose features are stored come first: they cost neither decoding nor encoding.
         """
-        sweep(self.out, self.rows)
+        remove_incomplete(self.out, self.rows)
         todo = self._unfinished(videos)
         self.progress.add(videos_total=len(videos), videos_skipped=len(videos) - len(todo))
         stored = [video for video in todo if self.store.has(video.video_id)]
@@ -103,10 +104,10 @@ class Planner:
         yield from self._pack(self._spread(fresh))
 
     def _unfinished(self, videos: Sequence[Video]) -> list[Video]:
-        """Drop rows that no longer hold, and give the videos that have no rows."""
+        """Drop rows that no longer lock_results, and give the videos that have no rows."""
         wanted = {printable(place): v.video_id for v in videos for place in _locations(v)}
         ours = {video.video_id for video in videos} | set(wanted.values())
-        done = done_videos(self.out, self.rows.config_id)
+        done = finished_videos(self.out, self.rows.config_id)
         places: dict[str, set[str]] = defaultdict(set)
         elsewhere: dict[str, list[tuple[str, str]]] = defaultdict(list)
         again, retried = set(), set()
@@ -322,7 +323,7 @@ def cut(gap: tuple[int, int], size: int, most: int, keys: Integers) -> list[int]
     return [*edges, stop]
 
 
-def _opened(row: Done) -> bool:
+def _opened(row: FinishedVideo) -> bool:
     """Whether a row tells of a folder that could not be listed, and now it can."""
     return (
         row.status == "unreadable"

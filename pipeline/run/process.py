@@ -19,7 +19,8 @@ from typing import Any, Protocol
 
 from pipeline.config import RunOptions
 from pipeline.records import FrameFeatures, Shard, Video
-from pipeline.results.tables import VideoRows, hold
+from pipeline.results.rows import VideoRows
+from pipeline.results.tables import lock_results
 from pipeline.run.load import open_session
 from pipeline.run.run_record import finish
 from pipeline.run.session import Session
@@ -144,6 +145,6 @@ def process_videos(sources: Sequence[str], out: Path, options: RunOptions) -> di
         PipelineError: something that was given cannot be used.
     """
     videos = find_videos(sources, image_fps=options.image_fps, full_hash=options.full_hash)
-    with hold(out, wait=options.wait):
+    with lock_results(out, wait=options.wait):
         with open_session(out, options, videos=videos) as session:
             return finish(session, sources, run(session, videos))

@@ -36,7 +36,8 @@ from pipeline.records import (
     Video,
     merge_reports,
 )
-from pipeline.results.tables import RowOptions, VideoRows, write_rows
+from pipeline.results.rows import RowOptions, VideoRows
+from pipeline.results.tables import write_rows
 from pipeline.run.planner import Planner
 from pipeline.run.shard_decoder import Decoded, ShardDecoder
 

@@ -23,7 +23,7 @@ import pandas as pd
 from pipeline.errors import SourceError
 from pipeline.records import Video
 from pipeline.sources.image_sequence import IMAGE_SUFFIXES, image_files, natural_key
-from pipeline.storage import printable, without_secrets
+from pipeline.storage import printable, redact_url
 
 LIST_SUFFIXES = frozenset({".csv", ".parquet", ".txt"})
 SIDECARS = frozenset(
@@ -173,7 +173,7 @@ def _expand(source: str) -> Iterator[Found]:
     if not source:
         raise SourceError("the name of a source is empty")
     if "://" in source:
-        shown = printable(without_secrets(source))
+        shown = printable(redact_url(source))
         raise SourceError(f"{shown} is a URL: fetch it first, sources are files")
     path = Path(os.path.expanduser(source))
     if os.path.isdir(path):
@@ -321,7 +321,7 @@ def _lines(path: Path) -> list[str]:
 
 def _in_list(path: Path) -> Iterator[Found]:
     folder = path.resolve().parent
-    for name in map(without_secrets, map(str, read_list(path)["video"])):
+    for name in map(redact_url, map(str, read_list(path)["video"])):
         location = os.path.abspath(folder / os.path.expanduser(name))
         kind: Literal["file", "images"] = "images" if os.path.isdir(location) else "file"
         yield Found(printable(name), location, kind)

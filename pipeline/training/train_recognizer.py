@@ -23,7 +23,7 @@ from pipeline.encode.custom_backbone import describe_network, own_weights
 from pipeline.errors import OptionError, SourceError
 from pipeline.recognition.recognizer import Recognizer, save_recognizer
 from pipeline.results.plots import plot_training
-from pipeline.storage import exclusive, write_json
+from pipeline.storage import file_lock, write_json
 from pipeline.temporal.batching import Example, fingerprint_of
 from pipeline.temporal.options import TrainingOptions
 from pipeline.temporal.schedule import hold_back
@@ -78,7 +78,7 @@ def learn(
     """
     options = replace(options, training=with_mirror(gathered, options))
     learned, held_back = split(gathered, options.training)
-    with exclusive(out / ".lock", f"recognizer {out}"):
+    with file_lock(out / ".lock", f"recognizer {out}"):
         fitted = fit(
             learned,
             len(gathered.examples.labels),

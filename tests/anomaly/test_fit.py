@@ -16,7 +16,7 @@ from pipeline.anomaly.fit_videos import fit_to_videos
 from pipeline.anomaly.novelty_folder import load_novelty, save_novelty
 from pipeline.config import DecodeOptions, RunOptions, Sampling
 from pipeline.errors import OptionError, RecognizerError, SourceError
-from pipeline.results.tables import load, parts
+from pipeline.results.tables import load, part_paths
 from pipeline.run.load import open_session
 from pipeline.run.process import run
 from pipeline.run.run_record import finish
@@ -146,7 +146,7 @@ def test_without_a_model_novelty_is_null_and_the_rows_have_another_configuration
     columns = ["video", "clip_index", "label", "score"]
     again = load(way.out, "clips", with_it)
     pd.testing.assert_frame_equal(plain[columns], again[columns])
-    assert parts(way.out, "clips", with_it)
+    assert part_paths(way.out, "clips", with_it)
 
 
 def test_another_model_gives_another_configuration(work, way, fitted):

@@ -10,7 +10,8 @@ import pytest
 from pipeline.recognition.recognize import Clip, LabelledRun, Recognition
 from pipeline.records import STATUSES, DecodeReport, Video
 from pipeline.results.report import COLOURS, VIDEOS_SHOWN, write_report
-from pipeline.results.tables import RowOptions, VideoRows, load, write_rows, write_run
+from pipeline.results.rows import RowOptions, VideoRows
+from pipeline.results.tables import load, write_rows, write_run
 
 EVIL = '<script>alert(\'"&x")</script>'
 LABELS = ("pan left", "still", f"zoom {EVIL}")

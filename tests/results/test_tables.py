@@ -15,17 +15,16 @@ from pipeline.errors import SourceError
 from pipeline.recognition.recognize import Clip, LabelledRun, Recognition
 from pipeline.records import DecodeReport, Video
 from pipeline.results import tables
+from pipeline.results.rows import RowOptions, VideoRows
+from pipeline.results.schemas import SCHEMAS
 from pipeline.results.tables import (
-    SCHEMAS,
-    Done,
-    RowOptions,
-    VideoRows,
-    done_videos,
+    FinishedVideo,
     drop_rows,
+    finished_videos,
     load,
-    parts,
+    part_paths,
     read_run,
-    sweep,
+    remove_incomplete,
     write_rows,
     write_run,
 )
@@ -243,8 +242,8 @@ class TestWriteRows:
         with pytest.raises(OSError, match="No space left"):
             write_rows(tmp_path, [good("a.mp4")], OPTIONS)
 
-        assert done_videos(tmp_path, OPTIONS.config_id) == []
-        assert sweep(tmp_path, OPTIONS) == 2
+        assert finished_videos(tmp_path, OPTIONS.config_id) == []
+        assert remove_incomplete(tmp_path, OPTIONS) == 2
         assert not list(tmp_path.glob("*/*.parquet"))
 
     def test_the_same_shard_replaces_its_parts(self, tmp_path):
@@ -316,7 +315,7 @@ class TestReading:
         assert len(load(tmp_path)) == 3
         assert len(load(tmp_path, config_id=OPTIONS.config_id)) == 1
         assert len(load(tmp_path, "videos")) == 1
-        assert parts(tmp_path, "clips", "0123") == []
+        assert part_paths(tmp_path, "clips", "0123") == []
 
     def test_an_unknown_table_fails(self, tmp_path):
         said = "no table 'rows'; there are clips, segments, frames, videos"
@@ -332,41 +331,41 @@ class TestSweep:
     def test_finished_shards_stay(self, tmp_path):
         write_rows(tmp_path, [good("a.mp4")], FULL)
 
-        assert sweep(tmp_path, FULL) == 0
+        assert remove_incomplete(tmp_path, FULL) == 0
         assert len(list(tmp_path.glob("*/*.parquet"))) == 4
 
     @pytest.mark.parametrize("table", SCHEMAS)
     def test_shards_that_lack_a_table_go(self, tmp_path, table):
         write_rows(tmp_path, [good("a.mp4")], FULL)
         write_rows(tmp_path, [good("b.mp4")], FULL)
-        (tmp_path / table / parts(tmp_path, table, FULL.config_id)[0].name).unlink()
+        (tmp_path / table / part_paths(tmp_path, table, FULL.config_id)[0].name).unlink()
 
-        assert sweep(tmp_path, FULL) == 3
-        assert len(done_videos(tmp_path, FULL.config_id)) == 1
+        assert remove_incomplete(tmp_path, FULL) == 3
+        assert len(finished_videos(tmp_path, FULL.config_id)) == 1
 
     def test_other_configurations_stay(self, tmp_path):
         other = RowOptions(LABELS, "other", "fedcba9876543210")
         write_rows(tmp_path, [good("a.mp4")], other)
 
-        assert sweep(tmp_path, FULL) == 0
-        assert len(done_videos(tmp_path, other.config_id)) == 1
+        assert remove_incomplete(tmp_path, FULL) == 0
+        assert len(finished_videos(tmp_path, other.config_id)) == 1
 
     def test_half_files_go(self, tmp_path):
         write_rows(tmp_path, [good("a.mp4")], OPTIONS)
         (tmp_path / "clips" / f".part-1.parquet.{2**22 + 1}-8.new").write_bytes(b"half")
 
-        assert sweep(tmp_path, OPTIONS) == 1
+        assert remove_incomplete(tmp_path, OPTIONS) == 1
 
     @pytest.mark.parametrize("table", SCHEMAS)
     def test_parts_that_a_power_cut_left_empty_go_with_their_shard(self, tmp_path, table):
         write_rows(tmp_path, [good("a.mp4")], FULL)
-        parts(tmp_path, table, FULL.config_id)[0].write_bytes(b"")
+        part_paths(tmp_path, table, FULL.config_id)[0].write_bytes(b"")
 
-        assert sweep(tmp_path, FULL) == 4
-        assert done_videos(tmp_path, FULL.config_id) == []
+        assert remove_incomplete(tmp_path, FULL) == 4
+        assert finished_videos(tmp_path, FULL.config_id) == []
 
     def test_a_folder_that_is_not_there_needs_none(self, tmp_path):
-        assert sweep(tmp_path / "new", OPTIONS) == 0
+        assert remove_incomplete(tmp_path / "new", OPTIONS) == 0
 
 
 class TestDone:
@@ -374,12 +373,12 @@ class TestDone:
         copies = (("c.mp4", "/videos/c.mp4"),)
         write_rows(tmp_path, [good("a.mp4", copies=copies), bad("b.mp4")], OPTIONS)
 
-        assert done_videos(tmp_path, OPTIONS.config_id) == [
-            Done("a.mp4", "/videos/a.mp4", "id-a.mp4", "ok"),
-            Done("c.mp4", "/videos/c.mp4", "id-a.mp4", "ok"),
-            Done("b.mp4", "/videos/b.mp4", "id-b.mp4", "not_video"),
+        assert finished_videos(tmp_path, OPTIONS.config_id) == [
+            FinishedVideo("a.mp4", "/videos/a.mp4", "id-a.mp4", "ok"),
+            FinishedVideo("c.mp4", "/videos/c.mp4", "id-a.mp4", "ok"),
+            FinishedVideo("b.mp4", "/videos/b.mp4", "id-b.mp4", "not_video"),
         ]
-        assert done_videos(tmp_path, "fedcba9876543210") == []
+        assert finished_videos(tmp_path, "fedcba9876543210") == []
 
 
 class TestDropRows:

@@ -27,7 +27,8 @@ from pipeline.config import (
 from pipeline.decode.shared_memory import Block
 from pipeline.errors import EngineError, MachineError, OptionError, RecognizerError
 from pipeline.recognition.recognizer import load_recognizer, save_recognizer
-from pipeline.results.tables import SCHEMAS, load, read_run
+from pipeline.results.schemas import SCHEMAS
+from pipeline.results.tables import load, read_run
 from pipeline.run.load import cache_folder, open_session
 from pipeline.run.process import drive, process_shard, run
 from pipeline.run.run_record import finish

@@ -26,7 +26,7 @@ from pipeline.encode.preprocess import fit_decoded
 from pipeline.errors import MachineError
 from pipeline.records import Chunk, FrameBatch, Integers, Pictures, Video
 from pipeline.run.session import Session
-from pipeline.storage import exclusive, hidden, remove_leftovers
+from pipeline.storage import file_lock, remove_temporary_files, temporary_path
 
 FOLDER = "_pictures"
 """Beside the feature stores; the underline: no part of their tables."""
@@ -97,8 +97,8 @@ def keep_pictures(session: Session, videos: Sequence[Video]) -> PictureCache:
     # the store is a folder for one set of features, beside the others
     features = session.store.folder.parent
     cache = picture_cache(features, session.engine.backbone, session.sampling)
-    with exclusive(cache.folder / ".lock", f"picture cache {cache.folder}", wait=True):
-        remove_leftovers(cache.folder)
+    with file_lock(cache.folder / ".lock", f"picture cache {cache.folder}", wait=True):
+        remove_temporary_files(cache.folder)
         missing = [video for video in videos if not cache.has(video.video_id)]
         jobs = [partial(_keep, session=session, video=v, cache=cache) for v in missing]
         for future in [session.pool.submit(job) for job in jobs]:
@@ -109,7 +109,7 @@ def keep_pictures(session: Session, videos: Sequence[Video]) -> PictureCache:
 def _keep(process: DecodeProcess, session: Session, video: Video, cache: PictureCache) -> None:
     """Write the pictures of one video under a hidden name, then rename."""
     path = cache.path(video.video_id)
-    fresh = hidden(path)
+    fresh = temporary_path(path)
     with fresh.open("wb") as file:
         for batch in _decoded(process, video, session):
             file.write(_rows(batch, cache).data)

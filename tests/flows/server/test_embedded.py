@@ -22,7 +22,7 @@ from flows.server.embedded import (
     settle,
     state_folder,
 )
-from pipeline.storage import exclusive
+from pipeline.storage import file_lock
 
 ROOT = Path(__file__).parents[3]
 
@@ -157,7 +157,7 @@ def test_what_killed_runs_left_is_removed_and_what_lives_stays(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "prefect.db").touch()
 
-    with exclusive(tmp_path / "run-living" / ".lock", "it"):
+    with file_lock(tmp_path / "run-living" / ".lock", "it"):
         module._sweep(tmp_path)
 
     assert [path.name for path in tmp_path.iterdir()] == ["run-living"]
