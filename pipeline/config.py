@@ -1,8 +1,10 @@
 """
-Options: one frozen class a stage, checked when made, with a hash that is the same on every machine.
+Options of a run: one frozen class per stage, validated when constructed.
 
-Only options that change what a user reads belong to the identity of a result (`fingerprint`);
-batch sizes, worker counts and deadlines do not.
+The command line is derived from these classes: the default of a field is the default of its option,
+and the first paragraph of the docstring below the field the help text.
+`fingerprint` hashes options identically on every machine. Only options that change results are part
+of the id of a result; batch sizes, worker counts and timeouts are not.
 """
 
 from __future__ import annotations
@@ -92,9 +94,9 @@ class Sampling:
     """Which frames of a video are used. Exactly one of the two is set."""
 
     fps: float | None = None
-    """Sample k is the frame displayed at k / fps seconds."""
+    """Sampled frames per second of video: sample k is the frame displayed at k / fps seconds."""
     every: int | None = None
-    """Every n-th frame; 1 takes all."""
+    """Sample every n-th frame instead; 1 samples all frames."""
 
     def __post_init__(self) -> None:
         if (self.fps is None) == (self.every is None):
@@ -145,18 +147,19 @@ class DecodeOptions:
     """How files are decoded. Changes how long it takes and what is refused, never a picture."""
 
     reader: ReaderName = "auto"
+    """Decoding library to try first; auto chooses by the file."""
     workers: int = 0
-    """Decode processes; 0 is one a core."""
+    """Number of decode processes; 0 starts one per CPU core."""
     frame_timeout_seconds: float = 20.0
-    """A decoder that gives no new frame for so long is killed."""
+    """Seconds without a new frame after which a decoder is killed."""
     video_timeout_seconds: float = 900.0
-    """Budget of one attempt at one file, or at one chunk of a long file, of up to 30,000 frames;
-    more frames have more, in proportion."""
+    """Maximum seconds for one attempt to decode a file, or 30,000 frames of a longer one."""
     max_pixels: int = 200_000_000
-    """Pixels a frame."""
+    """Maximum pixels per frame; larger videos are refused."""
     max_video_seconds: float = 48 * 3600.0
+    """Maximum duration in seconds; longer videos are refused."""
     memory_bytes: int = 4 << 30
-    """Memory that one decode process may take for itself."""
+    """Maximum memory of one decode process."""
 
     def __post_init__(self) -> None:
         require_one_of(ReaderName, reader=self.reader)
@@ -181,9 +184,12 @@ class EncodeOptions:
     """Where and how exactly the encoder runs."""
 
     device: Device = "auto"
+    """Where networks run; auto is CUDA where available, else the CPU."""
     precision: Precision = "auto"
+    """Floating-point type of the backbone (float16 needs CUDA); auto uses a reduced one only where
+    its features equal those of float32."""
     batch_size: int = 0
-    """Frames a batch; 0 finds the fastest once, and keeps it."""
+    """Frames per batch; 0 measures the fastest once and stores it."""
 
     def __post_init__(self) -> None:
         require_one_of(Device, device=self.device)
@@ -197,9 +203,11 @@ class ClipWindows:
     """How a video is cut into clips. Clips never straddle a shot cut that the recognizer finds."""
 
     seconds: float | None = None
-    """Length of a clip; None makes one clip of each shot, or of the video where no cut is found."""
+    """Length of clips in seconds.
+
+    None: one clip for each shot."""
     stride_seconds: float | None = None
-    """From the start of a clip to the start of the next; None is the length of a clip."""
+    """Seconds from the start of a clip to that of the next, by default the length of a clip."""
 
     def __post_init__(self) -> None:
         require_positive(clip_seconds=self.seconds, stride_seconds=self.stride_seconds)
@@ -213,13 +221,14 @@ class ShardOptions:
     """How work is cut. Changes speed and memory, never a row."""
 
     max_frames: int = 4096
-    """Sampled frames a shard: the more, the less is spent on what each shard costs."""
+    """Maximum sampled frames per shard; more frames reduce the overhead per shard."""
     max_bytes: int = 384 << 20
-    """Bytes of pictures a shard, as they wait for the encoder."""
+    """Maximum bytes of decoded frames per shard, before they are encoded."""
     max_videos: int = 256
+    """Maximum videos per shard."""
     window: int = 0
-    """Shards in flight: while one holds the encoder, the others decode. 0 chooses by decode
-    processes and memory."""
+    """Shards in flight: while one is encoded, the others are decoded; 0 chooses by the number of
+    decode processes and the memory."""
 
     def __post_init__(self) -> None:
         require_positive(
@@ -233,53 +242,63 @@ class ShardOptions:
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """Everything about a run but its sources and where the results go. All of it is plain JSON."""
+    """All options of a run except its sources and the results folder."""
 
     recognizer: str | None = "camera-motion"
-    """Name of a bundled recognizer, or its folder; None only fills the feature store."""
+    """A bundled recognizer, or the folder of a saved one.
+
+    None: only fill the feature store."""
     backbone: str | None = None
-    """Where no recognizer says which: a name for `load_backbone`. With a recognizer: where to find
-    its backbone, should its own name not do here."""
+    """Model name in timm, local-dir:PATH of a downloaded one, or random:NAME for random weights.
+    With a recognizer: where its backbone is found, with the same weights, if not under the saved
+    name."""
     weights: str | None = None
-    """Safetensors file for the backbone."""
+    """Safetensors file with the weights of the backbone."""
     tap: str | None = None
+    """Module of the backbone whose output is used, such as blocks.4; by default the last."""
     grid: int | None = None
+    """Pool feature maps to GRID × GRID cells, which keeps positions; default 1, global pooling."""
     sampling: Sampling | None = None
-    """Other than the recognizer's."""
+    """Which frames are used; None uses the sampling of the recognizer."""
     clips: ClipWindows | None = None
-    """Other than the recognizer's."""
+    """How videos are cut into clips; None uses the windows of the recognizer."""
     frames: bool = False
-    """Write one row a sampled frame."""
+    """Also write one row per sampled frame."""
     embeddings: bool = False
-    """Write the pooled state of each clip."""
+    """Also write the pooled hidden state of each clip."""
     novelty: str | None = None
-    """Folder of a novelty model; None tells no novelty."""
+    """Folder of a novelty model: also score how unusual clips are, and with --frames frames."""
     features: str | None = None
-    """Folder of the feature store; by default that of the results."""
+    """Folder of the feature store."""
     image_fps: float | None = None
+    """Frame rate of image sequences, in images per second; required for them."""
     full_hash: bool = False
+    """Fingerprint whole files instead of blocks at their start, middle and end."""
     retry: tuple[str, ...] = ()
     """Statuses whose videos are processed again."""
     wait: bool = False
-    """Wait for another run on the same results folder instead of refusing."""
+    """Wait for another run on the same results folder to end, instead of failing."""
     decode: DecodeOptions = field(default_factory=DecodeOptions)
+    """How videos are decoded."""
     encode: EncodeOptions = field(default_factory=EncodeOptions)
+    """How frames are encoded."""
     shards: ShardOptions = field(default_factory=ShardOptions)
+    """How videos are grouped into shards."""
 
     def __post_init__(self) -> None:
         if self.recognizer is None and self.backbone is None:
-            raise OptionError("without a recognizer, a backbone must be named (--backbone)")
+            raise OptionError("without a recognizer, a backbone is required (--backbone)")
         if self.recognizer is None and self.sampling is None:
-            raise OptionError("without a recognizer, the sampling must be given (--sample-fps)")
+            raise OptionError("without a recognizer, the sampling is required (--sample-fps)")
         if self.recognizer is None and self.novelty is not None:
-            raise OptionError("novelty is told of clips, which need a recognizer (--recognizer)")
-        require_positive(image_fps=self.image_fps)
+            raise OptionError("novelty scores need a recognizer (--recognizer)")
+        require_positive(image_fps=self.image_fps, grid=self.grid)
         unknown = sorted(set(self.retry) - set(STATUSES))
         if unknown:
             raise OptionError(f"no status {', '.join(unknown)}; there are {', '.join(STATUSES)}")
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; `from_json` reads them back."""
+        """Convert to plain values, which `from_json` reads."""
         return dataclasses.asdict(self)
 
     @classmethod
@@ -288,7 +307,7 @@ class RunOptions:
         Read what `to_json` wrote.
 
         Raises:
-            OptionError: unknown names or values.
+            OptionError: a name is unknown or a value is invalid.
         """
         parts: dict[str, Any] = {
             "sampling": Sampling,

@@ -261,11 +261,11 @@ class TestRunOptions:
             RunOptions.from_json({"retry": "partial"})
 
     def test_no_recognizer_and_no_backbone_fails(self):
-        with pytest.raises(OptionError, match=r"a backbone must be named \(--backbone\)"):
+        with pytest.raises(OptionError, match=r"a backbone is required \(--backbone\)"):
             RunOptions(recognizer=None, sampling=Sampling(fps=8))
 
     def test_no_recognizer_and_no_sampling_fails(self):
-        with pytest.raises(OptionError, match=r"the sampling must be given \(--sample-fps\)"):
+        with pytest.raises(OptionError, match=r"the sampling is required \(--sample-fps\)"):
             RunOptions(recognizer=None, backbone="resnet18")
 
     def test_no_image_rate_fails(self):

@@ -33,10 +33,13 @@ class TemporalOptions:
     """The architecture of a temporal model. It is saved with the weights of the model."""
 
     cell: CellName = "gru"
+    """Cell of the recurrent model, a Transformer, or the mean of the frames."""
     layers: int = 1
+    """Number of layers."""
     size: int = 128
-    """Size of the hidden state, H; per direction if the model is bidirectional."""
+    """Size of the hidden state; per direction if the model is bidirectional."""
     bidirectional: bool = False
+    """Also read clips backwards; such a model cannot stream."""
     causal: bool = False
     """Whether a transformer attends to past frames only."""
     heads: int = 4
@@ -44,17 +47,19 @@ class TemporalOptions:
     pooling: Pooling = "mean"
     """How the hidden states of the frames of a clip are reduced to one vector."""
     differences: bool = False
-    """Whether the difference to the previous frame is appended to the features of each frame."""
+    """Append to the features of each frame their difference to the previous frame."""
     rectified: bool = False
-    """Whether the differences are split by sign into two non-negative parts, and all inputs are
-    scaled by their standard deviation between clips."""
+    """Split differences by sign into two non-negative parts, and scale all inputs by their standard
+    deviation between clips; needs differences."""
     signed_root: bool = False
-    """Whether the signed square root of the features is taken first (power normalization), which
-    reduces the influence of a few large features."""
+    """Take the signed square root of the features first (power normalization), which reduces the
+    influence of a few large ones."""
     dropout: float = 0.0
+    """Dropout probability, in [0, 1)."""
     layer_norm: bool = True
+    """Normalize hidden states (layer normalization); hides how much moves."""
     residual: bool = True
-    """Whether layers after the first have a residual connection."""
+    """Add residual connections to layers after the first."""
 
     def __post_init__(self) -> None:
         require_one_of(CellName, cell=self.cell)
@@ -75,8 +80,9 @@ class TrainingOptions:
     """How a temporal model is trained. Not needed to run the model."""
 
     epochs: int = 30
+    """Maximum epochs."""
     batch_size: int = 16
-    """Clips per step."""
+    """Clips per batch."""
     learning_rate: float = 2e-3
     """Peak learning rate: reached after a linear warm-up, then decayed to 0 (cosine)."""
     warm_up: float = 0.1
@@ -86,8 +92,9 @@ class TrainingOptions:
     l1: float = 0.0
     """Weight in the loss of the L1 norm of the weight matrices."""
     label_smoothing: float = 0.1
+    """Label smoothing of the cross-entropy, in [0, 1)."""
     balanced: bool = True
-    """Whether classes are weighted by their inverse frequency."""
+    """Weight classes by their inverse frequency."""
     frame_weight: float = 0.0
     """Weight in the loss of the cross-entropy of single frames, beside that of the clip."""
     clip_norm: float = 1.0
@@ -103,15 +110,15 @@ class TrainingOptions:
     clips in each step, as for a horizontal flip of the frames; 0 disables it. Use it only if no
     label depends on left and right."""
     validation: float = 0.2
-    """Share of the groups that is used as validation set, for early stopping and calibration; 0
-    for none."""
+    """Share of groups in the validation set, for early stopping and calibration; 0 for none."""
     patience: int = 20
     """Epochs without a lower validation loss after which training stops."""
     refit: bool = True
-    """Whether the model is trained again on all clips, validation set included, for the number of
-    epochs found."""
+    """Then train on all clips, including the validation set, for the best number of epochs."""
     seed: int = 0
+    """Random seed."""
     device: Device = "auto"
+    """Where networks are trained; auto is CUDA where available, else the CPU."""
     precision: TrainingPrecision = "auto"
     """Precision of the convolutions in fine-tuning: `auto` is bfloat16 on GPUs that support it,
     else float32. Temporal models are trained in float32."""

@@ -176,7 +176,7 @@ class TestRefused:
             way.open(recognizer=str(tiny_recognizer), novelty=str(fitted))
 
     def test_no_recognizer(self):
-        with pytest.raises(OptionError, match=r"novelty is told of clips, .*\(--recognizer\)"):
+        with pytest.raises(OptionError, match=r"novelty scores need a recognizer \(--recognizer\)"):
             RunOptions(recognizer=None, backbone="x", sampling=Sampling(fps=8), novelty="M")
 
     def test_no_model(self, way, tmp_path):

@@ -1,4 +1,4 @@
-"""How a backbone is fine-tuned: a frozen class, checked when made."""
+"""Options of fine-tuning a backbone."""
 
 from __future__ import annotations
 
@@ -13,27 +13,29 @@ class TuningOptions:
     """How the last blocks of a backbone are trained with the temporal model."""
 
     blocks: int = 0
-    """Blocks that learn, counted back from the tap, or from the end; 0 leaves all as they are."""
+    """Then fine-tune this number of blocks of the backbone, the last ones before its tap or end,
+    together with the temporal model; 0 freezes the backbone."""
     epochs: int = 8
+    """Maximum epochs of fine-tuning."""
     batch_size: int = 4
-    """Clips a step."""
+    """Clips per batch of fine-tuning."""
     learning_rate: float = 5e-4
-    """The highest, of the temporal model; it has been trained before."""
+    """Peak learning rate of fine-tuning; that of the blocks is a tenth."""
     backbone_rate: float = 0.1
-    """Learning rate of the blocks, as a share of that."""
+    """Learning rate of the blocks relative to that of the temporal model."""
     frames: int = 16
-    """Frames of a clip, drawn anew each step, through which gradients reach the blocks; the others
-    are only read. Memory grows with them."""
+    """Frames per clip, sampled again in each step, through which gradients reach the blocks; memory
+    grows with them."""
     chunk: int = 32
-    """Frames that are encoded at once. Changes memory, and no more than the last digits."""
+    """Frames encoded at once; affects memory, and results only by rounding errors."""
     smallest_crop: float = 0.7
-    """Pictures are cut to a random part of at least this share of their area; 1 leaves them."""
+    """Minimum share of the area in random crops of frames; 1 disables cropping."""
     colour: float = 0.2
-    """Most that brightness, contrast and saturation change, as a share."""
+    """Maximum relative change of brightness, contrast and saturation."""
     shortest_crop: float = 0.8
-    """Clips are cut to a random part of at least this share of their frames."""
+    """Minimum share of the frames in random temporal crops of clips; 1 disables cropping."""
     drop_frames: float = 0.1
-    """Probability that a frame does not count in a step."""
+    """Probability with which each frame is masked in a training step."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "learning_rate", "backbone_rate", "frames", "chunk"):
@@ -49,7 +51,9 @@ class TuningOptions:
             raise OptionError(f"blocks must be 0 (none) or more, got {self.blocks}")
 
     def steps(self, training: TrainingOptions) -> TrainingOptions:
-        """Give the options of the steps: those of the training before, where none is said here."""
+        """Return the training options of fine-tuning: those of `training` where not set here."""
         known = {field.name for field in fields(training)}
         own = {f.name: getattr(self, f.name) for f in fields(self) if f.name in known}
-        return replace(training, mirror_grid=0, **own)  # pictures are mirrored, not their features
+        return replace(
+            training, mirror_grid=0, **own
+        )  # frames are flipped instead
