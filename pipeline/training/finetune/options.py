@@ -54,6 +54,4 @@ class TuningOptions:
         """Return the training options of fine-tuning: those of `training` where not set here."""
         known = {field.name for field in fields(training)}
         own = {f.name: getattr(self, f.name) for f in fields(self) if f.name in known}
-        return replace(
-            training, mirror_grid=0, **own
-        )  # frames are flipped instead
+        return replace(training, mirror_grid=0, **own)  # frames are flipped instead
