@@ -22,7 +22,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-Pictures = NDArray[np.uint8]
+Images = NDArray[np.uint8]
 Seconds = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
@@ -267,7 +267,7 @@ class Shard:
     """
 
     chunks: tuple[Chunk, ...] = ()
-    stored: tuple[Video, ...] = ()
+    cached: tuple[Video, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -275,7 +275,7 @@ class FrameBatch:
     """The sampled frames of one chunk, context first. Pictures lie in memory that is lent."""
 
     chunk: Chunk
-    pictures: Pictures
+    images: Images
     """(T, H, W, 3)."""
     sample_index: Integers
     """Number of each sample in the video, (T,)."""
@@ -284,16 +284,16 @@ class FrameBatch:
     pts_seconds: Seconds
     """Time of each frame, (T,)."""
     report: DecodeReport
-    fitted: bool = False
+    resized: bool = False
     """Whether the pictures are cut to what the backbone wants already."""
 
     def __post_init__(self) -> None:
-        if self.pictures.ndim != 4 or self.pictures.shape[3] != 3:
-            raise ValueError(f"pictures must be (T, H, W, 3), got {self.pictures.shape}")
-        if self.pictures.dtype != np.uint8:
-            raise ValueError(f"pictures must be uint8, got {self.pictures.dtype}")
+        if self.images.ndim != 4 or self.images.shape[3] != 3:
+            raise ValueError(f"images must be (T, H, W, 3), got {self.images.shape}")
+        if self.images.dtype != np.uint8:
+            raise ValueError(f"images must be uint8, got {self.images.dtype}")
         _check_lengths(
-            pictures=self.pictures,
+            images=self.images,
             sample_index=self.sample_index,
             frame_index=self.frame_index,
             pts_seconds=self.pts_seconds,

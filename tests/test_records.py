@@ -50,7 +50,7 @@ def index(pts, **given):
 
 def batch(count=3, **given):
     arrays = {
-        "pictures": np.zeros((count, 4, 6, 3), np.uint8),
+        "images": np.zeros((count, 4, 6, 3), np.uint8),
         "sample_index": np.arange(count),
         "frame_index": np.arange(count),
         "pts_seconds": np.arange(count) / 8,
@@ -229,20 +229,18 @@ class TestChunk:
 
 class TestFrameBatch:
     def test_what_fits_is_taken(self):
-        assert batch().pictures.shape == (3, 4, 6, 3)
-        assert len(batch(0).pictures) == 0
+        assert batch().images.shape == (3, 4, 6, 3)
+        assert len(batch(0).images) == 0
 
     def test_pictures_of_another_shape_fail(self):
-        with pytest.raises(
-            ValueError, match=r"pictures must be \(T, H, W, 3\), got \(3, 4, 6, 4\)"
-        ):
-            batch(pictures=np.zeros((3, 4, 6, 4), np.uint8))
+        with pytest.raises(ValueError, match=r"images must be \(T, H, W, 3\), got \(3, 4, 6, 4\)"):
+            batch(images=np.zeros((3, 4, 6, 4), np.uint8))
         with pytest.raises(ValueError, match=r"got \(4, 6, 3\)"):
-            batch(pictures=np.zeros((4, 6, 3), np.uint8))
+            batch(images=np.zeros((4, 6, 3), np.uint8))
 
     def test_pictures_of_another_type_fail(self):
-        with pytest.raises(ValueError, match="pictures must be uint8, got float32"):
-            batch(pictures=np.zeros((3, 4, 6, 3), np.float32))
+        with pytest.raises(ValueError, match="images must be uint8, got float32"):
+            batch(images=np.zeros((3, 4, 6, 3), np.float32))
 
     @pytest.mark.parametrize("name", ["sample_index", "frame_index", "pts_seconds"])
     def test_lengths_that_differ_fail(self, name):

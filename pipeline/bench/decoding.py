@@ -11,11 +11,11 @@ from typing import get_args
 
 from pipeline.bench.rates import DecodeRate, Timed, measure, seconds_of
 from pipeline.config import DecodeOptions, Geometry, ReaderName, Sampling
-from pipeline.decode.downscale import delivered_size
-from pipeline.decode.fallback import decode_chunk, index_video, new_room
+from pipeline.decode.downscale import decoded_size
+from pipeline.decode.fallback import decode_chunk, index_video, new_buffer
 from pipeline.decode.process_pool import DecodePool, DecodeProcess
 from pipeline.decode.sampling import SamplePlan
-from pipeline.decode.shared_memory import Room, no_room
+from pipeline.decode.shared_memory import FrameBuffer, discard_buffer
 from pipeline.errors import VideoError
 from pipeline.records import Chunk, DecodeReport, FrameBatch, Video
 
@@ -46,9 +46,9 @@ class Jobs:
         cut = [replace(s, stop=max(1, round(s.stop * share))) for s in self.chunks]
         return replace(self, chunks=tuple(cut))
 
-    def decode(self, process: DecodeProcess, chunk: Chunk, room: Room) -> FrameBatch:
+    def decode(self, process: DecodeProcess, chunk: Chunk, buffer: FrameBuffer) -> FrameBatch:
         """Decode one chunk."""
-        return decode_chunk(process, chunk, self.sampling, self.geometry, room)
+        return decode_chunk(process, chunk, self.sampling, self.geometry, buffer)
 
 
 def plan_jobs(
@@ -63,7 +63,7 @@ def plan_jobs(
                 index = future.result()
             except VideoError:
                 continue
-            height, width = delivered_size(index.height, index.width, geometry)
+            height, width = decoded_size(index.height, index.width, geometry)
             total = SamplePlan(index, sampling).num_samples
             most = max(1, MOST_BYTES // (height * width * 3))
             chunks.append(Chunk(video, index, 0, min(total, most), total))
@@ -130,7 +130,7 @@ class Decoding:
     def __call__(self) -> int:
         """Decode."""
         waiting = [
-            self.pool.submit(partial(self.jobs.decode, chunk=chunk, room=no_room()))
+            self.pool.submit(partial(self.jobs.decode, chunk=chunk, buffer=discard_buffer()))
             for chunk in self.jobs.chunks
             for _ in range(self.copies)
         ]
@@ -144,7 +144,7 @@ def decoded_frames(jobs: Jobs, most: int, options: DecodeOptions) -> list[FrameB
     parts = jobs.beginnings(share).chunks
     with DecodePool(options) as pool:
         waiting = [
-            pool.submit(partial(jobs.decode, chunk=part, room=new_room(part, jobs.geometry)))
+            pool.submit(partial(jobs.decode, chunk=part, buffer=new_buffer(part, jobs.geometry)))
             for part in parts
         ]
         return [future.result() for future in waiting]

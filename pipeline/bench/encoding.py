@@ -36,7 +36,7 @@ class Frames:
     @property
     def count(self) -> int:
         """Frames of all batches."""
-        return sum(len(batch.pictures) for batch in self.batches)
+        return sum(len(batch.images) for batch in self.batches)
 
     def first(self, most: int) -> Frames:
         """Give the first frames."""
@@ -44,12 +44,12 @@ class Frames:
         for batch in self.batches:
             if left > 0:
                 kept.append(_part(batch, slice(left)))
-                left -= len(batch.pictures)
+                left -= len(batch.images)
         return Frames(tuple(kept))
 
     def halves(self) -> tuple[Frames, Frames]:
         """Cut every batch in the middle."""
-        cuts = [(batch, len(batch.pictures) // 2) for batch in self.batches]
+        cuts = [(batch, len(batch.images) // 2) for batch in self.batches]
         return (
             Frames(tuple(_part(batch, slice(middle)) for batch, middle in cuts)),
             Frames(tuple(_part(batch, slice(middle, None)) for batch, middle in cuts)),
@@ -59,7 +59,7 @@ class Frames:
 def _part(batch: FrameBatch, here: slice) -> FrameBatch:
     return replace(
         batch,
-        pictures=batch.pictures[here],
+        images=batch.images[here],
         sample_index=batch.sample_index[here],
         frame_index=batch.frame_index[here],
         pts_seconds=batch.pts_seconds[here],

@@ -10,7 +10,7 @@ from pipeline.config import DecodeOptions, Geometry, Sampling
 from pipeline.decode.fallback import decode_chunk, index_video
 from pipeline.decode.process_pool import DecodePool, DecodeProcess
 from pipeline.decode.sampling import SamplePlan
-from pipeline.decode.shared_memory import no_room
+from pipeline.decode.shared_memory import discard_buffer
 from pipeline.errors import VideoError
 from pipeline.records import Chunk, DecodeReport, Video
 
@@ -44,4 +44,4 @@ def _examine(process: DecodeProcess, video: Video, sampling: Sampling) -> Decode
         return DecodeReport(error.status, str(error))
     total = SamplePlan(index, sampling).num_samples
     chunk = Chunk(video, index, 0, total, total)
-    return decode_chunk(process, chunk, sampling, THUMB, no_room()).report
+    return decode_chunk(process, chunk, sampling, THUMB, discard_buffer()).report

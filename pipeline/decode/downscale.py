@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 
 from pipeline.config import Geometry
-from pipeline.records import Pictures
+from pipeline.records import Images
 
 
-def delivered_size(height: int, width: int, geometry: Geometry) -> tuple[int, int]:
+def decoded_size(height: int, width: int, geometry: Geometry) -> tuple[int, int]:
     """
     Tell the size in which a frame leaves the decode process.
 
@@ -35,9 +35,9 @@ def _factor(height: int, width: int, geometry: Geometry) -> int:
     return max(1, int(ratio / geometry.reducing_gap))
 
 
-def shrink(picture: Pictures, size: tuple[int, int]) -> Pictures:
+def shrink(picture: Images, size: tuple[int, int]) -> Images:
     """
-    Bring one RGB picture, (H, W, 3), to the size that `delivered_size` told.
+    Bring one RGB picture, (H, W, 3), to the size that `decoded_size` told.
 
     Also used where a video changes its resolution on the way: all frames of a video leave in the
     size of its first.

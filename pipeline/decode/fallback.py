@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from pipeline.config import Geometry, Sampling
-from pipeline.decode.downscale import delivered_size
+from pipeline.decode.downscale import decoded_size
 from pipeline.decode.process_pool import DecodeProcess, JobTimeout
 from pipeline.decode.readers import choose_readers, packets_are_pictures
 from pipeline.decode.sampling import SamplePlan
-from pipeline.decode.shared_memory import SPARE_PICTURES, Room
+from pipeline.decode.shared_memory import SPARE_IMAGES, FrameBuffer
 from pipeline.decode.worker import Message
 from pipeline.errors import DecoderLost, VideoError
 from pipeline.records import Chunk, DecodeReport, FrameBatch, Video, VideoIndex
@@ -73,20 +73,24 @@ def _asked(process: DecodeProcess, job: Message) -> Message:
     return answer
 
 
-def num_pictures(chunk: Chunk) -> int:
+def num_images(chunk: Chunk) -> int:
     """Tell how many pictures a chunk should give, context included."""
     return chunk.stop - chunk.start + chunk.context
 
 
-def new_room(chunk: Chunk, geometry: Geometry) -> Room:
+def new_buffer(chunk: Chunk, geometry: Geometry) -> FrameBuffer:
     """Make room for the pictures of a chunk as they are decoded for a geometry."""
     assert chunk.index is not None
-    size = delivered_size(chunk.index.height, chunk.index.width, geometry)
-    return Room(np.empty((num_pictures(chunk), *size, 3), np.uint8))
+    size = decoded_size(chunk.index.height, chunk.index.width, geometry)
+    return FrameBuffer(np.empty((num_images(chunk), *size, 3), np.uint8))
 
 
 def decode_chunk(
-    process: DecodeProcess, chunk: Chunk, sampling: Sampling, geometry: Geometry, room: Room
+    process: DecodeProcess,
+    chunk: Chunk,
+    sampling: Sampling,
+    geometry: Geometry,
+    buffer: FrameBuffer,
 ) -> FrameBatch:
     """
     Decode the samples of a chunk.
@@ -96,14 +100,14 @@ def decode_chunk(
         chunk: of a video whose container was read.
         sampling: which frames.
         geometry: for which they are shrunk.
-        room: where their pictures go, `num_pictures` of them.
+        buffer: where their pictures go, `num_images` of them.
 
     Returns:
         What could be decoded, which may be nothing, and the verdict.
     """
     index = chunk.index
     assert index is not None
-    size = delivered_size(index.height, index.width, geometry)
+    size = decoded_size(index.height, index.width, geometry)
     job: Message = {
         "do": "decode",
         "location": chunk.video.location,
@@ -112,20 +116,20 @@ def decode_chunk(
         "stop": chunk.stop,
         "context": chunk.context,
         "size": list(size),
-        "capacity": num_pictures(chunk) + SPARE_PICTURES,
+        "capacity": num_images(chunk) + SPARE_IMAGES,
         "by_order": False,
     }
-    attempts = _Attempts(process, chunk, sampling, job, room)
+    attempts = ReaderFallback(process, chunk, sampling, job, buffer)
     answer, report = attempts.run()
     samples = np.asarray(answer["sample_index"], dtype=np.int64)
     return FrameBatch(
         chunk=chunk,
-        pictures=room.pictures[: len(samples)],
+        images=buffer.images[: len(samples)],
         sample_index=samples,
         frame_index=np.asarray(answer["frame_index"], dtype=np.int64),
         pts_seconds=np.asarray(answer["pts_seconds"], dtype=np.float64),
         report=replace(report, frames_sampled=int(np.sum(samples >= chunk.start))),
-        fitted=room.fit is not None,
+        resized=buffer.resize is not None,
     )
 
 
@@ -142,14 +146,19 @@ NOTHING: Message = {
 }
 
 
-class _Attempts:
+class ReaderFallback:
     """The attempts at one chunk, in order."""
 
     def __init__(
-        self, process: DecodeProcess, chunk: Chunk, sampling: Sampling, job: Message, room: Room
+        self,
+        process: DecodeProcess,
+        chunk: Chunk,
+        sampling: Sampling,
+        job: Message,
+        buffer: FrameBuffer,
     ) -> None:
         assert chunk.index is not None
-        self.process, self.chunk, self.room = process, chunk, room
+        self.process, self.chunk, self.buffer = process, chunk, buffer
         self.index: VideoIndex = chunk.index
         plan = SamplePlan(self.index, sampling, chunk.start, chunk.stop, chunk.context)
         frames = plan.frame_range()
@@ -217,7 +226,7 @@ class _Attempts:
             "index": self.index.to_json() if fresh else None,
         }
         try:
-            answer = self.process.ask(job, self.room.put)
+            answer = self.process.ask(job, self.buffer.put)
         except (DecoderLost, VideoError) as error:
             self.lost.add(_lost_status(error))
             self.said.append(f"{reader}: {error}")

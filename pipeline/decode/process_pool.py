@@ -27,9 +27,9 @@ import numpy as np
 
 from pipeline.config import DecodeOptions
 from pipeline.decode import worker
-from pipeline.decode.shared_memory import Ring
+from pipeline.decode.shared_memory import RingBuffer
 from pipeline.errors import DecoderLost, MachineError, VideoError
-from pipeline.records import Integers, Pictures
+from pipeline.records import Images, Integers
 
 START_SECONDS = 120.0
 """A process that has not answered by then never will; importing on a busy disk takes long."""
@@ -41,7 +41,7 @@ FIRST, LAST = 0, 1
 """Order in which waiting jobs are taken."""
 
 T = TypeVar("T")
-Put = Callable[[int, Pictures, Integers], None]
+Put = Callable[[int, Images, Integers], None]
 """Is given the row of the first picture, pictures (n, h, w, 3), and the frame of each; afterwards
 their memory is filled again."""
 logger = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ class DecodeProcess:
         self._stopped = False
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
-        self._ring: Ring | None = None
+        self._ring: RingBuffer | None = None
         """Memory that this process fills with pictures."""
         self.known: str | None = None
         """Location of the video whose index this process still has."""
@@ -187,7 +187,7 @@ class DecodeProcess:
             return None
         if self._ring is not None:
             self._ring.close()
-        self._ring = Ring(num_bytes)
+        self._ring = RingBuffer(num_bytes)
         return self._ring.descriptor
 
     def _wait(self, channel: socket.socket, job: worker.Message, put: Put | None) -> worker.Message:

@@ -28,7 +28,7 @@ import numpy as np
 
 from pipeline.decode.container_index import choose_stream, open_container
 from pipeline.decode.packets import Packets
-from pipeline.records import Pictures, VideoIndex
+from pipeline.records import Images, VideoIndex
 
 PACKET_IS_PICTURE = frozenset(
     {"h264", "hevc", "av1", "libdav1d", "libaom-av1", "vp9", "mjpeg", "prores", "dnxhd", "gif"}
@@ -68,7 +68,7 @@ class Frame:
     """A decoded frame; `rgb` converts it."""
 
     ticks: int | None
-    rgb: Callable[[], Pictures]
+    rgb: Callable[[], Images]
     damaged: bool = False
     """The decoder marked the picture as damaged."""
 
@@ -133,7 +133,7 @@ def choose_readers(index: VideoIndex, *, sparse: bool, middle: bool) -> tuple[st
     return ("decord", "pyav", "opencv")
 
 
-def upright(picture: Pictures, index: VideoIndex) -> Pictures:
+def upright(picture: Images, index: VideoIndex) -> Images:
     """Turn a stored picture, (H, W, 3), as its container says."""
     if index.mirrored:
         picture = picture[:, ::-1]
@@ -228,7 +228,7 @@ class PyAVReader:
         self.refused.append(ticks)
         self.problem = self.problem or why
 
-    def _rgb(self, frame: Any) -> Pictures:
+    def _rgb(self, frame: Any) -> Images:
         # the other cores have work of their own, and handing on a part takes longer than doing it
         converted = self._converter.reformat(frame, format="rgb24", threads=1)
         plane = converted.planes[0]
@@ -278,16 +278,16 @@ class OpenCVReader:
             return number
         return int(np.searchsorted(self._index.pts, ticks, side="right")) - 1
 
-    def _rgb(self, capture: Any) -> Pictures:
+    def _rgb(self, capture: Any) -> Images:
         import cv2
 
         done, picture = capture.retrieve()
         if not done:
             raise ReaderRefused("OpenCV could not convert a frame")
-        return upright(cast(Pictures, cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)), self._index)
+        return upright(cast(Images, cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)), self._index)
 
 
-def _converted(picture: Pictures | None) -> Pictures:
+def _converted(picture: Images | None) -> Images:
     if picture is None:
         raise ReaderRefused("a frame that was skipped turned out to be needed")
     return picture
@@ -345,8 +345,8 @@ def _decord() -> Any:
     return decord
 
 
-def _unpadded(frame: Any) -> Pictures:
-    picture = cast(Pictures, frame.asnumpy())
+def _unpadded(frame: Any) -> Images:
+    picture = cast(Images, frame.asnumpy())
     if picture.shape[2] != 3:  # it takes padded rows of narrow pictures for more channels
         raise ReaderRefused("Decord cannot convert so narrow a picture")
     return picture
@@ -385,7 +385,7 @@ class ImageReader:
                 yield Frame(ticks, partial(_image, path))
 
 
-def _image(path: Path) -> Pictures:
+def _image(path: Path) -> Images:
     from pipeline.sources.image_sequence import read_image
 
     picture = read_image(path)

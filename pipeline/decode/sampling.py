@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 
 from pipeline.config import Sampling
-from pipeline.records import Integers, Pictures, VideoIndex
+from pipeline.records import Images, Integers, VideoIndex
 
 TICK_TOLERANCE_SECONDS = 5e-4
 """Containers round times to ticks, often of a millisecond: a frame may be half a tick late."""
@@ -30,7 +30,7 @@ class Timed(Protocol):
     ticks: int | None
     damaged: bool
 
-    def rgb(self) -> Pictures:
+    def rgb(self) -> Images:
         """Convert to RGB uint8, (H, W, 3)."""
 
 
@@ -40,7 +40,7 @@ class Sample:
 
     number: int
     """k, counted from 0 over the whole video."""
-    rgb: Pictures
+    rgb: Images
     frame_index: int
     pts_seconds: float
 

@@ -19,14 +19,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.records import Integers, Pictures
+from pipeline.records import Images, Integers
 
 ALIGNMENT = 64
-SPARE_PICTURES = 16
+SPARE_IMAGES = 16
 """More than a container let expect, for which room is made when they come."""
 
 
-class Ring:
+class RingBuffer:
     """Shared memory that a decode process fills with pictures, again and again."""
 
     def __init__(self, num_bytes: int) -> None:
@@ -35,7 +35,7 @@ class Ring:
         os.ftruncate(self.descriptor, num_bytes)
         self._view = mmap.mmap(self.descriptor, num_bytes)
 
-    def parts(self, size: tuple[int, int], start: int, stop: int) -> list[Pictures]:
+    def parts(self, size: tuple[int, int], start: int, stop: int) -> list[Images]:
         """View the pictures (T, h, w, 3) from one number to another, of all that it was given."""
         pictures = as_ring(self._view, size)
         count = len(pictures)
@@ -50,19 +50,19 @@ class Ring:
         del self._view
 
 
-def as_ring(view: mmap.mmap, size: tuple[int, int]) -> Pictures:
+def as_ring(view: mmap.mmap, size: tuple[int, int]) -> Images:
     """See memory as a ring of pictures (n, h, w, 3), as many as there is room for."""
     height, width = size
     count = len(view) // (height * width * 3)
     return np.ndarray((count, height, width, 3), np.uint8, buffer=view)
 
 
-Fit = Callable[[Pictures, Integers], Pictures]
+Resize = Callable[[Images, Integers], Images]
 """Makes other pictures of decoded ones, given the frame of each: one frame may come again."""
 
 
 @dataclass(slots=True)
-class Room:
+class FrameBuffer:
     """
     Where the pictures of one chunk go as they are decoded.
 
@@ -71,25 +71,25 @@ class Room:
         fit: what becomes of decoded pictures before; None copies them.
     """
 
-    pictures: Pictures
-    fit: Fit | None = None
+    images: Images
+    resize: Resize | None = None
 
-    def put(self, start: int, pictures: Pictures, frame_index: Integers) -> None:
+    def put(self, start: int, pictures: Images, frame_index: Integers) -> None:
         """Put decoded pictures (n, h, w, 3) in the rows from `start` on."""
         stop = start + len(pictures)
-        if stop > len(self.pictures):
-            more = np.empty((stop + SPARE_PICTURES, *self.pictures.shape[1:]), np.uint8)
-            more[:start] = self.pictures[:start]
-            self.pictures = more
-        self.pictures[start:stop] = self.fit(pictures, frame_index) if self.fit else pictures
+        if stop > len(self.images):
+            more = np.empty((stop + SPARE_IMAGES, *self.images.shape[1:]), np.uint8)
+            more[:start] = self.images[:start]
+            self.images = more
+        self.images[start:stop] = self.resize(pictures, frame_index) if self.resize else pictures
 
 
-def no_room() -> Room:
+def discard_buffer() -> FrameBuffer:
     """Give room in which nothing is kept."""
-    return Room(np.empty((0, 0, 0, 3), np.uint8), lambda pictures, _: pictures[:, :0, :0])
+    return FrameBuffer(np.empty((0, 0, 0, 3), np.uint8), lambda pictures, _: pictures[:, :0, :0])
 
 
-class Block:
+class BufferBlock:
     """Private memory for the pictures of one shard, handed out from its beginning on."""
 
     def __init__(self, num_bytes: int) -> None:
@@ -100,7 +100,7 @@ class Block:
         with contextlib.suppress(OSError):  # a kernel without huge pages
             self._view.madvise(mmap.MADV_HUGEPAGE)
 
-    def take(self, shape: tuple[int, int, int, int]) -> Pictures:
+    def allocate(self, shape: tuple[int, int, int, int]) -> Images:
         """
         Hand out memory for pictures, (T, H, W, 3), to any thread.
 
@@ -117,7 +117,7 @@ class Block:
         self._used = 0
 
 
-class BlockPool:
+class BufferPool:
     """
     Lends blocks and takes them back, so that their pages are touched for the first time once.
 
@@ -127,22 +127,22 @@ class BlockPool:
 
     def __init__(self, keep: int) -> None:
         self._keep = keep
-        self._free: list[Block] = []
+        self._free: list[BufferBlock] = []
         self._lock = threading.Lock()
 
-    def take(self, num_bytes: int) -> Block:
+    def acquire(self, num_bytes: int) -> BufferBlock:
         """Lend a block of at least so many bytes; a new one takes the place of one too small."""
         with self._lock:
             fitting = [block for block in self._free if block.num_bytes >= num_bytes]
             if not fitting:
                 self._free = sorted(self._free, key=lambda block: block.num_bytes)[1:]
-                return Block(num_bytes)
+                return BufferBlock(num_bytes)
             lent = min(fitting, key=lambda block: block.num_bytes)
             self._free.remove(lent)
         lent.clear()
         return lent
 
-    def give_back(self, block: Block) -> None:
+    def release(self, block: BufferBlock) -> None:
         """Take back a block that nobody looks at any more."""
         with self._lock:
             self._free = [*self._free, block][-self._keep :] if self._keep else []

@@ -32,7 +32,7 @@ from pipeline.decode.readers import READERS, Frame, Reader, ReaderRefused, Reque
 from pipeline.decode.sampling import SamplePlan, Selector
 from pipeline.decode.shared_memory import as_ring
 from pipeline.errors import VideoError
-from pipeline.records import Pictures, VideoIndex
+from pipeline.records import Images, VideoIndex
 from pipeline.sources.image_sequence import read_image_index
 
 PROGRESS_SECONDS = 0.2
@@ -150,7 +150,7 @@ def _openable(location: str) -> Iterator[str]:
             os.close(descriptor)
 
 
-class _Ring:
+class _RingWriter:
     """
     The pictures of a job on their way to the parent, in memory that it has to give back.
 
@@ -165,14 +165,14 @@ class _Ring:
         """Of the pictures that the parent does not know of yet."""
         self._filled = self._told = self._free = 0
 
-    def __enter__(self) -> _Ring:
+    def __enter__(self) -> _RingWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
         while self._free < self._told:
             self._await()
 
-    def put(self, picture: Pictures, frame_index: int) -> None:
+    def put(self, picture: Images, frame_index: int) -> None:
         """Hand on one picture, (h, w, 3)."""
         count = len(self._pictures)
         while self._filled - self._free >= count:
@@ -196,13 +196,13 @@ class _Ring:
             sys.exit()  # the parent is gone
 
 
-def _decode(job: Message, index: VideoIndex, ring: _Ring, progress: _Progress) -> Message:
+def _decode(job: Message, index: VideoIndex, ring: _RingWriter, progress: _Progress) -> Message:
     with _openable(job["location"]) as location, ring:
         return _decode_file(location, job, index, ring, progress)
 
 
 def _decode_file(
-    location: str, job: Message, index: VideoIndex, ring: _Ring, progress: _Progress
+    location: str, job: Message, index: VideoIndex, ring: _RingWriter, progress: _Progress
 ) -> Message:
     plan = SamplePlan(index, Sampling(**job["sampling"]), job["start"], job["stop"], job["context"])
     by_order = job["by_order"]
@@ -288,7 +288,7 @@ class _Worker:
         if job["index"] is not None:
             self._indexes = {job["location"]: VideoIndex.from_json(job["index"])}
         assert self._memory is not None
-        ring = _Ring(self._channel, self._memory, tuple(job["size"]))
+        ring = _RingWriter(self._channel, self._memory, tuple(job["size"]))
         return _decode(job, self._indexes[job["location"]], ring, progress)
 
 

@@ -26,7 +26,7 @@ from pipeline.encode.batch_size import SIZES, find_batch_size
 from pipeline.encode.memory import free_memory, lacks_memory
 from pipeline.encode.pinned_memory import Staging
 from pipeline.errors import EngineError, OptionError
-from pipeline.records import Pictures
+from pipeline.records import Images
 
 logger = logging.getLogger(__name__)
 Arithmetic = Literal["float32", "bfloat16", "float16"]
@@ -48,7 +48,7 @@ class Engine(Protocol):
     batch_size: int
     name: str
 
-    def fit(self, frames: Pictures) -> Tensor:
+    def fit(self, frames: Images) -> Tensor:
         """Cut frames (T, h, w, 3) to the pictures that the backbone wants, uint8 (T, H, W, 3)."""
 
     def start(self, pictures: Tensor) -> Features:
@@ -184,7 +184,7 @@ class TorchEngine:
     def _constant(self, values: tuple[float, ...]) -> Tensor:
         return torch.tensor(values, device=self.device).view(1, -1, 1, 1) * 255
 
-    def fit(self, frames: Pictures) -> Tensor:
+    def fit(self, frames: Images) -> Tensor:
         """
         Cut frames (T, h, w, 3) to pictures on the device, uint8 (T, H, W, 3).
 
@@ -204,7 +204,7 @@ class TorchEngine:
         middle = math.ceil(len(frames) / 2)
         return torch.cat([self.fit(frames[:middle]), self.fit(frames[middle:])])
 
-    def _fit_there(self, frames: Pictures, staging: Staging) -> Tensor:
+    def _fit_there(self, frames: Images, staging: Staging) -> Tensor:
         sent = staging.send(frames).permute(0, 3, 1, 2)
         # no integer kernel there: round as the one on the CPU does
         scaled = fit_frames(sent.float(), self.backbone).round().clamp(0, 255).to(torch.uint8)

@@ -34,7 +34,7 @@ from pipeline.encode.backbone import Backbone  # noqa: E402
 from pipeline.encode.batch_size import CPU_SIZES, find_batch_size  # noqa: E402
 from pipeline.encode.engines import Features, Placement, fit_frames  # noqa: E402
 from pipeline.errors import EngineError  # noqa: E402
-from pipeline.records import Pictures  # noqa: E402
+from pipeline.records import Images  # noqa: E402
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +111,7 @@ class OpenVINOEngine:
 
         return find_batch_size(run, cache / f"batch-{key}.json", CPU_SIZES, batches)
 
-    def fit(self, frames: Pictures) -> Tensor:
+    def fit(self, frames: Images) -> Tensor:
         """Cut frames (T, h, w, 3) to pictures, uint8 (T, H, W, 3), with torch's integer kernel."""
         pixels = torch.from_numpy(frames).permute(0, 3, 1, 2)
         return fit_frames(pixels, self.backbone).permute(0, 2, 3, 1)

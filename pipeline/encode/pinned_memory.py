@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.records import Pictures
+from pipeline.records import Images
 
 BUFFERS = 2
 """One is filled while the other is copied."""
@@ -49,7 +49,7 @@ class Staging:
     def _locked(self, num_bytes: int) -> Tensor:
         return torch.empty(num_bytes, dtype=torch.uint8, pin_memory=self._cuda)
 
-    def send(self, frames: Pictures) -> Tensor:
+    def send(self, frames: Images) -> Tensor:
         """
         Copy frames, (T, h, w, 3), to the device.
 

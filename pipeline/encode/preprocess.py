@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pipeline.encode.engines import Engine
-from pipeline.records import FrameBatch, Integers, Pictures
+from pipeline.records import FrameBatch, Images, Integers
 
 CHUNK_BYTES, CHUNK_FRAMES = 32 << 20, 512
 """Decoded pictures cut to size at once, at most: several times their bytes are taken meanwhile."""
@@ -33,7 +33,7 @@ def waiting_size(engine: Engine, size: tuple[int, int]) -> tuple[int, int]:
     return (geometry.height, geometry.width) if fits_at_once(engine, size) else size
 
 
-def fit_decoded(engine: Engine, frames: Pictures, frame_index: Integers) -> Pictures:
+def fit_decoded(engine: Engine, frames: Images, frame_index: Integers) -> Images:
     """
     Cut decoded frames to size as they come.
 
@@ -58,10 +58,10 @@ def fit_pictures(engine: Engine, batches: Sequence[FrameBatch]) -> Iterator[Tens
     """
     context = engine.backbone.context
     for batch in batches:
-        shown = _distinct(batch.pictures, rows_of(batch.frame_index, context))
+        shown = _distinct(batch.images, rows_of(batch.frame_index, context))
         previous: Tensor | None = None
         for frames in chunks(shown):
-            pictures = torch.from_numpy(frames) if batch.fitted else engine.fit(frames)
+            pictures = torch.from_numpy(frames) if batch.resized else engine.fit(frames)
             if context:
                 before = torch.cat([pictures[:1] if previous is None else previous, pictures[:-1]])
                 previous = pictures[-1:]
@@ -88,14 +88,14 @@ def rows_of(frame_index: Integers, context: int) -> Integers:
     return np.cumsum(since <= context) - 1
 
 
-def _distinct(pictures: Pictures, rows: Integers) -> Pictures:
+def _distinct(pictures: Images, rows: Integers) -> Images:
     """Leave out the pictures that need no row of their own."""
     if not len(rows) or rows[-1] == len(rows) - 1:
         return pictures
     return pictures[np.unique(rows, return_index=True)[1]]
 
 
-def chunks(pictures: Pictures) -> Iterator[Pictures]:
+def chunks(pictures: Images) -> Iterator[Images]:
     """Give decoded pictures so many at a time that cutting them to size takes little memory."""
     if not len(pictures):
         return

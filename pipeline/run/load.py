@@ -23,7 +23,7 @@ from pipeline.config import (
     Sampling,
     fingerprint,
 )
-from pipeline.decode.fallback import decode_chunk, index_video, new_room
+from pipeline.decode.fallback import decode_chunk, index_video, new_buffer
 from pipeline.decode.process_pool import DecodePool, DecodeProcess
 from pipeline.decode.sampling import SamplePlan
 from pipeline.encode.backbone import Backbone, load_backbone, require_same
@@ -217,7 +217,7 @@ class PrecisionSelector:
 def _decoded(waiting: Sequence[Future[FrameBatch | None]]) -> Iterator[FrameBatch]:
     for future in waiting:
         batch = future.result()
-        if batch is not None and len(batch.pictures):
+        if batch is not None and len(batch.images):
             yield batch
 
 
@@ -239,4 +239,4 @@ def first_frames(
         sampling = Sampling(every=-(-within // TRIAL_FRAMES))
     total = SamplePlan(index, sampling).num_samples
     chunk = Chunk(video, index, 0, min(total, TRIAL_FRAMES), total)
-    return decode_chunk(process, chunk, sampling, geometry, new_room(chunk, geometry))
+    return decode_chunk(process, chunk, sampling, geometry, new_buffer(chunk, geometry))

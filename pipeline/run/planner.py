@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.config import RunOptions, Sampling
-from pipeline.decode.downscale import delivered_size
+from pipeline.decode.downscale import decoded_size
 from pipeline.decode.fallback import index_video
 from pipeline.decode.process_pool import FIRST, DecodePool
 from pipeline.decode.sampling import SamplePlan
@@ -211,12 +211,12 @@ class Planner:
         for video in videos:
             more = Load(1, self.store.frames_at_once(video.video_id))
             if held and not (load + more).within(most):
-                yield Shard(stored=tuple(held))
+                yield Shard(cached=tuple(held))
                 held, load = [], Load()
             held.append(video)
             load += more
         if held:
-            yield Shard(stored=tuple(held))
+            yield Shard(cached=tuple(held))
 
     def _chunks(
         self, video: Video, index: VideoIndex | DecodeReport, pieces: int
@@ -228,7 +228,7 @@ class Planner:
         plan = SamplePlan(index, self.sampling)
         total = plan.num_samples
         backbone = self.engine.backbone
-        size = delivered_size(index.height, index.width, backbone.geometry)
+        size = decoded_size(index.height, index.width, backbone.geometry)
         picture_bytes = math.prod(waiting_size(self.engine, size)) * 3
         limits = self.options.shards
         most = max(1, min(limits.max_frames, limits.max_bytes // picture_bytes))
@@ -258,7 +258,7 @@ class Planner:
         if self._waiting[video.video_id]:
             return None
         del self._waiting[video.video_id]
-        return Shard(stored=(video,))
+        return Shard(cached=(video,))
 
 
 def _pixels(index: VideoIndex) -> int:

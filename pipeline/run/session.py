@@ -164,7 +164,7 @@ class Session:
             decoded = self.shard_decoder.decode(shard)
             self.progress.add(
                 frames_decoded=sum(b.report.frames_decoded for b in decoded.batches),
-                bytes_pictures=sum(b.pictures.nbytes for b in decoded.batches),
+                bytes_pictures=sum(b.images.nbytes for b in decoded.batches),
             )
             return decoded
 
@@ -194,8 +194,8 @@ class Session:
     def recognize(self, shard: Shard, features: Sequence[FrameFeatures]) -> list[VideoRows]:
         """Label the videos of a shard. Long videos wait until all their chunks are encoded."""
         with self.progress.timed("recognize"):
-            if shard.stored:
-                return self._recognize_stored(shard.stored)
+            if shard.cached:
+                return self._recognize_stored(shard.cached)
             by_id = {part.video_id: part for part in features}
             whole = [chunk for chunk in shard.chunks if chunk.whole]
             videos = [

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from functools import partial
 
 from pipeline.config import Sampling
-from pipeline.decode.downscale import delivered_size
-from pipeline.decode.fallback import decode_chunk, num_pictures
+from pipeline.decode.downscale import decoded_size
+from pipeline.decode.fallback import decode_chunk, num_images
 from pipeline.decode.process_pool import DecodePool, DecodeProcess
-from pipeline.decode.shared_memory import Block, BlockPool, Room, aligned
+from pipeline.decode.shared_memory import BufferBlock, BufferPool, FrameBuffer, aligned
 from pipeline.encode.engines import Engine
 from pipeline.encode.preprocess import fit_decoded, fits_at_once, waiting_size
 from pipeline.records import Chunk, FrameBatch, Shard
@@ -23,7 +23,7 @@ class Decoded:
 
     shard: Shard
     batches: tuple[FrameBatch, ...]
-    block: Block | None
+    block: BufferBlock | None
 
 
 class ShardDecoder:
@@ -39,7 +39,7 @@ class ShardDecoder:
 
     def __init__(self, pool: DecodePool, engine: Engine, sampling: Sampling, keep: int) -> None:
         self._pool, self._engine, self._sampling = pool, engine, sampling
-        self.blocks = BlockPool(keep)
+        self.blocks = BufferPool(keep)
 
     def decode(self, shard: Shard) -> Decoded:
         """
@@ -51,7 +51,7 @@ class ShardDecoder:
         chunks = [chunk for chunk in shard.chunks if chunk.index is not None]
         if not chunks:
             return Decoded(shard, (), None)
-        block = self.blocks.take(sum(aligned(math.prod(self._shape(s))) for s in chunks))
+        block = self.blocks.acquire(sum(aligned(math.prod(self._shape(s))) for s in chunks))
         jobs = [partial(self._decode, chunk=chunk, block=block) for chunk in chunks]
         futures = [self._pool.submit(job) for job in jobs]
         try:
@@ -62,25 +62,25 @@ class ShardDecoder:
 
     def _shape(self, chunk: Chunk) -> tuple[int, int, int, int]:
         """Tell the shape of the pictures of a chunk as they wait for the engine."""
-        return num_pictures(chunk), *waiting_size(self._engine, self._size(chunk)), 3
+        return num_images(chunk), *waiting_size(self._engine, self._size(chunk)), 3
 
     def _size(self, chunk: Chunk) -> tuple[int, int]:
         """Tell the size in which the frames of a chunk are decoded."""
         assert chunk.index is not None
         geometry = self._engine.backbone.geometry
-        return delivered_size(chunk.index.height, chunk.index.width, geometry)
+        return decoded_size(chunk.index.height, chunk.index.width, geometry)
 
-    def _decode(self, process: DecodeProcess, chunk: Chunk, block: Block) -> FrameBatch:
+    def _decode(self, process: DecodeProcess, chunk: Chunk, block: BufferBlock) -> FrameBatch:
         at_once = fits_at_once(self._engine, self._size(chunk))
         fit = partial(fit_decoded, self._engine) if at_once else None
-        room = Room(block.take(self._shape(chunk)), fit)
+        buffer = FrameBuffer(block.allocate(self._shape(chunk)), fit)
         geometry = self._engine.backbone.geometry
-        return decode_chunk(process, chunk, self._sampling, geometry, room)
+        return decode_chunk(process, chunk, self._sampling, geometry, buffer)
 
     def release(self, decoded: Decoded) -> None:
         """Give the memory of a shard to the next one; nobody looks at its pictures any more."""
         if decoded.block is not None:
-            self.blocks.give_back(decoded.block)
+            self.blocks.release(decoded.block)
 
     def close(self) -> None:
         """Give back the memory that nobody uses."""

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from pipeline.errors import VideoError
-from pipeline.records import Pictures, VideoIndex
+from pipeline.records import Images, VideoIndex
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"})
 
@@ -49,7 +49,7 @@ def _once(paths: list[Path]) -> list[Path]:
     return [path for path in paths if common[path.suffix.lower()] == most[path.stem]]
 
 
-def read_image(path: Path) -> Pictures | None:
+def read_image(path: Path) -> Images | None:
     """Read one image as RGB uint8, (H, W, 3); None where it is no image that can be read."""
     try:
         data = np.fromfile(path, dtype=np.uint8)  # OpenCV itself cannot open every file name
@@ -58,7 +58,7 @@ def read_image(path: Path) -> Pictures | None:
         return None
     if picture is None:
         return None
-    return cast(Pictures, cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
+    return cast(Images, cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
 
 
 def numbers_of(names: list[str]) -> list[int] | None:

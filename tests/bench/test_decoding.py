@@ -42,7 +42,7 @@ class TestPlan:
     ):
         picture = 160 * 96 * 3
         monkeypatch.setattr(decoding, "MOST_BYTES", 20 * picture)
-        monkeypatch.setattr(decoding, "delivered_size", lambda height, width, _: (height, width))
+        monkeypatch.setattr(decoding, "decoded_size", lambda height, width, _: (height, width))
 
         planned = plan_jobs(clips, EVERY, backbone.geometry, one_worker)
 
@@ -107,11 +107,11 @@ class TestDecodedFrames:
         batches = decoded_frames(jobs, 1000, one_worker)
 
         assert [batch.sample_index.tolist() for batch in batches] == [[*range(60)]] * 3
-        assert len({batch.pictures.tobytes() for batch in batches}) == 3
+        assert len({batch.images.tobytes() for batch in batches}) == 3
 
     def test_every_video_gives_the_same_share(self, jobs, one_worker):
         batches = decoded_frames(jobs, 90, one_worker)
 
         assert [batch.sample_index.tolist() for batch in batches] == [[*range(30)]] * 3
         whole = decoded_frames(jobs, 180, one_worker)
-        np.testing.assert_array_equal(batches[2].pictures, whole[2].pictures[:30])
+        np.testing.assert_array_equal(batches[2].images, whole[2].images[:30])

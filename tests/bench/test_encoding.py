@@ -31,7 +31,7 @@ class TestFrames:
     def test_the_first_run_on_from_batch_to_batch(self, most, kept):
         first = FRAMES.first(most)
 
-        assert [len(batch.pictures) for batch in first.batches] == kept
+        assert [len(batch.images) for batch in first.batches] == kept
         assert [batch.sample_index.tolist() for batch in first.batches] == [
             [*range(count)] for count in kept
         ]
@@ -39,10 +39,10 @@ class TestFrames:
     def test_halves_hold_every_frame_once(self):
         first, second = FRAMES.halves()
 
-        assert [len(batch.pictures) for batch in first.batches] == [2, 2]
+        assert [len(batch.images) for batch in first.batches] == [2, 2]
         assert [batch.sample_index.tolist() for batch in second.batches] == [[2, 3, 4], [2, 3]]
         for whole, *parts in zip(FRAMES.batches, first.batches, second.batches, strict=True):
-            assert (np.concatenate([p.pictures for p in parts]) == whole.pictures).all()
+            assert (np.concatenate([p.images for p in parts]) == whole.images).all()
 
 
 class TestCandidates:

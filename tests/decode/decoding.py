@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.config import Geometry, Sampling
-from pipeline.decode.fallback import decode_chunk, index_video, new_room
+from pipeline.decode.fallback import decode_chunk, index_video, new_buffer
 from pipeline.decode.process_pool import DecodeProcess
 from pipeline.decode.sampling import SamplePlan
-from pipeline.decode.shared_memory import Room
+from pipeline.decode.shared_memory import FrameBuffer
 from pipeline.records import Chunk, FrameBatch, Video, VideoIndex
 from tests.videos import read_number
 
@@ -41,7 +41,7 @@ def decode(
     index = index or index_video(process, video)
     total = SamplePlan(index, sampling).num_samples
     chunk = Chunk(video, index, start, total if stop is None else stop, total, context)
-    return decode_chunk(process, chunk, sampling, geometry, new_room(chunk, geometry))
+    return decode_chunk(process, chunk, sampling, geometry, new_buffer(chunk, geometry))
 
 
 def read_with(
@@ -61,7 +61,7 @@ def read_with(
     """
     index = index or index_video(process, as_video(path))
     total = SamplePlan(index, sampling).num_samples
-    room = Room(np.empty((total, index.height, index.width, 3), np.uint8))
+    buffer = FrameBuffer(np.empty((total, index.height, index.width, 3), np.uint8))
     job = {
         "do": "decode",
         "reader": reader,
@@ -76,8 +76,8 @@ def read_with(
         "by_order": by_order,
     }
     process.known = None
-    answer = process.ask(job, room.put)
-    return answer, room.pictures[: len(answer.get("sample_index", []))]
+    answer = process.ask(job, buffer.put)
+    return answer, buffer.images[: len(answer.get("sample_index", []))]
 
 
 def numbers(pictures: np.ndarray) -> list[int]:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.config import Geometry
-from pipeline.decode.downscale import delivered_size, shrink
+from pipeline.decode.downscale import decoded_size, shrink
 from tests.videos import draw_number, read_number
 
 SIDES = st.integers(1, 4000)
@@ -27,13 +27,13 @@ SIDES = st.integers(1, 4000)
 )
 def test_delivered_size(frame, geometry, delivered):
     """A whole factor smaller, but at least `reducing_gap` times what is wanted."""
-    assert delivered_size(*frame, geometry) == delivered
+    assert decoded_size(*frame, geometry) == delivered
 
 
 @settings(deadline=None)
 @given(height=SIDES, width=SIDES, side=st.integers(1, 512), gap=st.floats(1.1, 4))
 def test_delivered_size_leaves_enough_for_a_last_resize(height, width, side, gap):
-    small = delivered_size(height, width, Geometry(side, side, reducing_gap=gap))
+    small = decoded_size(height, width, Geometry(side, side, reducing_gap=gap))
     short = min(height, width)
 
     factors = [f for f in range(1, 4001) if small == (max(1, height // f), max(1, width // f))]
@@ -97,6 +97,6 @@ def test_even_colour_stays_even_at_any_size(height, width, to_height, to_width):
 @given(height=st.integers(1, 300), width=st.integers(1, 300), side=st.integers(1, 64))
 def test_every_frame_comes_out_in_the_delivered_size(height, width, side):
     geometry = Geometry(side, side)
-    size = delivered_size(height, width, geometry)
+    size = decoded_size(height, width, geometry)
 
     assert shrink(np.zeros((height, width, 3), np.uint8), size).shape == (*size, 3)

@@ -14,13 +14,13 @@ from pipeline.config import DecodeOptions, Geometry, Sampling
 from pipeline.decode.fallback import (
     decode_chunk,
     index_video,
-    new_room,
-    num_pictures,
+    new_buffer,
+    num_images,
     plain_words,
 )
 from pipeline.decode.process_pool import JobTimeout
 from pipeline.decode.sampling import SamplePlan
-from pipeline.decode.shared_memory import Room, no_room
+from pipeline.decode.shared_memory import FrameBuffer, discard_buffer
 from pipeline.errors import DecoderLost, VideoError
 from pipeline.records import Chunk, Video, merge_reports
 from tests.decode.decoding import ALL, SMALL, as_video, decode, numbers
@@ -94,8 +94,8 @@ def attempt(process, sampling=ALL, chunk=(0, 10), **index):
     """Decode ten frames with a scripted process; also gives the mark on the pictures."""
     part = Chunk(as_video("a.mp4"), replace(steady(10, 10), **index), *chunk, 10)
     geometry = Geometry(2, 2, "squash", reducing_gap=1)
-    batch = decode_chunk(process, part, sampling, geometry, new_room(part, geometry))
-    mark = chr(batch.pictures[0, 0, 0, 0]) if len(batch.pictures) else ""
+    batch = decode_chunk(process, part, sampling, geometry, new_buffer(part, geometry))
+    mark = chr(batch.images[0, 0, 0, 0]) if len(batch.images) else ""
     return batch.report, mark
 
 
@@ -378,7 +378,7 @@ class TestDecodeChunk:
     def test_a_sound_file(self, source, process):
         batch = decode(process, source, Sampling(fps=10))
 
-        assert numbers(batch.pictures) == batch.frame_index.tolist() == list(range(0, 48, 3))
+        assert numbers(batch.images) == batch.frame_index.tolist() == list(range(0, 48, 3))
         assert batch.pts_seconds == pytest.approx(np.arange(16) / 10)
         report = batch.report
         assert (report.status, report.error, report.attempts) == ("ok", "", ())
@@ -395,7 +395,7 @@ class TestDecodeChunk:
     def test_context_is_given_and_not_counted(self, source, process):
         batch = decode(process, source, start=20, stop=30, context=4)
 
-        assert batch.sample_index.tolist() == numbers(batch.pictures) == list(range(16, 30))
+        assert batch.sample_index.tolist() == numbers(batch.images) == list(range(16, 30))
         assert batch.report.frames_sampled == batch.report.frames_decoded == 10
 
     @pytest.mark.parametrize("reader", FORCED)
@@ -406,7 +406,7 @@ class TestDecodeChunk:
 
         batch = decode(forced_process(reader), clip)
 
-        assert numbers(batch.pictures) == list(range(150, 600))
+        assert numbers(batch.images) == list(range(150, 600))
         assert batch.frame_index.tolist() == list(range(450))
         assert batch.pts_seconds == pytest.approx(np.arange(450) / 30, abs=1e-6)
         report = batch.report
@@ -423,7 +423,7 @@ class TestDecodeChunk:
 
         batch = decode(forced_process(reader), path, Sampling(every=3))
 
-        assert numbers(batch.pictures) == [0, 3, 6, 9]
+        assert numbers(batch.images) == [0, 3, 6, 9]
         assert batch.report.status == "ok"
 
     @pytest.mark.parametrize("reader", FORCED)
@@ -439,7 +439,7 @@ class TestDecodeChunk:
 
         batch = decode(forced_process(reader), path)
 
-        assert numbers(batch.pictures) == list(range(24))
+        assert numbers(batch.images) == list(range(24))
         assert batch.pts_seconds == pytest.approx(np.arange(24) / 30)
         assert batch.report.status == "ok"
 
@@ -456,7 +456,7 @@ class TestDecodeChunk:
 
         batch = decode(forced_process(reader), path, Sampling(fps=30))
 
-        assert numbers(batch.pictures) == [*range(5), 4, 4, *range(7, 20), 19, *range(21, 24)]
+        assert numbers(batch.images) == [*range(5), 4, 4, *range(7, 20), 19, *range(21, 24)]
         report = batch.report
         assert (report.status, report.error) == ("ok", "")
         assert (report.frames_expected, report.frames_decoded) == (len(shown), len(shown))
@@ -467,7 +467,7 @@ class TestDecodeChunk:
 
         batch = decode(forced_process(reader), path, Sampling(fps=10))
 
-        assert numbers(batch.pictures) == [0, 1, 2, 2, 2, 3, 4, 4, 4, 5, 6]
+        assert numbers(batch.images) == [0, 1, 2, 2, 2, 3, 4, 4, 4, 5, 6]
         assert (batch.report.status, batch.report.frames_decoded) == ("ok", 7)
 
     def test_a_decoder_that_hangs_is_followed_by_the_next(
@@ -477,7 +477,7 @@ class TestDecodeChunk:
 
         batch = decode(start_process(frame_timeout_seconds=1), source)
 
-        assert numbers(batch.pictures) == list(range(48))
+        assert numbers(batch.images) == list(range(48))
         assert (batch.report.status, batch.report.decoder) == ("ok", "pyav")
         assert batch.report.attempts == ("decord: no frame for 1 s (--frame-timeout)",)
 
@@ -488,7 +488,7 @@ class TestDecodeChunk:
 
         batch = decode(start_process(), source)
 
-        assert numbers(batch.pictures) == list(range(48))
+        assert numbers(batch.images) == list(range(48))
         assert batch.report.attempts == ("decord: the decode process was ended by signal 6",)
 
     def test_every_decoder_hangs(self, source, start_process, tmp_path):
@@ -502,7 +502,7 @@ class TestDecodeChunk:
 
         batch = decode(process, path, index=index)
 
-        assert len(batch.pictures) == 0
+        assert len(batch.images) == 0
         assert batch.report.status == "decode_timeout"
         assert [said.partition(":")[0] for said in batch.report.attempts] == [
             "decord",
@@ -533,7 +533,7 @@ class TestDamage:
 
         batch = decode(forced_process(reader), path)
 
-        assert numbers(batch.pictures) == [*range(12), *range(24, 48)]
+        assert numbers(batch.images) == [*range(12), *range(24, 48)]
         assert batch.frame_index.tolist() == [*range(12), *range(24, 48)]
         assert batch.pts_seconds == pytest.approx(batch.frame_index / 30)
         report = batch.report
@@ -546,12 +546,12 @@ class TestDamage:
         batch = decode(process, spoil(source, tmp_path / "b.mp4", range(12)), Sampling(fps=5))
 
         assert batch.sample_index.tolist() == [2, 3, 4, 5, 6, 7]
-        assert numbers(batch.pictures) == [12, 18, 24, 30, 36, 42]
+        assert numbers(batch.images) == [12, 18, 24, 30, 36, 42]
 
     def test_a_lost_end(self, source, process, tmp_path):
         batch = decode(process, spoil(source, tmp_path / "b.mp4", range(40, 48)))
 
-        assert numbers(batch.pictures) == list(range(40))
+        assert numbers(batch.images) == list(range(40))
         assert batch.report.frames_missing == 8
 
     def test_a_hole_longer_than_a_moment(self, tmp_path, process):
@@ -561,7 +561,7 @@ class TestDamage:
         batch = decode(process, spoil(path, tmp_path / "b.mp4", range(10, 50)), Sampling(fps=5))
 
         assert batch.sample_index.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 25, 26, 27, 28, 29]
-        assert numbers(batch.pictures)[4:11] == [8, 9, 9, 9, 9, 9, 50]
+        assert numbers(batch.images)[4:11] == [8, 9, 9, 9, 9, 9, 50]
 
     def test_a_picture_that_is_half_there(self, source, process, tmp_path):
         report = decode(process, spoil(source, tmp_path / "b.mp4", [20], 0.5)).report
@@ -575,7 +575,7 @@ class TestDamage:
 
         batch = decode(process, path)
 
-        found = numbers(batch.pictures)
+        found = numbers(batch.images)
         assert 10 < len(found) < 40
         assert found == list(range(len(found)))
 
@@ -587,7 +587,7 @@ class TestDamage:
 
         batch = decode(process, path)
 
-        found = numbers(batch.pictures)
+        found = numbers(batch.images)
         assert 10 < len(found) < 40
         assert found == list(range(len(found)))
         assert batch.report.status == "partial"
@@ -612,7 +612,7 @@ class TestDamage:
 
 
 def test_pictures_of_a_chunk_include_its_context():
-    assert num_pictures(Chunk(as_video("a"), None, 10, 30, 99, context=4)) == 24
+    assert num_images(Chunk(as_video("a"), None, 10, 30, 99, context=4)) == 24
 
 
 def test_pictures_are_fitted_as_they_come(source, process):
@@ -625,32 +625,34 @@ def test_pictures_are_fitted_as_they_come(source, process):
         shown.extend(frame_index.tolist())
         return 255 - pictures
 
-    plain = decode_chunk(process, chunk, ALL, SMALL, new_room(chunk, SMALL))
-    room = replace(new_room(chunk, SMALL), fit=fit)
-    batch = decode_chunk(process, chunk, ALL, SMALL, room)
+    plain = decode_chunk(process, chunk, ALL, SMALL, new_buffer(chunk, SMALL))
+    buffer = replace(new_buffer(chunk, SMALL), resize=fit)
+    batch = decode_chunk(process, chunk, ALL, SMALL, buffer)
 
-    assert (plain.fitted, batch.fitted) == (False, True)
+    assert (plain.resized, batch.resized) == (False, True)
     assert shown == plain.frame_index.tolist()
-    np.testing.assert_array_equal(batch.pictures, 255 - plain.pictures)
+    np.testing.assert_array_equal(batch.images, 255 - plain.images)
 
 
 def test_more_pictures_than_a_container_let_expect_find_room(source, process):
     index = index_video(process, as_video(source))
     chunk = Chunk(as_video(source), index, 0, 48, 48)
-    room = Room(new_room(chunk, SMALL).pictures[:5])
+    buffer = FrameBuffer(new_buffer(chunk, SMALL).images[:5])
 
-    batch = decode_chunk(process, chunk, ALL, SMALL, room)
+    batch = decode_chunk(process, chunk, ALL, SMALL, buffer)
 
-    assert numbers(batch.pictures) == list(range(48))
+    assert numbers(batch.images) == list(range(48))
 
 
 def test_a_verdict_needs_no_room(source, process):
     index = index_video(process, as_video(source))
 
-    batch = decode_chunk(process, Chunk(as_video(source), index, 0, 48, 48), ALL, SMALL, no_room())
+    batch = decode_chunk(
+        process, Chunk(as_video(source), index, 0, 48, 48), ALL, SMALL, discard_buffer()
+    )
 
     assert batch.report.frames_decoded == 48
-    assert batch.pictures.shape == (48, 0, 0, 3)
+    assert batch.images.shape == (48, 0, 0, 3)
 
 
 @pytest.mark.parametrize(
@@ -688,4 +690,4 @@ def test_real_clips_in_parts(shared, process, sampling):
 
         joined = np.concatenate([part.frame_index for part in parts])
         assert joined.tolist() == whole.frame_index.tolist()
-        assert np.array_equal(np.concatenate([part.pictures for part in parts]), whole.pictures)
+        assert np.array_equal(np.concatenate([part.images for part in parts]), whole.images)

@@ -323,7 +323,7 @@ class TestMiddle:
         for start, stop, context in [(1, 4, 0), (11, 14, 1), (24, 25, 0), (31, 50, 6), (59, 60, 3)]:
             batch = decode(process, path, start=start, stop=stop, context=context, index=index)
             expected = list(range(max(0, start - context), stop))
-            assert numbers(batch.pictures) == batch.sample_index.tolist() == expected
+            assert numbers(batch.images) == batch.sample_index.tolist() == expected
             assert batch.pts_seconds == pytest.approx(index.seconds[expected])
             assert batch.report.frames_decoded == batch.report.frames_expected == stop - start
             assert batch.report.status == "ok"
@@ -334,7 +334,7 @@ class TestMiddle:
 
         batch = decode(process, clip, start=20, stop=25)
 
-        assert numbers(batch.pictures) == list(range(50, 55))
+        assert numbers(batch.images) == list(range(50, 55))
 
     def test_behind_a_clock_that_restarts(self, tmp_path, process):
         """The same raw times stand for two places: a seek would find the wrong one."""
@@ -351,7 +351,7 @@ class TestMiddle:
 
         for start in (11, 24, 35, 60):
             batch = decode(process, joined, start=start, stop=start + 3)
-            assert numbers(batch.pictures) == [start, start + 1, start + 2]
+            assert numbers(batch.images) == [start, start + 1, start + 2]
 
     def test_where_the_resolution_changes(self, tmp_path, process):
         parts = [
@@ -368,8 +368,8 @@ class TestMiddle:
         joined = tmp_path / "joined.ts"
         joined.write_bytes(b"".join(part.read_bytes() for part in parts))
 
-        assert numbers(decode(process, joined).pictures) == list(range(40))
-        assert numbers(decode(process, joined, start=18, stop=22).pictures) == [18, 19, 20, 21]
+        assert numbers(decode(process, joined).images) == list(range(40))
+        assert numbers(decode(process, joined, start=18, stop=22).images) == [18, 19, 20, 21]
 
     @pytest.mark.parametrize("reader", ["opencv", "decord"])
     def test_readers_that_cannot_seek_read_from_the_beginning(
@@ -380,7 +380,7 @@ class TestMiddle:
         batch = decode(forced_process(reader), path, start=30, stop=33, context=2)
 
         assert batch.report.decoder == reader
-        assert numbers(batch.pictures) == [28, 29, 30, 31, 32]
+        assert numbers(batch.images) == [28, 29, 30, 31, 32]
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,11 @@ import pytest
 
 from pipeline.decode.shared_memory import (
     ALIGNMENT,
-    SPARE_PICTURES,
-    Block,
-    BlockPool,
-    Ring,
-    Room,
+    SPARE_IMAGES,
+    BufferBlock,
+    BufferPool,
+    FrameBuffer,
+    RingBuffer,
     aligned,
     as_ring,
 )
@@ -35,7 +35,7 @@ def marks(parts):
 class TestRing:
     @pytest.fixture
     def ring(self):
-        ring = Ring(5 * 2 * 3 * 3 + 7)  # five pictures, and not enough for a sixth
+        ring = RingBuffer(5 * 2 * 3 * 3 + 7)  # five pictures, and not enough for a sixth
         with mmap.mmap(ring.descriptor, ring.num_bytes) as other:
             as_ring(other, (2, 3))[:] = np.arange(5, dtype=np.uint8).reshape(5, 1, 1, 1)
         yield ring
@@ -61,7 +61,7 @@ class TestRing:
         assert not os.get_inheritable(ring.descriptor)
 
     def test_pictures_outlive_the_ring(self):
-        ring = Ring(300)
+        ring = RingBuffer(300)
         (pictures,) = ring.parts((10, 10), 0, 1)
         pictures[:] = 9
         ring.close()
@@ -72,26 +72,26 @@ class TestRing:
 
 class TestRoom:
     def test_pictures_go_where_they_belong(self):
-        room = Room(np.zeros((4, 2, 2, 3), np.uint8))
+        buffer = FrameBuffer(np.zeros((4, 2, 2, 3), np.uint8))
 
-        room.put(1, np.full((2, 2, 2, 3), 7, np.uint8), np.array([5, 6]))
+        buffer.put(1, np.full((2, 2, 2, 3), 7, np.uint8), np.array([5, 6]))
 
-        assert marks([room.pictures]) == [[0, 7, 7, 0]]
+        assert marks([buffer.images]) == [[0, 7, 7, 0]]
 
     def test_what_does_not_fit_makes_room_for_more(self):
-        room = Room(np.zeros((4, 2, 2, 3), np.uint8))
-        room.put(0, np.full((4, 2, 2, 3), 1, np.uint8), np.arange(4))
+        buffer = FrameBuffer(np.zeros((4, 2, 2, 3), np.uint8))
+        buffer.put(0, np.full((4, 2, 2, 3), 1, np.uint8), np.arange(4))
 
-        room.put(4, np.full((1, 2, 2, 3), 2, np.uint8), np.array([4]))
+        buffer.put(4, np.full((1, 2, 2, 3), 2, np.uint8), np.array([4]))
 
-        assert len(room.pictures) == 5 + SPARE_PICTURES
-        assert marks([room.pictures[:5]]) == [[1, 1, 1, 1, 2]]
+        assert len(buffer.images) == 5 + SPARE_IMAGES
+        assert marks([buffer.images[:5]]) == [[1, 1, 1, 1, 2]]
 
 
 class TestBlock:
     def test_parts_do_not_overlap(self):
-        block = Block(2 * aligned(300))
-        first, second = block.take((1, 10, 10, 3)), block.take((1, 10, 10, 3))
+        block = BufferBlock(2 * aligned(300))
+        first, second = block.allocate((1, 10, 10, 3)), block.allocate((1, 10, 10, 3))
 
         first[:], second[:] = 1, 2
 
@@ -99,29 +99,29 @@ class TestBlock:
         assert (second == 2).all()
 
     def test_more_than_there_is_fails(self):
-        block = Block(400)
-        block.take((1, 10, 10, 3))
+        block = BufferBlock(400)
+        block.allocate((1, 10, 10, 3))
 
         with pytest.raises(TypeError, match="buffer is too small"):
-            block.take((1, 10, 10, 3))
+            block.allocate((1, 10, 10, 3))
 
     def test_hands_out_the_same_memory_again_once_cleared(self):
-        block = Block(400)
-        block.take((1, 10, 10, 3))[:] = 5
+        block = BufferBlock(400)
+        block.allocate((1, 10, 10, 3))[:] = 5
         block.clear()
 
-        assert (block.take((1, 10, 10, 3)) == 5).all()
+        assert (block.allocate((1, 10, 10, 3)) == 5).all()
 
     def test_no_bytes_are_a_block_too(self):
-        assert Block(0).take((0, 4, 4, 3)).shape == (0, 4, 4, 3)
+        assert BufferBlock(0).allocate((0, 4, 4, 3)).shape == (0, 4, 4, 3)
 
     def test_threads_get_different_parts(self):
-        block = Block(400 * ALIGNMENT)
+        block = BufferBlock(400 * ALIGNMENT)
         taken = []
 
         def take():
             for _ in range(100):
-                taken.append(block.take((1, 1, 10, 3)))
+                taken.append(block.allocate((1, 1, 10, 3)))
 
         threads = [threading.Thread(target=take) for _ in range(4)]
         for thread in threads:
@@ -136,72 +136,72 @@ class TestBlock:
 
 class TestBlockPool:
     def test_lends_the_smallest_that_fits(self):
-        pool = BlockPool(keep=3)
-        blocks = [pool.take(size) for size in (100, 300, 200)]
+        pool = BufferPool(keep=3)
+        blocks = [pool.acquire(size) for size in (100, 300, 200)]
         for block in blocks:
-            pool.give_back(block)
+            pool.release(block)
 
-        assert pool.take(150) is blocks[2]
-        assert pool.take(150) is blocks[1]
-        assert pool.take(50) is blocks[0]
+        assert pool.acquire(150) is blocks[2]
+        assert pool.acquire(150) is blocks[1]
+        assert pool.acquire(50) is blocks[0]
 
     def test_lends_a_block_from_its_beginning(self):
-        pool = BlockPool(keep=1)
-        block = pool.take(300)
-        block.take((1, 10, 10, 3))
-        pool.give_back(block)
+        pool = BufferPool(keep=1)
+        block = pool.acquire(300)
+        block.allocate((1, 10, 10, 3))
+        pool.release(block)
 
-        assert pool.take(300).take((1, 10, 10, 3)).shape == (1, 10, 10, 3)
+        assert pool.acquire(300).allocate((1, 10, 10, 3)).shape == (1, 10, 10, 3)
 
     def test_makes_a_new_one_where_none_is_free(self):
-        pool = BlockPool(keep=3)
-        lent, other = pool.take(100), pool.take(101)
+        pool = BufferPool(keep=3)
+        lent, other = pool.acquire(100), pool.acquire(101)
 
         assert other is not lent
         assert (lent.num_bytes, other.num_bytes) == (100, 101)
 
     def test_a_new_one_takes_the_place_of_the_smallest_where_none_fits(self):
-        pool = BlockPool(keep=3)
-        small, large = pool.take(100), pool.take(200)
-        pool.give_back(large)
-        pool.give_back(small)
+        pool = BufferPool(keep=3)
+        small, large = pool.acquire(100), pool.acquire(200)
+        pool.release(large)
+        pool.release(small)
 
-        larger = pool.take(300)
+        larger = pool.acquire(300)
 
         assert larger.num_bytes == 300
-        assert pool.take(10) is large
-        assert pool.take(10).num_bytes == 10
+        assert pool.acquire(10) is large
+        assert pool.acquire(10).num_bytes == 10
 
     def test_keeps_the_latest_and_gives_back_the_rest(self):
-        pool = BlockPool(keep=2)
-        blocks = [pool.take(100) for _ in range(4)]
+        pool = BufferPool(keep=2)
+        blocks = [pool.acquire(100) for _ in range(4)]
         for block in blocks:
-            pool.give_back(block)
+            pool.release(block)
 
-        assert {pool.take(1), pool.take(1)} == set(blocks[2:])
-        assert pool.take(1) not in blocks
+        assert {pool.acquire(1), pool.acquire(1)} == set(blocks[2:])
+        assert pool.acquire(1) not in blocks
 
     def test_may_keep_none(self):
-        pool = BlockPool(keep=0)
-        block = pool.take(100)
-        pool.give_back(block)
+        pool = BufferPool(keep=0)
+        block = pool.acquire(100)
+        pool.release(block)
 
-        assert pool.take(100) is not block
+        assert pool.acquire(100) is not block
 
     def test_never_lends_one_block_twice(self):
-        pool = BlockPool(keep=8)
+        pool = BufferPool(keep=8)
         lent, clashes = set(), []
         lock = threading.Lock()
 
         def borrow():
             for _ in range(200):
-                block = pool.take(64)
+                block = pool.acquire(64)
                 with lock:
                     clashes.extend([block] * (block in lent))
                     lent.add(block)
                 with lock:
                     lent.discard(block)
-                pool.give_back(block)
+                pool.release(block)
 
         threads = [threading.Thread(target=borrow) for _ in range(6)]
         for thread in threads:

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from pipeline.decode import worker as module
-from pipeline.decode.shared_memory import Ring
+from pipeline.decode.shared_memory import RingBuffer
 from pipeline.decode.worker import HEADER, receive, send
 from pipeline.errors import VideoError
 from tests.decode.decoding import numbers, read_with
@@ -176,7 +176,7 @@ class TestProcess:
     def test_indexes_and_decodes(self, channel, tmp_path):
         path = write_video(tmp_path / "a.mp4", 10, size=(128, 64))
         index = ask(channel, index_job(path))[0]["index"]
-        ring = Ring(1 << 16)
+        ring = RingBuffer(1 << 16)
         told = []
 
         answer, _ = ask(
@@ -209,7 +209,7 @@ class TestProcess:
         path = write_video(tmp_path / "a.mp4", 30)
         index = ask(channel, index_job(path))[0]["index"]
         size = [72, 96]
-        ring = Ring(7 * math.prod(size) * 3 + 1)
+        ring = RingBuffer(7 * math.prod(size) * 3 + 1)
         pictures, frames = [], []
 
         def look(start, numbers):
@@ -229,7 +229,7 @@ class TestProcess:
         path = write_video(tmp_path / "a.mp4", 30)
         index = ask(channel, index_job(path))[0]["index"]
         size = [72, 96]
-        ring = Ring(8 * math.prod(size) * 3)
+        ring = RingBuffer(8 * math.prod(size) * 3)
         job = self.decode_job(path, index, sampling=EVERY, stop=30, size=size, capacity=40)
         send(channel, job, ring.descriptor)
         told = []
@@ -253,7 +253,7 @@ class TestProcess:
     def test_no_part_of_the_ring_is_too_many_small_pictures(self, ends):
         """Cut to the size of a backbone they would take gigabytes."""
         ours, theirs = ends
-        ring = module._Ring(theirs, mmap.mmap(-1, 1 << 16), (1, 1))
+        ring = module._RingWriter(theirs, mmap.mmap(-1, 1 << 16), (1, 1))
         for number in range(module.PART_PICTURES + 1):
             ring.put(np.zeros((1, 1, 3), np.uint8), number)
 
@@ -263,7 +263,7 @@ class TestProcess:
         """What the parent says of memory must not be taken for the next job."""
         path = write_video(tmp_path / "a.mp4", 30, size=(128, 64))
         index = ask(channel, index_job(path))[0]["index"]
-        ring = Ring(8 * 64 * 128 * 3)
+        ring = RingBuffer(8 * 64 * 128 * 3)
         wrong = {**index, "pts": index["pts"][:20]}
         job = self.decode_job(
             path, wrong, reader="decord", sampling=EVERY, stop=20, size=[64, 128], capacity=40
@@ -278,7 +278,7 @@ class TestProcess:
     def test_keeps_the_index_for_the_next_job_on_the_same_file(self, channel, tmp_path):
         path = write_video(tmp_path / "a.mp4", 10, size=(128, 64))
         index = ask(channel, index_job(path))[0]["index"]
-        ring = Ring(1 << 16)
+        ring = RingBuffer(1 << 16)
 
         first, _ = ask(channel, self.decode_job(path, index), ring.descriptor)
         again, _ = ask(channel, self.decode_job(path, None), ring.descriptor)
@@ -289,7 +289,7 @@ class TestProcess:
     def test_says_when_there_are_more_samples_than_room(self, channel, tmp_path):
         path = write_video(tmp_path / "a.mp4", 10, size=(128, 64))
         index = ask(channel, index_job(path))[0]["index"]
-        ring = Ring(1 << 16)
+        ring = RingBuffer(1 << 16)
 
         answer, _ = ask(channel, self.decode_job(path, index, capacity=3), ring.descriptor)
 
@@ -301,7 +301,7 @@ class TestProcess:
         """Silence is how its parent knows of a hang."""
         path = write_video(tmp_path / "a.mp4", 10, size=(128, 64))
         index = ask(channel, index_job(path))[0]["index"]
-        ring = Ring(1 << 16)
+        ring = RingBuffer(1 << 16)
 
         _, told = ask(channel, self.decode_job(path, index), ring.descriptor)
 
@@ -321,7 +321,7 @@ class TestProcess:
         path = write_video(tmp_path / "a.mp4", 10, size=(128, 64))
         index = ask(channel, index_job(path))[0]["index"]
         path.unlink()
-        ring = Ring(1 << 16)
+        ring = RingBuffer(1 << 16)
 
         answer, _ = ask(channel, self.decode_job(path, index), ring.descriptor)
 
@@ -339,7 +339,7 @@ class TestProcess:
         index = ask(channel, index_job(path))[0]["index"]
         whole = path.read_bytes()
         path.write_bytes(b"no video any more")
-        ring = Ring(1 << 16)
+        ring = RingBuffer(1 << 16)
         job = self.decode_job(path, index, reader="decord")
 
         complaining, _ = ask(channel, job, ring.descriptor)
@@ -355,7 +355,7 @@ class TestProcess:
         with worker() as (process, channel):
             path = write_video(tmp_path / "a.mp4", 4, size=(128, 64))
             index = ask(channel, index_job(path))[0]["index"]
-            ring = Ring(1 << 16)
+            ring = RingBuffer(1 << 16)
             job = self.decode_job(path, index)
             ask(channel, job, ring.descriptor)
             before = len(os.listdir(f"/proc/{process.pid}/fd"))

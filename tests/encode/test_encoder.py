@@ -66,7 +66,7 @@ def frame_batch(video_id, pictures, *, first=0, start=None, num_samples=None, co
     index = np.arange(first, stop)
     return FrameBatch(
         chunk=Chunk(video, None, start, stop, num_samples or stop, context),
-        pictures=pictures,
+        images=pictures,
         sample_index=index,
         frame_index=index * 3,
         pts_seconds=index / 8,

@@ -66,7 +66,7 @@ class TestFitPictures:
             frame_batch("a", frames, context=context), frame_index=np.array([0, 1, 1, 2, 3, 3])
         )
         made = engine(context=context)
-        cut = replace(decoded, pictures=made.fit(frames).numpy(), fitted=True)
+        cut = replace(decoded, images=made.fit(frames).numpy(), resized=True)
         expected = list(fit_pictures(made, [decoded]))
         made.fit = lambda _: pytest.fail("cut again")
 
@@ -83,9 +83,9 @@ class TestFitPictures:
         ]
         made = engine(context=context)
         cut = [
-            replace(b, pictures=fit_decoded(made, b.pictures, b.frame_index), fitted=True)
+            replace(b, images=fit_decoded(made, b.images, b.frame_index), resized=True)
             for b in batches
-            if len(b.pictures)
+            if len(b.images)
         ]
         expected = [part.values for part in encode(made, *batches) if len(part.values)]
 

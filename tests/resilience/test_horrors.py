@@ -187,9 +187,9 @@ class TestHorrors:
         batch = decode(process, path, ALL)
 
         assert batch.report.status == horror.status, batch.report
-        assert batch.report.frames_decoded == len(batch.pictures) == len(horror.shown or SECONDS)
+        assert batch.report.frames_decoded == len(batch.images) == len(horror.shown or SECONDS)
         if horror.shown:
-            assert numbers(batch.pictures) == list(horror.shown)
+            assert numbers(batch.images) == list(horror.shown)
         if horror.times is not None:
             assert batch.pts_seconds == pytest.approx(horror.times, abs=2e-3)
 
@@ -204,7 +204,7 @@ class TestHorrors:
         ends = horror.times[-1] + np.median(np.diff(horror.times))
         assert batch.sample_index.tolist() == list(range(int(np.ceil(ends * 8 - 1e-2))))
         shown = np.searchsorted(horror.times, batch.sample_index / 8 + 2e-3, side="right") - 1
-        assert numbers(batch.pictures) == [horror.shown[place] for place in shown]
+        assert numbers(batch.images) == [horror.shown[place] for place in shown]
 
 
 def test_any_name_goes_the_whole_way(tmp_path, tiny_recognizer, monkeypatch):

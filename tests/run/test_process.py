@@ -24,7 +24,7 @@ from pipeline.config import (
     Sampling,
     ShardOptions,
 )
-from pipeline.decode.shared_memory import Block
+from pipeline.decode.shared_memory import BufferBlock
 from pipeline.errors import EngineError, MachineError, OptionError, RecognizerError
 from pipeline.recognition.recognizer import load_recognizer, save_recognizer
 from pipeline.results.schemas import SCHEMAS
@@ -768,12 +768,12 @@ class TestFailures:
             failing, good = list(shards)
             with pytest.raises(EngineError):
                 process_shard(session, failing)
-            lent = session.shard_decoder.blocks.take(1)
+            lent = session.shard_decoder.blocks.acquire(1)
             assert lent.num_bytes > 16 * 64 * 64 * 3  # that of the failed shard
-            session.shard_decoder.blocks.give_back(lent)
+            session.shard_decoder.blocks.release(lent)
 
             assert process_shard(session, good) == 2
-            assert session.shard_decoder.blocks.take(1) is lent
+            assert session.shard_decoder.blocks.acquire(1) is lent
 
     def test_a_write_that_fails_leaves_the_shard_undone(self, runs, videos):
         runs.out.mkdir()
@@ -801,7 +801,7 @@ def shared_memory():
 def blocks():
     """Count the blocks of pictures that somebody still holds."""
     gc.collect()
-    return sum(type(thing) is Block for thing in gc.get_objects())
+    return sum(type(thing) is BufferBlock for thing in gc.get_objects())
 
 
 def test_decoding_that_failed_leaves_no_memory(runs, videos, monkeypatch):
@@ -969,7 +969,7 @@ class TestPlan:
         with runs.open(clips=ClipWindows(0.5)) as session:
             first, second = session.planner.plan(find_videos([str(videos)]))
 
-        assert [os.path.basename(video.path) for video in first.stored] == ["b.mp4"]
+        assert [os.path.basename(video.path) for video in first.cached] == ["b.mp4"]
         assert [os.path.basename(s.video.path) for s in second.chunks] == ["a.mp4"]
 
     @pytest.mark.parametrize(
@@ -989,7 +989,7 @@ class TestPlan:
         with runs.open(clips=ClipWindows(0.5), shards=limits) as session:
             shards = list(session.planner.plan(find_videos([str(many)])))
 
-        assert [len(shard.stored) for shard in shards] == counts
+        assert [len(shard.cached) for shard in shards] == counts
         assert all(not shard.chunks for shard in shards)
 
     def test_results_among_the_videos_are_no_videos(self, runs, videos):

@@ -63,13 +63,13 @@ def test_on_the_cpu_pictures_are_cut_to_size(pool, shard):
 
     decoded = lender.decode(shard)
 
-    shapes = [batch.pictures.shape for batch in decoded.batches]
+    shapes = [batch.images.shape for batch in decoded.batches]
     assert shapes == [(20, 8, 8, 3), (11, 8, 8, 3), (10, 8, 8, 3)]
-    assert all(batch.fitted for batch in decoded.batches)
+    assert all(batch.resized for batch in decoded.batches)
     raw = intake(pool, "cuda")[1].decode(shard)
     for batch, as_decoded in zip(decoded.batches, raw.batches, strict=True):
         assert batch.frame_index.tolist() == as_decoded.frame_index.tolist()
-        np.testing.assert_array_equal(batch.pictures, made.fit(as_decoded.pictures).numpy())
+        np.testing.assert_array_equal(batch.images, made.fit(as_decoded.images).numpy())
 
 
 def test_for_an_accelerator_they_stay_as_they_were_decoded(pool, shard):
@@ -77,10 +77,10 @@ def test_for_an_accelerator_they_stay_as_they_were_decoded(pool, shard):
 
     decoded = lender.decode(shard)
 
-    assert not any(batch.fitted for batch in decoded.batches)
-    assert [batch.pictures.shape[0] for batch in decoded.batches] == [20, 11, 10]
-    assert all(batch.pictures.shape[1] > 8 for batch in decoded.batches)
-    level = decoded.batches[2].pictures[:, -1, 0].mean(-1)
+    assert not any(batch.resized for batch in decoded.batches)
+    assert [batch.images.shape[0] for batch in decoded.batches] == [20, 11, 10]
+    assert all(batch.images.shape[1] > 8 for batch in decoded.batches)
+    level = decoded.batches[2].images[:, -1, 0].mean(-1)
     expected = drawn(50, 10, (128, 64))[:, -1, 0].mean(-1)
     np.testing.assert_allclose(level, expected, atol=6)
 
@@ -90,7 +90,7 @@ def test_pictures_wait_beside_each_other_in_one_block(pool, shard):
 
     decoded = lender.decode(shard)
 
-    starts = sorted(batch.pictures.ctypes.data for batch in decoded.batches)
+    starts = sorted(batch.images.ctypes.data for batch in decoded.batches)
     assert starts[-1] - starts[0] < 41 * 8 * 8 * 3
     assert decoded.block is not None
 
@@ -104,7 +104,7 @@ def test_memory_goes_to_the_next_shard(pool, shard):
     third = lender.decode(shard)
 
     assert first.block is third.block is not second.block
-    assert [len(batch.pictures) for batch in third.batches] == [20, 11, 10]
+    assert [len(batch.images) for batch in third.batches] == [20, 11, 10]
 
 
 def test_a_shard_of_nothing_takes_no_memory(pool, shard):
@@ -126,7 +126,7 @@ def test_a_fit_that_fails_ends_the_shard_and_not_the_process(pool, shard):
         lender.decode(shard)
 
     made.fit = right
-    assert [len(batch.pictures) for batch in lender.decode(shard).batches] == [20, 11, 10]
+    assert [len(batch.images) for batch in lender.decode(shard).batches] == [20, 11, 10]
 
 
 def test_a_pool_that_was_stopped_says_so(pool, shard):

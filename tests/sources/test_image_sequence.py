@@ -264,7 +264,7 @@ class TestDecodedSequences:
 
         batch = decode(process, as_video(tmp_path, 10))
 
-        assert numbers(batch.pictures) == [8, 9, 10, 11, 12]
+        assert numbers(batch.images) == [8, 9, 10, 11, 12]
         assert batch.report.status == "ok"
         assert batch.report.decoder == "images"
 
@@ -273,7 +273,7 @@ class TestDecodedSequences:
 
         batch = decode(process, as_video(tmp_path, 10), Sampling(fps=10))
 
-        assert numbers(batch.pictures) == [0, 1, 2, 2, 2, 2, 6, 7]
+        assert numbers(batch.images) == [0, 1, 2, 2, 2, 2, 6, 7]
         assert batch.pts_seconds == pytest.approx([0, 0.1, 0.2, 0.2, 0.2, 0.2, 0.6, 0.7])
         assert batch.report.status == "partial"
         assert batch.report.error == "numbers missing between the images: 3, 4, 5 (3 in all)"
@@ -284,7 +284,7 @@ class TestDecodedSequences:
 
         batch = decode(process, as_video(tmp_path, 10))
 
-        assert numbers(batch.pictures) == [0, 1, 2, 4, 5]
+        assert numbers(batch.images) == [0, 1, 2, 4, 5]
         assert batch.frame_index.tolist() == [0, 1, 2, 4, 5]
         report = batch.report
         assert report.status == "partial"
@@ -319,7 +319,7 @@ class TestDecodedSequences:
 
         batch = decode(process, as_video(tmp_path, 2))
 
-        assert numbers(batch.pictures) == [5, 10, 15]
+        assert numbers(batch.images) == [5, 10, 15]
         assert batch.pts_seconds.tolist() == [0, 0.5, 1]
         assert batch.report.status == "ok"
 
@@ -327,14 +327,14 @@ class TestDecodedSequences:
         write_images(tmp_path, [0, 1])
         write_images(tmp_path, [2], size=(300, 120))
 
-        assert numbers(decode(process, as_video(tmp_path, 10)).pictures) == [0, 1, 2]
+        assert numbers(decode(process, as_video(tmp_path, 10)).images) == [0, 1, 2]
 
     def test_segments(self, tmp_path, process):
         video = as_video(write_images(tmp_path, range(20)), 10)
 
         batch = decode(process, video, ALL, start=8, stop=12, context=3)
 
-        assert numbers(batch.pictures) == list(range(5, 12))
+        assert numbers(batch.images) == list(range(5, 12))
         assert batch.report.frames_expected == batch.report.frames_decoded == 4
 
     def test_images_that_are_not_wanted_are_not_read(self, tmp_path, process):
@@ -344,7 +344,7 @@ class TestDecodedSequences:
 
         batch = decode(process, as_video(tmp_path, 10), Sampling(every=2))
 
-        assert numbers(batch.pictures) == [0, 2, 4]
+        assert numbers(batch.images) == [0, 2, 4]
         assert batch.report.status == "ok"
 
     def test_one_folder_in_undecodable_bytes(self, tmp_path, process):
@@ -352,7 +352,7 @@ class TestDecodedSequences:
         write_images(tmp_path / "plain", range(3))
         (tmp_path / "plain").rename(folder)
 
-        assert numbers(decode(process, as_video(folder, 10)).pictures) == [0, 1, 2]
+        assert numbers(decode(process, as_video(folder, 10)).images) == [0, 1, 2]
 
     def test_a_folder_that_went_away_fails(self, tmp_path, process):
         with pytest.raises(VideoError, match="cannot be read: No such file") as caught:

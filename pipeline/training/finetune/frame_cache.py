@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 
 from pipeline.config import Sampling, fingerprint
-from pipeline.decode.fallback import decode_chunk, index_video, num_pictures
+from pipeline.decode.fallback import decode_chunk, index_video, num_images
 from pipeline.decode.process_pool import DecodeProcess
 from pipeline.decode.sampling import SamplePlan
-from pipeline.decode.shared_memory import Room
+from pipeline.decode.shared_memory import FrameBuffer
 from pipeline.encode.backbone import Backbone
 from pipeline.encode.preprocess import fit_decoded
 from pipeline.errors import MachineError
-from pipeline.records import Chunk, FrameBatch, Integers, Pictures, Video
+from pipeline.records import Chunk, FrameBatch, Images, Integers, Video
 from pipeline.run.session import Session
 from pipeline.storage import file_lock, remove_temporary_files, temporary_path
 
@@ -55,7 +55,7 @@ class PictureCache:
         """What a file holds of each sample."""
         return np.dtype([("present", np.bool_), ("picture", np.uint8, (*self.size, 3))])
 
-    def read(self, video_id: str, samples: Integers) -> Pictures:
+    def read(self, video_id: str, samples: Integers) -> Images:
         """
         Read the pictures of some samples, (n, H, W, 3), RGB.
 
@@ -124,7 +124,7 @@ def _rows(batch: FrameBatch, cache: PictureCache) -> Any:
     # a container may hold more samples at its end than it said
     count = max(chunk.stop - chunk.start, int(places.max(initial=-1)) + 1)
     rows = np.zeros(count, cache.row)
-    rows["picture"][places] = batch.pictures
+    rows["picture"][places] = batch.images
     rows["present"][places] = True
     return rows.view(np.uint8)
 
@@ -137,9 +137,9 @@ def _decoded(process: DecodeProcess, video: Video, session: Session) -> Iterator
     total = SamplePlan(index, sampling).num_samples
     for start in range(0, total, most):
         chunk = Chunk(video, index, start, min(start + most, total), total)
-        shape = (num_pictures(chunk), geometry.height, geometry.width, 3)
-        room = Room(np.empty(shape, np.uint8), partial(fit_decoded, session.engine))
-        batch = decode_chunk(process, chunk, sampling, geometry, room)
+        shape = (num_images(chunk), geometry.height, geometry.width, 3)
+        buffer = FrameBuffer(np.empty(shape, np.uint8), partial(fit_decoded, session.engine))
+        batch = decode_chunk(process, chunk, sampling, geometry, buffer)
         if batch.report.transient:
             raise MachineError(f"{video.path}: {batch.report.status}: {batch.report.error}")
         yield batch

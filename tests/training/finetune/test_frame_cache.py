@@ -67,7 +67,7 @@ def test_pictures_are_those_that_are_encoded(opened, videos):
         cache = keep_pictures(session, videos[1:])
         (shard,) = session.planner.plan(videos[1:])
         decoded = session.decode(shard)
-        wanted = session.engine.fit(decoded.batches[0].pictures).numpy()
+        wanted = session.engine.fit(decoded.batches[0].images).numpy()
 
         np.testing.assert_array_equal(cache.read(videos[1].video_id, np.arange(6)), wanted)
 
