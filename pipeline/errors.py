@@ -5,12 +5,15 @@ Errors that Clipline raises on purpose.
     ├── InputError            what the user gave cannot be used: exit code 2
     │   ├── SourceError       a path, glob, list or folder
     │   ├── OptionError       an option, or a pair of options
-    │   └── RecognizerError   a recognizer folder or its weights
+    │   ├── RecognizerError   a recognizer folder or its weights
+    │   └── DamagedFileError  a file that Clipline wrote, and that cannot be read any more
     ├── VideoError            one video cannot be used: becomes a row with a status
     └── MachineError          the machine failed, not the input: retried, then reported
         ├── DecoderLost       a decode process died or was killed
         └── EngineError       the encoder could not run
 """
+
+from pathlib import Path
 
 
 class PipelineError(Exception):
@@ -31,6 +34,27 @@ class OptionError(InputError, ValueError):
 
 class RecognizerError(InputError):
     """A recognizer folder is incomplete, tampered with, or made for something else."""
+
+
+class DamagedFileError(InputError):
+    """
+    A file that Clipline wrote is truncated or corrupted.
+
+    Args:
+        path: the file.
+        detail: what its reader reports.
+    """
+
+    def __init__(self, path: Path, detail: str) -> None:
+        super().__init__(path, detail)
+        self.path = path
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path} is damaged ({self.detail}); "
+            "delete it and run the same command again: what it held is computed again"
+        )
 
 
 class VideoError(PipelineError):

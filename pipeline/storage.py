@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import logging
@@ -17,7 +18,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import MachineError, OptionError
+from pipeline.errors import DamagedFileError, MachineError, OptionError
 
 logger = logging.getLogger(__name__)
 
@@ -81,8 +82,64 @@ def write_table(table: pa.Table, path: Path) -> None:
     flat = [field.name for field in table.schema if not pa.types.is_nested(field.type)]
     _write_atomically(
         path,
-        lambda temporary: pq.write_table(table, temporary, compression="zstd", use_dictionary=flat),
+        lambda temporary: pq.write_table(
+            table, temporary, compression="zstd", use_dictionary=flat, write_page_checksum=True
+        ),
     )
+
+
+def read_table(path: Path, schema: pa.Schema | None = None) -> pa.Table:
+    """
+    Read a Parquet file, and verify the checksums of what is read.
+
+    Args:
+        path: file.
+        schema: columns to read, with their types; a column that the file lacks is null in every
+            row. All columns of the file by default.
+
+    Raises:
+        DamagedFileError: the file is truncated or corrupted.
+    """
+    with _parquet_file(path) as file:
+        if schema is None:
+            return file.read()
+        table = file.read(columns=schema.names)
+        arrays = [
+            table[field.name].cast(field.type)
+            if field.name in table.column_names
+            else pa.nulls(file.metadata.num_rows, field.type)
+            for field in schema
+        ]
+        return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def read_schema(path: Path) -> pa.Schema:
+    """
+    Read the columns and the metadata of a Parquet file, but none of its rows.
+
+    Raises:
+        DamagedFileError: the file is truncated or corrupted.
+    """
+    with _parquet_file(path) as file:
+        return file.schema_arrow
+
+
+@contextlib.contextmanager
+def _parquet_file(path: Path) -> Iterator[pq.ParquetFile]:
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            yield file
+    except (OSError, pa.ArrowException) as error:
+        # Arrow reports corrupted content as OSError without errno, or as ArrowInvalid
+        if isinstance(error, OSError) and error.errno not in (None, errno.EIO):
+            raise
+        raise DamagedFileError(path, str(error)) from error
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a damaged file so that no table includes it. Returns the new path."""
+    renamed = path.with_name(f"_damaged-{path.name}")  # readers of folders skip names with "_"
+    return path.replace(renamed)
 
 
 def write_text(text: str, path: Path) -> None:

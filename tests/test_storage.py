@@ -12,16 +12,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.errors import MachineError, OptionError
+from pipeline.errors import DamagedFileError, MachineError, OptionError
 from pipeline.storage import (
     file_lock,
     printable,
+    read_schema,
+    read_table,
     redact_url,
     remove_temporary_files,
+    set_aside,
     write_json,
     write_table,
     write_text,
 )
+from tests.damage import corrupt_footer
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -174,6 +178,79 @@ class TestAtomicWrites:
 
 UNUSED_PID = 2**22 + 1
 """A process id that is never used: above the maximum of Linux."""
+
+
+class TestReadTable:
+    SCHEMA = pa.schema([("name", pa.string()), ("number", pa.float64()), ("new", pa.int32())])
+
+    @pytest.fixture
+    def path(self, tmp_path):
+        table = pa.table(
+            {"number": pa.array([1, 2], pa.int32()), "name": ["x", "y"], "old": [0, 0]}
+        )
+        write_table(table, tmp_path / "t.parquet")
+        return tmp_path / "t.parquet"
+
+    def test_all_columns_are_read_by_default(self, path):
+        assert read_table(path) == pq.read_table(path)
+        assert read_schema(path) == pq.read_schema(path)
+
+    def test_a_schema_selects_adds_and_converts_columns(self, path):
+        table = read_table(path, self.SCHEMA)
+
+        assert table.schema == self.SCHEMA
+        assert table.to_pydict() == {"name": ["x", "y"], "number": [1, 2], "new": [None, None]}
+
+    def test_a_file_without_any_of_the_columns_keeps_its_rows(self, path):
+        assert len(read_table(path, pa.schema([("new", pa.int32())]))) == 2
+
+    @pytest.mark.parametrize("size", [0, 3, 100, -1])
+    def test_a_truncated_file_fails(self, path, size):
+        path.write_bytes(path.read_bytes()[:size])
+
+        for read in (read_table, read_schema):
+            with pytest.raises(DamagedFileError, match=r"t\.parquet is damaged"):
+                read(path)
+
+    def test_a_corrupted_footer_fails(self, path):
+        """Arrow raises OSError for it, not ArrowInvalid."""
+        corrupt_footer(path)
+
+        for read in (read_table, read_schema):
+            with pytest.raises(DamagedFileError, match=r"t\.parquet is damaged"):
+                read(path)
+
+    def test_every_flipped_bit_of_a_page_is_detected(self, path):
+        """Without checksums most of them silently change a value."""
+        data = path.read_bytes()
+        table = read_table(path)
+        footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+        for position in range(4, footer):
+            corrupted = bytearray(data)
+            corrupted[position] ^= 1
+            path.write_bytes(corrupted)
+            try:
+                assert read_table(path) == table  # bits of the page header that are not used
+            except DamagedFileError:
+                continue
+
+    def test_a_missing_file_is_not_damaged(self, tmp_path):
+        with pytest.raises(FileNotFoundError):
+            read_table(tmp_path / "t.parquet")
+
+    def test_a_file_that_may_not_be_read_is_not_damaged(self, path, monkeypatch):
+        def refuse(*_, **__):
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(pq, "ParquetFile", refuse)
+        with pytest.raises(PermissionError):
+            read_table(path)
+
+    def test_a_file_set_aside_is_in_no_table(self, path):
+        write_table(pa.table({"number": [3]}), path.with_name("u.parquet"))
+
+        assert set_aside(path) == path.with_name("_damaged-t.parquet")
+        assert pq.read_table(path.parent).to_pydict() == {"number": [3]}
 
 
 class TestTemporaryFiles:

@@ -12,7 +12,8 @@ of several configurations lie side by side; `load` selects one by `config_id`.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,14 +22,26 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipeline.config import fingerprint
 from pipeline.encode.feature_store import FeatureStore, features_folder
-from pipeline.errors import SourceError
+from pipeline.errors import DamagedFileError, SourceError
 from pipeline.results.rows import RowOptions, VideoRows, build_tables
 from pipeline.results.schemas import COMMIT_TABLE, SCHEMAS
-from pipeline.storage import file_lock, remove_temporary_files, write_json, write_table
+from pipeline.storage import (
+    file_lock,
+    read_schema,
+    read_table,
+    remove_temporary_files,
+    set_aside,
+    write_json,
+    write_table,
+)
+
+FEATURE_COLUMNS = ("video", "video_id", "sample_index", "frame_index", "pts_seconds", "feature")
+"""Columns of the table `features` as `load` returns it."""
+
+logger = logging.getLogger(__name__)
 
 
 def write_rows(out: Path, rows: Sequence[VideoRows], options: RowOptions) -> int:
@@ -58,23 +71,26 @@ def part_paths(out: Path, table: str, config_id: str) -> list[Path]:
 
 def remove_incomplete(out: Path, options: RowOptions) -> int:
     """
-    Delete temporary files, and the parts of shards that lack a table.
+    Remove temporary files, and the files of shards that lack a table or have a damaged one.
 
-    Which tables another configuration writes is not known: its shards are complete if they have
-    a part of `videos`.
+    Only footers are read; damaged pages are found when the rows are. Which tables another
+    configuration writes is not known: its shards are complete if they have a file in `videos`.
 
     Returns:
-        Number of files deleted.
+        Number of files removed.
     """
     folders = [out, *(out / table for table in SCHEMAS), *(out / "features").glob("*")]
     removed = sum(map(remove_temporary_files, folders))
+    for table in options.tables:
+        for path in part_paths(out, table, options.config_id):
+            try:
+                read_schema(path)
+            except DamagedFileError as error:
+                removed += _remove_damaged_shard(out, error)
     complete = {path.name for path in (out / COMMIT_TABLE).glob("part-*.parquet")}
     own = {name for name in complete if name.startswith(f"part-{options.config_id}-")}
     for table in options.tables:
-        readable = {
-            path.name for path in part_paths(out, table, options.config_id) if _is_readable(path)
-        }
-        complete -= own - readable
+        complete -= own - {path.name for path in part_paths(out, table, options.config_id)}
     for table in SCHEMAS:
         for path in (out / table).glob("part-*.parquet"):
             if path.name not in complete:
@@ -83,13 +99,72 @@ def remove_incomplete(out: Path, options: RowOptions) -> int:
     return removed
 
 
-def _is_readable(path: Path) -> bool:
-    """Whether the footer of a part can be read: after a disk failure a file may be empty."""
-    try:
-        pq.read_schema(path)
-    except pa.ArrowInvalid:
-        return False
-    return True
+def _remove_damaged_shard(out: Path, error: DamagedFileError) -> int:
+    """
+    Rename a damaged file and delete the other files of its shard: it is no longer finished.
+
+    Returns:
+        Number of files removed.
+    """
+    renamed = set_aside(error.path)
+    logger.warning(
+        "%s is damaged (%s) and was renamed to %s: "
+        "its videos are processed again, by this run or the next one",
+        error.path,
+        error.detail,
+        renamed.name,
+    )
+    others = [path for table in SCHEMAS if (path := out / table / error.path.name).exists()]
+    for path in others:
+        path.unlink()
+    return 1 + len(others)
+
+
+def read_shards(
+    out: Path, config_id: str, columns: Mapping[str, Sequence[str]]
+) -> Iterator[dict[str, pa.Table]]:
+    """
+    Read the rows of each finished shard in turn, so that memory does not grow with their number.
+
+    A shard with a damaged file is skipped and removed, with a warning: its videos are processed
+    again. The caller holds the lock of the results folder.
+
+    Args:
+        out: results folder.
+        config_id: only rows of this configuration.
+        columns: names of columns by table.
+
+    Yields:
+        The selected columns, by table.
+    """
+    schemas = {table: _select(table, names) for table, names in columns.items()}
+    for part in part_paths(out, COMMIT_TABLE, config_id):
+        tables = {}
+        for table, schema in schemas.items():
+            path = out / table / part.name
+            try:
+                tables[table] = read_table(path, schema) if path.exists() else schema.empty_table()
+            except DamagedFileError as error:
+                _remove_damaged_shard(out, error)
+                break
+        else:
+            yield tables
+
+
+def _select(table: str, columns: Sequence[str] | None) -> pa.Schema:
+    """
+    Return the schema of some columns of a table.
+
+    Raises:
+        SourceError: the table has no such column.
+    """
+    schema = SCHEMAS[table]
+    if columns is None:
+        return schema
+    for name in columns:
+        if name not in schema.names:
+            raise SourceError(f"no column {name!r} in {table}; there are {', '.join(schema.names)}")
+    return pa.schema([schema.field(name) for name in columns])
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +179,11 @@ class FinishedVideo:
 
 def finished_videos(out: Path, config_id: str) -> list[FinishedVideo]:
     """List the videos that were finished with a configuration."""
-    columns = ["video", "path", "video_id", "status"]
+    columns = {COMMIT_TABLE: ["video", "path", "video_id", "status"]}
     return [
         FinishedVideo(**row)
-        for part in part_paths(out, COMMIT_TABLE, config_id)
-        for row in pq.read_table(part, columns=columns).to_pylist()
+        for shard in read_shards(out, config_id, columns)
+        for row in shard[COMMIT_TABLE].to_pylist()
     ]
 
 
@@ -127,16 +202,26 @@ def drop_rows(out: Path, config_id: str, video_ids: set[str]) -> int:
     ids = pa.array(video_ids, pa.string())
     dropped = 0
     for part in part_paths(out, COMMIT_TABLE, config_id):
-        matches = pc.is_in(pq.read_table(part, columns=["video_id"])["video_id"], ids)
-        if not pc.any(matches).as_py():
-            continue
-        dropped += pc.sum(matches).as_py()
-        # `videos` last: after a crash between two files, the next call deletes the rest
-        for name in sorted(SCHEMAS, key=lambda name: name == COMMIT_TABLE):
-            path = out / name / part.name
-            if path.exists():
-                rows = pq.read_table(path)
-                write_table(rows.filter(pc.invert(pc.is_in(rows["video_id"], ids))), path)
+        try:
+            dropped += _drop_from_shard(out, part.name, ids)
+        except DamagedFileError as error:
+            _remove_damaged_shard(out, error)
+    return dropped
+
+
+def _drop_from_shard(out: Path, part: str, ids: pa.Array) -> int:
+    """Delete rows from the files of one shard. Returns the number of rows of `videos` deleted."""
+    commit = read_table(out / COMMIT_TABLE / part, _select(COMMIT_TABLE, ["video_id"]))
+    matches = pc.is_in(commit["video_id"], ids)
+    if not pc.any(matches).as_py():
+        return 0
+    # `videos` last: after a crash between two files, the next call deletes the rest
+    for name in sorted(SCHEMAS, key=lambda name: name == COMMIT_TABLE):
+        path = out / name / part
+        if path.exists():
+            rows = read_table(path)
+            write_table(rows.filter(pc.invert(pc.is_in(rows["video_id"], ids))), path)
+    dropped: int = pc.sum(matches).as_py()
     return dropped
 
 
@@ -157,7 +242,12 @@ def write_run(out: Path, run: dict[str, Any]) -> None:
     write_json({**run, "configurations": configurations}, out / "run.json")
 
 
-def load(out: str | Path, table: str = "clips", config_id: str | None = None) -> pd.DataFrame:
+def load(
+    out: str | Path,
+    table: str = "clips",
+    config_id: str | None = None,
+    columns: Sequence[str] | None = None,
+) -> pd.DataFrame:
     """
     Read a table of results.
 
@@ -166,25 +256,30 @@ def load(out: str | Path, table: str = "clips", config_id: str | None = None) ->
         table: `clips`, `segments`, `frames`, or `videos`; or `features`: those of the newest run,
             one row per sampled frame, the column `feature` holds an array of float16, shape (D,).
         config_id: the configuration; that of the newest run by default.
+        columns: names of the columns to read, in this order; all by default.
+
+    Returns:
+        The columns of the current version; those that an older version did not write are null.
 
     Raises:
-        SourceError: the table or the results do not exist.
+        SourceError: the table, a column, or the results do not exist.
+        DamagedFileError: a file of the table is truncated or corrupted.
     """
     out = Path(out)
     if table == "features":
-        return _load_features(out)
+        return _load_features(out, columns)
     if table not in SCHEMAS:
         raise SourceError(f"no table {table!r}; there are {', '.join(SCHEMAS)}, features")
     config_id = config_id or read_run(out).get("config_id")
     if config_id is None:
         raise SourceError(f"{out} holds no results: no run.json")
-    tables = [pq.read_table(path) for path in part_paths(out, table, config_id)]
-    rows = pa.concat_tables(tables) if tables else SCHEMAS[table].empty_table()
-    return rows.to_pandas()
+    schema = _select(table, columns)
+    tables = [read_table(path, schema) for path in part_paths(out, table, config_id)]
+    return pa.concat_tables(tables or [schema.empty_table()]).to_pandas()
 
 
-def _load_features(out: Path) -> pd.DataFrame:
-    videos = load(out, "videos")
+def _load_features(out: Path, columns: Sequence[str] | None) -> pd.DataFrame:
+    videos = load(out, "videos", columns=["video", "video_id", "copy_of", "frames_sampled"])
     run = read_run(out)
     configuration = run["configuration"]
     chosen = run["options"]["features"]  # relative to the working folder of the run
@@ -205,5 +300,5 @@ def _load_features(out: Path) -> pd.DataFrame:
         for video in encoded.itertuples()
         for part in store.stream(str(video.video_id))
     ]
-    columns = ["video", "video_id", "sample_index", "frame_index", "pts_seconds", "feature"]
-    return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=columns)
+    features = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=FEATURE_COLUMNS)
+    return features if columns is None else features[list(columns)]
