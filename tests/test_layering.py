@@ -48,6 +48,7 @@ ONLY_IN = {
     "av": ("pipeline.decode", "pipeline.bench"),
     "cv2": ("pipeline.decode", "pipeline.sources", "pipeline.bench"),
     "openvino": ("pipeline.encode",),
+    "sklearn": ("pipeline.evaluation",),
     "timm": ("pipeline.encode", "pipeline.training.finetune", "pipeline.bench"),
     "torch": (
         *("pipeline.encode", "pipeline.temporal", "pipeline.recognition", "pipeline.anomaly"),

@@ -1,11 +1,11 @@
 """
-Linear models that a recurrent one must beat: they see the same features, but hardly their order.
+Baselines of a recurrent model: logistic regression on the same features, pooled over time.
 
-    mean_over_time        what is there, not when
-    change_pyramid        how much of what comes and goes, in the whole clip and in each third of it
+    mean_over_time      the mean over all frames: no temporal order
+    temporal_pyramid    means of the positive and negative differences between frames, over the
+                        whole clip and each third of it
 
-Both are read by the same logistic regression. It has nothing to tune: its one number, `SLACK`, is
-fixed here and not chosen by anybody's data.
+The regularization strength is fixed, not tuned on the data.
 """
 
 from __future__ import annotations
@@ -15,130 +15,125 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn.functional import cross_entropy
+from sklearn.linear_model import LogisticRegression
 
 from pipeline.records import Integers
 from pipeline.temporal.calibration import Scores
 
-SLACK = 100.0
-"""Weight of the loss of a clip against the squared length of the weights (C of other libraries)."""
-STEPS = 200
-"""Of L-BFGS at most; convex, and settled long before."""
+C = 100.0
+"""Inverse of the L2 regularization strength, for vectors with a mean squared norm of 1."""
+MIN_PROBABILITY = 1e-9
+"""Of a label without a training clip."""
 
-Features = NDArray[np.float32]
-
-
-def mean_over_time(x: Features) -> Scores:
-    """Average the frames of a clip: (L, D) → (D,)."""
-    return _signed_root(_mean(x))
+ClipFeatures = NDArray[np.float32]
+"""Features of the frames of a clip, (L, D)."""
 
 
-def change_pyramid(x: Features) -> Scores:
+def mean_over_time(x: ClipFeatures) -> Scores:
+    """Average the features of a clip over its frames, (L, D) → (D,), and take signed roots."""
+    return _signed_sqrt(_mean(x))
+
+
+def temporal_pyramid(x: ClipFeatures) -> Scores:
     """
-    Average what grows and what shrinks from frame to frame, in the whole clip and in its thirds.
+    Average positive and negative differences between frames over the clip and each third of it.
 
     Args:
         x: (L, D).
 
     Returns:
-        Signed square roots of the averages, (8 · D,); of a part without changes, zeros.
+        Signed square roots of the averages, (8 · D,); zeros for parts without frames.
     """
-    change = np.diff(x, axis=0)  # (L − 1, D)
-    edges = [number * len(change) // 3 for number in range(4)]
-    parts = [change, *(change[start:stop] for start, stop in pairwise(edges))]
-    grown = [_mean(np.maximum(way * part, 0)) for part in parts for way in (1, -1)]
-    return _signed_root(np.concatenate(grown))  # (8 · D,)
+    differences = np.diff(x, axis=0)  # (L − 1, D)
+    edges = [third * len(differences) // 3 for third in range(4)]
+    parts = [differences, *(differences[start:stop] for start, stop in pairwise(edges))]
+    means = [_mean(np.maximum(sign * part, 0)) for part in parts for sign in (1, -1)]
+    return _signed_sqrt(np.concatenate(means))  # (8 · D,)
 
 
-def _mean(x: Features) -> Scores:
+def _mean(x: ClipFeatures) -> Scores:
     means: Scores = x.sum(0, dtype=np.float64) / max(len(x), 1)
     return means
 
 
-def _signed_root(values: Scores) -> Scores:
+def _signed_sqrt(values: Scores) -> Scores:
     roots: Scores = np.sign(values) * np.sqrt(np.abs(values))
     return roots
 
 
-BASELINES: Mapping[str, Callable[[Features], Scores]] = {
+BASELINES: Mapping[str, Callable[[ClipFeatures], Scores]] = {
     "linear, mean over time": mean_over_time,
-    "linear, pyramid of changes": change_pyramid,
+    "linear, pyramid of changes": temporal_pyramid,
 }
-"""How each baseline reads a clip of shape (L, D)."""
+"""Pooling function of each baseline, by its name in tables and results."""
 
 
 @dataclass(frozen=True)
-class Linear:
-    """A fitted logistic regression."""
+class LinearClassifier:
+    """A fitted logistic regression, with the standardization of its inputs."""
 
     mean: Scores
     """(F,)."""
     scale: Scores
-    """(F,)."""
+    """(F,); 0 for constant features."""
     weights: Scores
     """(F, K)."""
     bias: Scores
     """(K,)."""
 
     def logits(self, vectors: Scores) -> Scores:
-        """Label vectors (n, F): logits (n, K)."""
+        """Compute logits (n, K) of vectors (n, F)."""
         logits: Scores = (vectors - self.mean) * self.scale @ self.weights + self.bias
         return logits
 
 
-def fit_linear(vectors: Scores, labels: Integers, num_labels: int) -> Linear:
+def fit_logistic_regression(vectors: Scores, labels: Integers, num_labels: int) -> LinearClassifier:
     """
-    Fit a multinomial logistic regression with an L2 penalty, in float64.
+    Fit a logistic regression with an L2 penalty.
 
-    Vectors are standardized and scaled to a mean squared length of 1, so that `SLACK` means the
-    same for every number of features.
+    Vectors are standardized and scaled to a mean squared norm of 1, so that `C` means the same for
+    every number of features.
 
     Args:
         vectors: (n, F).
         labels: (n,).
-        num_labels: K.
+        num_labels: K; labels without a training clip get a constant low logit.
     """
     mean, deviation = vectors.mean(0), vectors.std(0)
     varies = deviation > 1e-9 * np.abs(vectors).max(initial=0.0)
     scale = np.divide(1, deviation, out=np.zeros_like(deviation), where=varies)
     scale /= np.sqrt(max(int(varies.sum()), 1))
-    prepared = (vectors - mean) * scale
-    # the best weights lie in the span of the clips: far fewer numbers than features
-    basis, _ = np.linalg.qr(prepared.T)  # (F, min(F, n))
-    inner, bias = _minimize(prepared @ basis, labels, num_labels)
-    return Linear(mean, scale, basis @ inner, bias)
+    standardized = (vectors - mean) * scale
+    # the optimal weights are a linear combination of the vectors: n parameters instead of F
+    basis, _ = np.linalg.qr(standardized.T)  # (F, min(F, n))
+    weights, bias = _fit(standardized @ basis, labels, num_labels)
+    return LinearClassifier(mean, scale, basis @ weights, bias)
 
 
-def _minimize(x: Scores, labels: Integers, num_labels: int) -> tuple[Scores, Scores]:
-    """Find weights (F, K) and bias (K,)."""
-    given, wanted = torch.from_numpy(x), torch.from_numpy(labels)
-    weights = torch.zeros(x.shape[1], num_labels, dtype=torch.float64, requires_grad=True)
-    bias = torch.zeros(num_labels, dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS(
-        [weights, bias], max_iter=STEPS, tolerance_grad=1e-7, line_search_fn="strong_wolfe"
-    )
-
-    def loss() -> Tensor:
-        optimizer.zero_grad()
-        miss = cross_entropy(given @ weights + bias, wanted, reduction="sum")
-        total = SLACK * miss + weights.square().sum() / 2
-        total.backward()  # type: ignore[no-untyped-call]
-        return total
-
-    optimizer.step(loss)  # type: ignore[no-untyped-call]
-    return weights.detach().numpy(), bias.detach().numpy()
+def _fit(x: Scores, labels: Integers, num_labels: int) -> tuple[Scores, Scores]:
+    """Fit weights (F, K) and bias (K,) to vectors (n, F)."""
+    weights = np.zeros((x.shape[1], num_labels))
+    bias = prior_logits(labels, num_labels)
+    present = np.unique(labels)
+    if len(present) > 1:
+        model = LogisticRegression(C=C, solver="newton-cg", tol=1e-8, max_iter=1000)
+        model.fit(x, labels)
+        # with two labels, scikit-learn models the log-odds of the second
+        both = model.coef_.shape[0] == 1
+        weights[:, present] = np.vstack([0 * model.coef_, model.coef_] if both else model.coef_).T
+        bias[present] = [0, *model.intercept_] if both else model.intercept_
+    return weights, bias
 
 
 def prior_logits(labels: Integers, num_labels: int) -> Scores:
-    """Give the logits (K,) of somebody who knows how frequent labels are, and nothing else."""
+    """Compute the logits (K,) of the label frequencies."""
     counts = np.bincount(labels, minlength=num_labels)
-    logits: Scores = np.log(np.maximum(counts, 1e-9) / max(len(labels), 1))
+    frequencies = np.maximum(counts, MIN_PROBABILITY) / max(len(labels), 1)
+    logits: Scores = np.log(frequencies)
     return logits
 
 
-def read_clips(read: Callable[[Features], Scores], clips: Sequence[Features]) -> Scores:
-    """Read clips, (L, D) each, as vectors (n, F)."""
-    return np.stack([read(x) for x in clips])
+def pool_clips(pool: Callable[[ClipFeatures], Scores], clips: Sequence[ClipFeatures]) -> Scores:
+    """Pool clips, (L, D) each, to vectors (n, F)."""
+    return np.stack([pool(x) for x in clips])

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score
 
 from pipeline.recognition.smoothing import runs
 from pipeline.records import Integers
@@ -76,27 +76,16 @@ def macro_f1(counts: Scores) -> float:
     return float(class_figures(counts).f1[occurs].mean())
 
 
-def average_precision(relevant: NDArray[np.bool_], scores: Scores) -> float:
+def mean_average_precision(truth: Integers, scores: Scores) -> float:
     """
-    Give the area under the curve of precision over recall, as a sum of its steps.
+    Average the average precision over the labels that clips have.
 
     Args:
-        relevant: which clips are the label, (n,); at least one.
-        scores: how much each clip is thought to be it, (n,). Clips of one score come together.
+        truth: (n,).
+        scores: (n, K).
     """
-    order = np.argsort(-scores, kind="stable")
-    hits = np.cumsum(relevant[order])
-    last = np.append(np.diff(scores[order]) != 0, True)  # of the clips that share a score
-    precision = hits[last] / (np.flatnonzero(last) + 1)
-    found = np.diff(hits[last], prepend=0)
-    return float((precision * found).sum() / hits[-1])
-
-
-def mean_average_precision(truth: Integers, scores: Scores) -> float:
-    """Average the average precision over the labels that clips have."""
-    return float(
-        np.mean([average_precision(truth == k, scores[:, k]) for k in np.unique(truth).tolist()])
-    )
+    present = np.unique(truth).tolist()
+    return float(np.mean([average_precision_score(truth == k, scores[:, k]) for k in present]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipeline.evaluation.baselines import BASELINES, fit_linear, prior_logits, read_clips
+from pipeline.evaluation.baselines import (
+    BASELINES,
+    fit_logistic_regression,
+    pool_clips,
+    prior_logits,
+)
 from pipeline.evaluation.cross_validation import Fold
 from pipeline.records import Integers
 from pipeline.temporal.batching import Example, Examples
@@ -111,9 +116,9 @@ def ask_baselines(examples: Examples, folds: Sequence[Fold]) -> list[Answers]:
     count = len(examples.labels)
     answers = []
     for name, read in BASELINES.items():
-        vectors = read_clips(read, clips)  # (n, F)
+        vectors = pool_clips(read, clips)  # (n, F)
         for fold in folds:
-            linear = fit_linear(vectors[fold.train], labels[fold.train], count)
+            linear = fit_logistic_regression(vectors[fold.train], labels[fold.train], count)
             logits = linear.logits(vectors[fold.test])
             answers.append(Answers(name, 0, fold.name, fold.test, logits))
     for fold in folds:

@@ -1,4 +1,4 @@
-"""No group is on both sides of a fold, and every clip is judged once."""
+"""No group is in training and test set of a fold, and every clip is tested once."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def test_each_group_is_held_out_by_itself():
     ]
 
 
-def test_groups_are_dealt_so_that_labels_are_spread():
-    """Two groups hold x alone, two y alone: each fold is given one of both."""
+def test_folds_are_stratified_by_label():
+    """Two groups have only x, two only y: each fold holds out one of both kinds."""
     groups = ["a", "a", "b", "b", "c", "c", "d", "d"]
     labels = ["x", "x", "x", "x", "y", "y", "y", "y"]
 
@@ -38,8 +38,8 @@ def test_groups_are_dealt_so_that_labels_are_spread():
     assert [fold.name for fold in folds] == ["1", "2"]
 
 
-def test_large_groups_are_dealt_first():
-    """Of 4, 2 and 2 clips: the large one stands against the two small ones."""
+def test_folds_have_similar_sizes():
+    """Groups of 4, 2 and 2 clips: one fold holds out the large one, the other both small ones."""
     groups = ["small", "small", *["large"] * 4, "other", "other"]
     labels = ["x", "y"] * 4
 
@@ -49,8 +49,8 @@ def test_large_groups_are_dealt_first():
     assert [fold.name for fold in folds] == ["1", "2"]
 
 
-def test_folds_are_not_named_as_others_groups_are():
-    """Of 12 groups called 1 to 12, two folds hold two: those have no one name."""
+def test_fold_numbers_are_not_mixed_with_names_of_groups():
+    """Of 12 groups called 1 to 12, two folds hold out two, so all folds are numbered."""
     groups = [str(number) for number in range(1, 13)]
 
     folds = group_folds(groups * 2, ["x"] * 12 + ["y"] * 12, 10)
@@ -64,12 +64,12 @@ def test_folds_are_not_named_as_others_groups_are():
     st.integers(2, 6),
 )
 @settings(max_examples=60, deadline=None)
-def test_folds_part_clips_by_groups(pairs, count):
+def test_folds_partition_the_groups(pairs, count):
     groups, labels = [group for group, _ in pairs], [label for _, label in pairs]
     try:
         folds = group_folds(groups, labels, count)
     except OptionError:
-        return  # too few groups, or a label in one fold alone
+        return  # too few groups, or a label in one fold only
 
     assert len(folds) == count
     assert sorted(np.concatenate([fold.test for fold in folds]).tolist()) == list(range(len(pairs)))
@@ -80,23 +80,47 @@ def test_folds_part_clips_by_groups(pairs, count):
         assert len(fold.train) + len(fold.test) == len(pairs)
 
 
+def test_labels_with_fewer_clips_than_folds_are_split():
+    """StratifiedGroupKFold refuses these."""
+    groups = [f"g{number:02}" for number in range(12)]
+    labels = ["x", "y", "z"] * 4
+
+    folds = group_folds(groups, labels, 6)
+
+    assert [len(fold.test) for fold in folds] == [2] * 6
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcdefgh"), st.sampled_from("xyz")), min_size=20))
+@settings(max_examples=30, deadline=None)
+def test_labels_of_several_groups_are_in_every_training_set(pairs):
+    groups, labels = [group for group, _ in pairs], [label for _, label in pairs]
+    if (
+        any(len({g for g, k in pairs if k == label}) < 2 for label in labels)
+        or len(set(groups)) < 4
+    ):
+        return
+
+    for fold in group_folds(groups, labels, 4):
+        assert {labels[index] for index in fold.train.tolist()} == set(labels)
+
+
 @pytest.mark.parametrize("count", [1, -1, 4])
-def test_folds_that_cannot_be_fail(count):
-    with pytest.raises(OptionError, match=rf"--folds {count} .* 3 groups \(a, b, c\): give 0"):
+def test_impossible_numbers_of_folds_fail(count):
+    with pytest.raises(OptionError, match=rf"--folds {count} .* 3 groups \(a, b, c\): use 0"):
         group_folds(GROUPS, LABELS, count)
 
 
-def test_folds_of_one_group_fail():
+def test_one_group_fails():
     with pytest.raises(OptionError, match=r"--folds 0 is not possible with 1 group \(a\)"):
         group_folds(["a", "a"], ["x", "y"], 0)
 
 
-def test_a_label_that_only_one_group_has_fails():
+def test_a_label_of_one_group_only_fails():
     with pytest.raises(OptionError, match=r"fold c holds out 1 group \(c\).*the label z"):
         group_folds(GROUPS, [*LABELS[:5], "z"], 0)
 
 
-def test_of_many_groups_some_are_named():
+def test_messages_name_the_first_groups():
     groups = [f"g{number}" for number in range(8)]
 
     with pytest.raises(OptionError, match=r"8 groups \(g0, g1, g2, g3, g4, g5, …\)"):
@@ -104,15 +128,15 @@ def test_of_many_groups_some_are_named():
 
 
 class TestEmptyWarnings:
-    def test_a_label_that_a_fold_does_not_judge_is_told(self):
+    def test_a_fold_without_test_clips_of_a_label_is_reported(self):
         groups, labels = list("aabbccdd"), list("xyxyxzxz")
         folds = group_folds(groups, labels, 2)
 
         assert [fold.groups for fold in folds] == [("a", "c"), ("b", "d")]
         assert empty_warnings(labels, folds) == []
         assert empty_warnings([*labels, "w"], folds) == [
-            "fold 1 has no clip of w to judge",
-            "fold 2 has no clip of w to judge",
+            "fold 1 has no test clip of w",
+            "fold 2 has no test clip of w",
         ]
 
     def test_single_groups_are_not_expected_to_have_all_labels(self):
@@ -122,11 +146,13 @@ class TestEmptyWarnings:
 
 
 class TestLeakWarnings:
-    def test_one_content_in_two_groups_is_told(self):
+    def test_equal_content_in_two_groups_is_reported(self):
         one, same, other = (
             make_example(0, np.zeros((2, 2)), group=group, name="v") for group in ("g", "g", "h")
         )
 
         assert leak_warnings([one, same]) == []
-        (said,) = leak_warnings([one, same, other])
-        assert said.startswith("2 clips (v, v) have the same content but are in different groups")
+        (message,) = leak_warnings([one, same, other])
+        assert message.startswith(
+            "2 clips (v, v) have the same content but are in different groups"
+        )

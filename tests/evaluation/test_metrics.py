@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from pipeline.evaluation.metrics import (
     accuracy,
-    average_precision,
     class_figures,
     confusion,
     macro_f1,
@@ -76,9 +75,15 @@ class TestClasses:
         assert macro_f1(counts) == pytest.approx((2 / 3 + 0) / 2)
 
 
+def average_precision(relevant, scores):
+    """The average precision of label 0; that of label 1 is 1, as its scores rank perfectly."""
+    truth = np.where(relevant, 0, 1)
+    return 2 * mean_average_precision(truth, np.stack([scores, truth], 1)) - 1
+
+
 class TestAveragePrecision:
     def test_is_the_mean_precision_at_the_hits(self):
-        """Hits at places 1, 3 and 4."""
+        """Hits at ranks 1, 3 and 4."""
         relevant = np.array([True, False, True, True, False])
 
         found = average_precision(relevant, np.array([0.9, 0.8, 0.7, 0.6, 0.5]))
@@ -86,11 +91,11 @@ class TestAveragePrecision:
         assert found == pytest.approx((1 / 1 + 2 / 3 + 3 / 4) / 3)
 
     @pytest.mark.parametrize("relevant", [[True, False, False], [False, False, True]])
-    def test_equal_scores_come_together_whatever_their_order(self, relevant):
+    def test_equal_scores_have_one_rank_whatever_their_order(self, relevant):
         assert average_precision(np.array(relevant), np.zeros(3)) == pytest.approx(1 / 3)
 
     def test_a_tie_in_the_middle_is_one_step(self):
-        """The first is a hit; then two of one score, of which one is: 2 of 3."""
+        """The first is a hit; then one of two clips with equal scores: precision 2 of 3."""
         relevant = np.array([True, True, False, False])
 
         found = average_precision(relevant, np.array([3.0, 2.0, 2.0, 1.0]))

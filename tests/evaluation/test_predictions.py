@@ -7,7 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline.evaluation.baselines import BASELINES, change_pyramid, fit_linear, read_clips
+from pipeline.evaluation.baselines import (
+    BASELINES,
+    fit_logistic_regression,
+    pool_clips,
+    temporal_pyramid,
+)
 from pipeline.evaluation.cross_validation import Fold, group_folds
 from pipeline.evaluation.predictions import (
     CHANCE,
@@ -141,9 +146,9 @@ class TestBaselines:
     def test_they_learn_from_the_other_groups_alone(self):
         examples = material(16)
         (fold, *_) = leave_one_out(examples)
-        vectors = read_clips(change_pyramid, [item.features for item in examples.items])
+        vectors = pool_clips(temporal_pyramid, [item.features for item in examples.items])
         labels = np.array([item.label for item in examples.items])
-        linear = fit_linear(vectors[fold.train], labels[fold.train], 2)
+        linear = fit_logistic_regression(vectors[fold.train], labels[fold.train], 2)
 
         given = next(a for a in ask_baselines(examples, [fold]) if "pyramid" in a.method)
 
