@@ -25,14 +25,14 @@ SIDES = st.integers(1, 4000)
         ((1080, 1920), Geometry(64, 96, "squash", reducing_gap=1), (64, 96)),
     ],
 )
-def test_delivered_size(frame, geometry, delivered):
+def test_decoded_size(frame, geometry, delivered):
     """A whole factor smaller, but at least `reducing_gap` times what is wanted."""
     assert decoded_size(*frame, geometry) == delivered
 
 
 @settings(deadline=None)
 @given(height=SIDES, width=SIDES, side=st.integers(1, 512), gap=st.floats(1.1, 4))
-def test_delivered_size_leaves_enough_for_a_last_resize(height, width, side, gap):
+def test_decoded_size_leaves_enough_for_a_last_resize(height, width, side, gap):
     small = decoded_size(height, width, Geometry(side, side, reducing_gap=gap))
     short = min(height, width)
 
@@ -95,7 +95,7 @@ def test_even_colour_stays_even_at_any_size(height, width, to_height, to_width):
 
 @settings(deadline=None)
 @given(height=st.integers(1, 300), width=st.integers(1, 300), side=st.integers(1, 64))
-def test_every_frame_comes_out_in_the_delivered_size(height, width, side):
+def test_every_frame_comes_out_in_the_decoded_size(height, width, side):
     geometry = Geometry(side, side)
     size = decoded_size(height, width, geometry)
 

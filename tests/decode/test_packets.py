@@ -28,7 +28,7 @@ class TestPackets:
         found = self.packets(given)
 
         assert [packet.pts for packet in found] == [1, 2, 4]
-        assert found.empty == 1
+        assert found.empty_packets == 1
 
     def test_steady_clocks_are_left_alone(self):
         assert self.times([5, 6, 7, 9, 30]) == ([5, 6, 7, 9, 30], [5, 6, 7, 9, 30], False)
