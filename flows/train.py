@@ -20,7 +20,7 @@ from flows.tasks import STAGE, run_key, workshop
 from pipeline.records import Video
 from pipeline.run.process import run
 from pipeline.run.session import Session
-from pipeline.temporal.trainer import OnEpoch
+from pipeline.temporal.training_loop import OnEpoch
 from pipeline.training.annotations import Labelled, read_labels
 from pipeline.training.build_dataset import Gathered, find_labelled, gather_examples, with_pictures
 from pipeline.training.finetune.finetune import load_tunable

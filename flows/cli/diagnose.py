@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from pipeline.diagnostics.compare_cells import Diagnosis
     from pipeline.diagnostics.gradients import OnCellEpoch
     from pipeline.temporal.options import CellName, TrainingOptions
-    from pipeline.temporal.trainer import Epoch
+    from pipeline.temporal.training_loop import Epoch
 
 RUN = "run"
 """Folder, under that of a command, of the run that fills the feature store."""
@@ -88,16 +88,17 @@ def diagnose(
     from pipeline.diagnostics.compare_cells import (
         Diagnosis,
         diagnose_saved,
+        require_known,
         seconds_per_frame,
     )
     from pipeline.diagnostics.gradients import COMPARED, diagnose_cell
-    from pipeline.recognition.recognizer import load_recognizer, require_labels
+    from pipeline.recognition.recognizer import load_recognizer
     from pipeline.run.load import open_session
     from pipeline.training.annotations import read_labels
     from pipeline.training.build_dataset import gather_examples
 
     labelled, saved = read_labels(labels, videos), load_recognizer(recognizer)
-    require_labels(saved, labelled.labels, "use labels that it was trained on")
+    require_known(saved, labelled.labels)
     same = saved.backbone.precision if precision == "auto" else precision
     options = _run_options({**locals(), "precision": same})
     _encode([clip.video for clip in labelled.clips], out / RUN, options, quiet=quiet)

@@ -35,7 +35,7 @@ from flows.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from pipeline.temporal.trainer import Epoch
+    from pipeline.temporal.training_loop import Epoch
     from pipeline.training.options import LearningOptions
 
 GRID = 4

@@ -43,7 +43,7 @@ def _example(name: str, label: int, features: np.ndarray) -> Example:
         group=name,
         label=label,
         features=features,
-        counts=np.ones(len(features), np.bool_),
+        mask=np.ones(len(features), np.bool_),
         start_seconds=0.0,
         end_seconds=float(len(features)),
     )

@@ -22,12 +22,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.records import Integers
-from pipeline.temporal.batching import Batch, Example, collate, ordered_batches
+from pipeline.temporal.batching import Batch, Example, batches_by_length, collate
 from pipeline.temporal.cells import GRULayer, LSTMLayer, MinGRULayer
-from pipeline.temporal.models import TemporalModel, compact
-from pipeline.temporal.normalization import standardize
+from pipeline.temporal.models import TemporalModel, move_valid_to_front
+from pipeline.temporal.normalization import fit_normalization
 from pipeline.temporal.options import CellName, TemporalOptions, TrainingOptions
-from pipeline.temporal.trainer import Epoch, fit, predict
+from pipeline.temporal.trainer import fit, predict
+from pipeline.temporal.training_loop import Epoch
 
 COMPARED: tuple[CellName, ...] = ("rnn_tanh", "rnn_relu", "lstm", "gru", "mingru", "transformer")
 """Cells that are set side by side."""
@@ -103,7 +104,7 @@ class CellDiagnosis:
 
 def measure(model: TemporalModel, examples: Sequence[Example], stage: str) -> Measured:
     """Measure a model on labelled sequences."""
-    known = [example for example in examples if example.counts.any()]
+    known = [example for example in examples if example.mask.any()]
     labels = np.array([example.label for example in known])
     right = predict(model, known).argmax(1) == labels
     exact, evened = of_standardized(model, known)
@@ -123,7 +124,9 @@ def of_standardized(
     exact = copy.deepcopy(model).double().eval().requires_grad_(False)
     exact.inputs.options = replace(exact.inputs.options, signed_root=False)
     evened = [
-        replace(example, features=model.inputs.evened(torch.from_numpy(example.features)).numpy())
+        replace(
+            example, features=model.inputs.signed_sqrt(torch.from_numpy(example.features)).numpy()
+        )
         for example in examples
     ]
     return exact, evened
@@ -131,7 +134,7 @@ def of_standardized(
 
 def measure_lags(model: TemporalModel, examples: Sequence[Example]) -> LagProfile:
     """Measure the gradients of the last frame's loss, by lag."""
-    longest = max(int(example.counts.sum()) for example in examples)
+    longest = max(int(example.mask.sum()) for example in examples)
     total, count = np.zeros(longest), np.zeros(longest, np.int64)
     for batch in _batches(examples, model):
         norms, lengths = _gradient_norms(model, batch)
@@ -144,9 +147,9 @@ def measure_lags(model: TemporalModel, examples: Sequence[Example]) -> LagProfil
 def _batches(examples: Sequence[Example], model: TemporalModel) -> Iterator[Batch]:
     """Give batches in the precision of a model, the frames that count in front."""
     kind = model.head.weight.dtype
-    for numbers in ordered_batches(examples, BATCH):
+    for numbers in batches_by_length(examples, BATCH):
         batch = collate([examples[number] for number in numbers])
-        moved, lengths = compact(batch.x.to(kind), batch.mask)
+        moved, lengths = move_valid_to_front(batch.x.to(kind), batch.mask)
         mask = torch.arange(moved.shape[1]) < lengths.unsqueeze(1)
         yield Batch(moved, mask, batch.labels)
 
@@ -281,5 +284,5 @@ def untrained(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = TemporalModel(examples[0].features.shape[1], num_labels, options)
-    standardize(model, examples)
+    fit_normalization(model, examples)
     return model.eval()

@@ -178,7 +178,7 @@ def _compute_batch(recognizer: Recognizer, rows: list[_Row]) -> list[_Answer]:
     state = None
     if model.streams:
         first = model.initial_state(1)
-        state = State.join([row.state or first for row in rows])
+        state = State.concatenate([row.state or first for row in rows])
         logits, state = model.stream(x, state, mask)
     else:
         logits = model(x, mask)
@@ -190,7 +190,7 @@ def _compute_batch(recognizer: Recognizer, rows: list[_Row]) -> list[_Answer]:
             frames[number, : len(row.x)],
             clips[number],
             embeddings[number],
-            state.pick(number) if state else None,
+            state.select(number) if state else None,
         )
         for number, row in enumerate(rows)
     ]

@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     from pipeline.temporal.cells import CELLS, linear_scan
     from pipeline.temporal.models import Logits, State, TemporalModel
     from pipeline.temporal.options import TemporalOptions, TrainingOptions
-    from pipeline.temporal.trainer import Fitted, fit, predict
+    from pipeline.temporal.trainer import TrainingResult, fit, predict
 
 __all__ = [
     "CELLS",
     "Example",
-    "Fitted",
     "Logits",
     "State",
     "TemporalModel",
     "TemporalOptions",
     "TrainingOptions",
+    "TrainingResult",
     "fit",
     "linear_scan",
     "predict",
@@ -40,7 +40,7 @@ _MODULES = {
     "cells": ("CELLS", "linear_scan"),
     "models": ("Logits", "State", "TemporalModel"),
     "options": ("TemporalOptions", "TrainingOptions"),
-    "trainer": ("Fitted", "fit", "predict"),
+    "trainer": ("TrainingResult", "fit", "predict"),
 }
 """Modules of this package, and the public names that they define."""
 

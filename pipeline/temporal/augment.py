@@ -1,9 +1,9 @@
 """
-What chance does to a clip before it is learned from: its frames were encoded once and stay so.
+Random augmentation of clips whose frame features are cached.
 
-A part of the clip, fewer of its frames, and the mirror: changes that leave a label true. A grid of
-features with its columns reversed is not quite what the mirrored picture would give, but near; it
-is left to the caller to know labels such as `left` that a mirror makes false.
+Crops in time, dropped frames and horizontal flips keep most labels true. Reversing the columns of a
+feature grid only approximates the features of the flipped frame. The caller must disable flips for
+labels such as `left`.
 """
 
 from __future__ import annotations
@@ -15,54 +15,55 @@ from pipeline.errors import OptionError
 from pipeline.temporal.batching import Batch
 from pipeline.temporal.options import TrainingOptions
 
-MIRRORED = 0.5
-"""Share of clips that are mirrored, where that is allowed."""
+FLIP_PROBABILITY = 0.5
 
 
 def augment(batch: Batch, options: TrainingOptions, generator: torch.Generator) -> Batch:
-    """Change a batch by chance. Every clip keeps at least one frame."""
+    """Augment a batch at random. At least one frame of every clip stays unmasked."""
     x = batch.x
     if options.mirror_grid:
-        chosen = torch.rand(len(x), 1, 1, generator=generator) < MIRRORED
-        x = torch.where(chosen, mirror(x, options.mirror_grid), x)
-    return Batch(x, jitter(batch.mask, options, generator), batch.labels)
+        flipped = torch.rand(len(x), 1, 1, generator=generator) < FLIP_PROBABILITY
+        x = torch.where(flipped, flip_grid(x, options.mirror_grid), x)
+    return Batch(x, augment_mask(batch.mask, options, generator), batch.labels)
 
 
-def jitter(mask: Tensor, options: TrainingOptions, generator: torch.Generator) -> Tensor:
-    """Let a random part of each clip count, (N, L), and not all of its frames: at least one."""
+def augment_mask(mask: Tensor, options: TrainingOptions, generator: torch.Generator) -> Tensor:
+    """Crop clips in time and drop frames of them: masks (N, L) with at least one frame each."""
     if options.shortest_crop < 1:
-        mask = _kept(mask, crop(mask, options.shortest_crop, generator))
+        mask = _keep_nonempty(mask, crop_in_time(mask, options.shortest_crop, generator))
     if options.drop_frames:
-        chance = torch.rand(mask.shape, generator=generator)
-        mask = _kept(mask, mask & (chance >= options.drop_frames))
+        random = torch.rand(mask.shape, generator=generator)
+        mask = _keep_nonempty(mask, mask & (random >= options.drop_frames))
     return mask
 
 
-def mirror(x: Tensor, grid: int) -> Tensor:
+def flip_grid(x: Tensor, grid: int) -> Tensor:
     """
-    Reverse the columns of features (..., C · grid · grid).
+    Reverse the columns of features that are a grid, (..., C · grid · grid).
 
     Raises:
-        OptionError: features are no such grid.
+        OptionError: the feature size is not a multiple of grid².
     """
     if x.shape[-1] % grid**2:
         raise OptionError(
-            f"features of size {x.shape[-1]} are no grid of {grid} × {grid} cells to be mirrored"
+            f"features of size {x.shape[-1]} are not a grid of {grid} × {grid} cells: they cannot "
+            "be flipped"
         )
     cells = x.reshape(*x.shape[:-1], -1, grid, grid)
     return cells.flip(-1).reshape(x.shape)
 
 
-def crop(mask: Tensor, shortest: float, generator: torch.Generator) -> Tensor:
-    """Keep of the frames that count (N, L) a random run, at least the share `shortest` of them."""
+def crop_in_time(mask: Tensor, min_share: float, generator: torch.Generator) -> Tensor:
+    """Keep a random contiguous part, at least `min_share`, of the frames in a mask (N, L)."""
     total = mask.sum(1, keepdim=True)
-    least = (total * shortest).ceil().long()
-    length = least + ((total - least + 1) * torch.rand(len(mask), 1, generator=generator)).long()
+    shortest = (total * min_share).ceil().long()
+    random = torch.rand(len(mask), 1, generator=generator)
+    length = shortest + ((total - shortest + 1) * random).long()
     start = ((total - length + 1) * torch.rand(len(mask), 1, generator=generator)).long()
     number = mask.cumsum(1) - 1
     return mask & (number >= start) & (number < start + length)
 
 
-def _kept(before: Tensor, after: Tensor) -> Tensor:
-    """Undo the change of clips of which nothing would be left."""
+def _keep_nonempty(before: Tensor, after: Tensor) -> Tensor:
+    """Use the mask `before` for clips that would have no frame left."""
     return torch.where(after.any(1, keepdim=True), after, before)

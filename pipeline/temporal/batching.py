@@ -1,8 +1,8 @@
 """
-Labelled clips as features, and the batches that training is fed with.
+Labelled clips as features, and the batches of a training.
 
-Clips of about equal lengths share a batch, so that little of it is padding; which ones do, and in
-which order batches come, is drawn anew every epoch.
+A batch holds clips of about equal lengths, so that little of it is padding. Which clips share a
+batch, and the order of the batches, is random in every epoch.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 BUCKET_BATCHES = 8
-"""Batches among which clips are sorted by length."""
+"""Batches per bucket: clips are sorted by length within a bucket."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,20 +25,20 @@ class Example:
     """One labelled clip."""
 
     name: str
-    """Video and times, as messages and tables name it."""
+    """Video and times, for messages and tables."""
     video_id: str
     group: str
-    """What must not be on both sides of a split: a scene, a person, a recording."""
+    """Scene, person or recording: all clips of a group are on the same side of a split."""
     label: int
     """Index into `Examples.labels`."""
     features: NDArray[np.float32]
     """(L, D)."""
-    counts: NDArray[np.bool_]
-    """Which frames count, (L,)."""
+    mask: NDArray[np.bool_]
+    """True for frames that are used, (L,)."""
     start_seconds: float
     end_seconds: float
-    samples: NDArray[np.int64] | None = None
-    """Numbers of the frames among the samples of their video, (L,); None for a clip of none."""
+    sample_index: NDArray[np.int64] | None = None
+    """Index of each frame among the sampled frames of the video, (L,); None for synthetic clips."""
 
     def __post_init__(self) -> None:
         if self.features.ndim != 2 or self.features.dtype != np.float32:
@@ -46,20 +46,20 @@ class Example:
                 f"features must be float32 of shape (L, D), got {self.features.dtype} "
                 f"of shape {self.features.shape}"
             )
-        if self.counts.shape != self.features.shape[:1] or self.counts.dtype != np.bool_:
+        if self.mask.shape != self.features.shape[:1] or self.mask.dtype != np.bool_:
             raise ValueError(
-                f"counts must be bool of shape {self.features.shape[:1]}, got "
-                f"{self.counts.dtype} of shape {self.counts.shape}"
+                f"mask must be bool of shape {self.features.shape[:1]}, got "
+                f"{self.mask.dtype} of shape {self.mask.shape}"
             )
-        if self.samples is not None and self.samples.shape != self.counts.shape:
+        if self.sample_index is not None and self.sample_index.shape != self.mask.shape:
             raise ValueError(
-                f"samples must have the shape {self.counts.shape}, got {self.samples.shape}"
+                f"sample_index must have the shape {self.mask.shape}, got {self.sample_index.shape}"
             )
 
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """Labelled clips, and the names of their labels."""
+    """Labelled clips, and the names of the labels."""
 
     items: tuple[Example, ...]
     labels: tuple[str, ...]
@@ -67,79 +67,81 @@ class Examples:
     def __post_init__(self) -> None:
         wrong = [item.name for item in self.items if not 0 <= item.label < len(self.labels)]
         if wrong:
-            raise ValueError(f"labels must be in [0, {len(self.labels)}), not so in {wrong}")
+            raise ValueError(
+                f"labels must be in [0, {len(self.labels)}), but are not in the clips {wrong}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Clips side by side, padded to the longest."""
+    """Clips padded to the length of the longest."""
 
     x: Tensor
     """(N, L, D)."""
     mask: Tensor
-    """Which frames count, (N, L)."""
+    """True for frames that are used, (N, L)."""
     labels: Tensor
     """(N,)."""
 
     def to(self, device: torch.device) -> Batch:
-        """Give the batch on a device."""
+        """Copy the batch to a device."""
         return Batch(self.x.to(device), self.mask.to(device), self.labels.to(device))
 
 
 def collate(examples: Sequence[Example]) -> Batch:
-    """Put clips side by side, as they are."""
+    """Pad clips to the length of the longest and stack them."""
     longest = max(len(example.features) for example in examples)
     size = examples[0].features.shape[1]
     x = torch.zeros(len(examples), longest, size)
     mask = torch.zeros(len(examples), longest, dtype=torch.bool)
     for row, example in enumerate(examples):
         x[row, : len(example.features)] = torch.from_numpy(example.features)
-        mask[row, : len(example.counts)] = torch.from_numpy(example.counts)
+        mask[row, : len(example.mask)] = torch.from_numpy(example.mask)
     return Batch(x, mask, torch.tensor([example.label for example in examples]))
 
 
-def ordered_batches(examples: Sequence[Example], batch_size: int) -> Iterator[list[int]]:
-    """Cut the numbers of examples into batches by length, each number once."""
+def batches_by_length(examples: Sequence[Example], batch_size: int) -> Iterator[list[int]]:
+    """Yield batches of indices into examples, sorted by length; each index once."""
     order = sorted(range(len(examples)), key=lambda n: len(examples[n].features))
-    yield from map(list, _chunks(order, batch_size))
+    yield from _split(order, batch_size)
 
 
 def shuffled_batches(
     examples: Sequence[Example], batch_size: int, generator: torch.Generator
 ) -> Iterator[list[int]]:
     """
-    Cut the numbers of examples into batches of about equal lengths, in random order.
+    Yield batches of indices into examples in random order; each index once.
 
-    Each number comes once; which clips meet in a batch is chance within a bucket.
+    The clips of a batch have about equal lengths: they are sorted within random buckets.
     """
     shuffled = torch.randperm(len(examples), generator=generator).tolist()
     batches = []
-    for bucket in _chunks(shuffled, BUCKET_BATCHES * batch_size):
+    for bucket in _split(shuffled, BUCKET_BATCHES * batch_size):
         bucket.sort(key=lambda n: len(examples[n].features))
-        batches += _chunks(bucket, batch_size)
+        batches += _split(bucket, batch_size)
     for number in torch.randperm(len(batches), generator=generator).tolist():
         yield batches[number]
 
 
-def _chunks(numbers: list[int], size: int) -> list[list[int]]:
+def _split(numbers: list[int], size: int) -> list[list[int]]:
     return [numbers[start : start + size] for start in range(0, len(numbers), size)]
 
 
-def fingerprint_of(*parts: Sequence[Example]) -> str:
-    """Hash examples, what they hold and their order, into 32 hex digits."""
+def hash_examples(*parts: Sequence[Example]) -> str:
+    """Hash the content and the order of examples into 32 hex digits."""
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:
         for example in part:
-            said = (example.name, example.video_id, example.group, example.label)
-            digest.update(repr((said, example.features.shape)).encode())
+            metadata = (example.name, example.video_id, example.group, example.label)
+            digest.update(repr((metadata, example.features.shape)).encode())
             digest.update(np.ascontiguousarray(example.features).data)
-            digest.update(example.counts.tobytes())
+            digest.update(example.mask.tobytes())
         digest.update(b"end of part")
     return digest.hexdigest()
 
 
-def moments(parts: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """Measure the mean and the standard deviation (D,) of all rows of parts (n, D)."""
+def mean_and_std(parts: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """Compute the mean and standard deviation (D,) over all rows of parts (n, D)."""
     total = square = torch.zeros((), dtype=torch.float64)
     rows = 0
     for part in parts:

@@ -1,8 +1,8 @@
 """
-Recurrent layers behind one interface: one layer, one direction, a state that can be carried.
+Recurrent layers with one interface: one layer, one direction, an explicit state.
 
-Every layer maps (N, L, H_in) and a state to (N, L, H) and the state after the last step. Padding
-comes after what counts, so it never reaches an earlier step; `last_states` picks the states where
+Every layer maps (N, L, H_in) and a state to (N, L, H) and the state after the last valid step.
+Padding follows the valid steps, so it does not affect them; `last_states` selects the states where
 it begins.
 """
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-LEAK = 0.01
+LEAKY_RELU_SLOPE = 0.01
 
 
 class RecurrentLayer(Protocol):
@@ -30,18 +30,18 @@ class RecurrentLayer(Protocol):
         Args:
             x: (N, L, H_in).
             state: (N, S), before the first step.
-            lengths: (N,), steps that count; those after them are padding.
+            lengths: (N,), number of valid steps; the others, at the end, are padding.
 
         Returns:
-            Outputs (N, L, H), and the state (N, S) after the last step that counts.
+            Outputs (N, L, H), and the state (N, S) after the last valid step.
         """
 
 
 def last_states(states: Tensor, first: Tensor, lengths: Tensor) -> Tensor:
-    """Pick from states (N, L, S) the one after `lengths` steps; `first` (N, S) after none."""
-    before = torch.cat([first.unsqueeze(1), states], dim=1)  # (N, L + 1, S)
-    index = lengths.view(-1, 1, 1).expand(-1, 1, before.shape[2])
-    return before.gather(1, index).squeeze(1)  # (N, S)
+    """Select from states (N, L, S) the one after `lengths` (N,) steps; `first` (N, S) after 0."""
+    all_states = torch.cat([first.unsqueeze(1), states], dim=1)  # (N, L + 1, S)
+    index = lengths.view(-1, 1, 1).expand(-1, 1, all_states.shape[2])
+    return all_states.gather(1, index).squeeze(1)  # (N, S)
 
 
 class ElmanLayer(nn.Module):
@@ -50,7 +50,8 @@ class ElmanLayer(nn.Module):
 
     Args:
         input_size, size: H_in and H.
-        activation: `tanh`, `relu` (U starts as the identity, Le et al. 2015), or `leaky_relu`.
+        activation: `tanh`, `relu` (U is initialized to the identity, Le et al. 2015), or
+            `leaky_relu` (likewise).
     """
 
     def __init__(self, input_size: int, size: int, activation: str) -> None:
@@ -68,11 +69,11 @@ class ElmanLayer(nn.Module):
 
     def forward(self, x: Tensor, state: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Run over a sequence: see `RecurrentLayer`."""
-        driven = self.input(x)
+        projected = self.input(x)
         if x.shape[1] == 0:
-            return driven, state
+            return projected, state
         outputs, h = [], state
-        for step in driven.unbind(1):
+        for step in projected.unbind(1):
             h = self._activate(step + self.recurrent(h))
             outputs.append(h)
         states = torch.stack(outputs, dim=1)  # (N, L, H)
@@ -81,11 +82,12 @@ class ElmanLayer(nn.Module):
     def _activate(self, x: Tensor) -> Tensor:
         if self.activation == "tanh":
             return torch.tanh(x)
-        return functional.leaky_relu(x, LEAK if self.activation == "leaky_relu" else 0.0)
+        slope = LEAKY_RELU_SLOPE if self.activation == "leaky_relu" else 0.0
+        return functional.leaky_relu(x, slope)
 
 
 class LSTMLayer(nn.Module):
-    """LSTM with the forget gate open at first: its bias starts at 1. The state is (h, c)."""
+    """LSTM whose forget gate bias is initialized to 1. The state is (h, c)."""
 
     def __init__(self, input_size: int, size: int) -> None:
         super().__init__()
@@ -117,7 +119,7 @@ class LSTMLayer(nn.Module):
 
 
 class GRULayer(nn.Module):
-    """GRU, its recurrent weights orthogonal at first."""
+    """GRU with orthogonal initialization of the recurrent weights."""
 
     def __init__(self, input_size: int, size: int) -> None:
         super().__init__()
@@ -139,11 +141,9 @@ class GRULayer(nn.Module):
 
 class MinGRULayer(nn.Module):
     """
-    minGRU (Feng et al. 2024): gates that do not look at the state, so that a sequence is one scan.
+    minGRU (Feng et al. 2024): gates do not depend on the state, so a sequence is one linear scan.
 
         z_t = sigmoid(W_z x_t),  h_t = (1 - z_t) h_{t-1} + z_t W_h x_t
-
-    Sequences are scanned in parallel; single steps are computed as written.
     """
 
     def __init__(self, input_size: int, size: int) -> None:
@@ -179,10 +179,10 @@ def linear_scan(keep: Tensor, add: Tensor, first: Tensor) -> Tensor:
 
 class _LinearScan(torch.autograd.Function):
     """
-    The scan in blocks of about √L steps: all blocks at once, then one block after the other.
+    Linear scan in blocks of about √L steps: within all blocks in parallel, then block by block.
 
-    It works in linear space, so its error does not grow with L as that of a scan in logarithms; its
-    gradient is the same scan backwards, so nothing but the inputs and the output is kept.
+    It is computed in linear space, where the error does not grow with L as it does in log space.
+    The gradient is the same scan in reverse, so only `keep` and the output are saved for it.
     """
 
     @staticmethod
@@ -195,33 +195,33 @@ class _LinearScan(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
         keep, states = ctx.saved_tensors
-        after = functional.pad(keep[:, 1:], (0, 0, 0, 1)).flip(1)
-        to_add = _scan_blocks(after, gradient.flip(1)).flip(1)
-        before = functional.pad(states[:, :-1], (0, 0, 1, 0))
-        return to_add * before, to_add
+        next_keep = functional.pad(keep[:, 1:], (0, 0, 0, 1)).flip(1)
+        add_gradient = _scan_blocks(next_keep, gradient.flip(1)).flip(1)
+        previous_states = functional.pad(states[:, :-1], (0, 0, 1, 0))
+        return add_gradient * previous_states, add_gradient
 
 
 def _scan_blocks(keep: Tensor, add: Tensor) -> Tensor:
     n, length, size = add.shape
     block = math.isqrt(length - 1) + 1
     blocks = -(-length // block)
-    spare = blocks * block - length
-    keep = functional.pad(keep, (0, 0, 0, spare)).reshape(n, blocks, block, size).clone()
-    h = functional.pad(add, (0, 0, 0, spare)).reshape(n, blocks, block, size).clone()
+    padding = blocks * block - length
+    keep = functional.pad(keep, (0, 0, 0, padding)).reshape(n, blocks, block, size).clone()
+    h = functional.pad(add, (0, 0, 0, padding)).reshape(n, blocks, block, size).clone()
     for step in range(1, block):
         h[:, :, step].addcmul_(keep[:, :, step], h[:, :, step - 1])
-        keep[:, :, step].mul_(keep[:, :, step - 1])  # now the product since the block began
+        keep[:, :, step].mul_(keep[:, :, step - 1])  # cumulative product within the block
     for number in range(1, blocks):
         h[:, number].addcmul_(keep[:, number], h[:, number - 1, -1:])
     return h.reshape(n, blocks * block, size)[:, :length]
 
 
 CELLS = ("rnn_tanh", "rnn_relu", "rnn_leaky_relu", "lstm", "gru", "mingru")
-"""Recurrent cells by name."""
+"""Names of the recurrent cells."""
 
 
 def make_layer(cell: str, input_size: int, size: int) -> nn.Module:
-    """Make one recurrent layer by the name of its cell."""
+    """Create one recurrent layer."""
     if cell.startswith("rnn_"):
         return ElmanLayer(input_size, size, cell.removeprefix("rnn_"))
     kinds = {"lstm": LSTMLayer, "gru": GRULayer, "mingru": MinGRULayer}

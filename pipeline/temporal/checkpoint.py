@@ -1,8 +1,8 @@
 """
-Where a training was when it was interrupted: one file, whole or not there, without pickle.
+Training checkpoints: one safetensors file, replaced atomically, without pickle.
 
-Weights, the best weights so far, and the moments of the optimizer are tensors; everything else is
-JSON in the header of the same file, so that the two cannot come from different epochs.
+Weights, the best weights so far and the optimizer state are tensors. Everything else is JSON in the
+header of the same file, so that both always belong to the same epoch.
 """
 
 from __future__ import annotations
@@ -21,56 +21,56 @@ from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
-HEADER = "training"
+METADATA_KEY = "training"
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """The end of an epoch."""
+    """State of a training at the end of an epoch."""
 
     key: str
-    """Fingerprint of the options and examples: another training does not go on from here."""
+    """Fingerprint of options and examples: only the same training may be resumed."""
     progress: dict[str, Any]
-    """Plain values."""
+    """JSON values."""
     tensors: dict[str, dict[str, Tensor]]
     """By group (`model`, `best`, `optimizer`) and name."""
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
-    """Write a checkpoint in the place of the one before."""
+    """Write a checkpoint; the previous one is replaced atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     flat = {
         f"{group}/{name}": tensor.detach().cpu().contiguous().clone()
         for group, tensors in checkpoint.tensors.items()
         for name, tensor in tensors.items()
     }
-    said = json.dumps({"key": checkpoint.key, "progress": checkpoint.progress})
-    fresh = path.with_name(f".{path.name}.new")
-    save_file(flat, fresh, metadata={HEADER: said})
-    fresh.replace(path)
+    metadata = json.dumps({"key": checkpoint.key, "progress": checkpoint.progress})
+    temporary = path.with_name(f".{path.name}.new")
+    save_file(flat, temporary, metadata={METADATA_KEY: metadata})
+    temporary.replace(path)
 
 
 def load_checkpoint(path: Path, key: str) -> Checkpoint | None:
-    """Read a checkpoint; None where there is none of this very training."""
+    """Read a checkpoint; None if there is none, it is damaged, or its key is another."""
     if not path.exists():
         return None
     try:
         with safe_open(path, framework="pt") as file:
-            said = json.loads(file.metadata()[HEADER])
-            if said["key"] != key:
+            metadata = json.loads(file.metadata()[METADATA_KEY])
+            if metadata["key"] != key:
                 return None
             tensors: dict[str, dict[str, Tensor]] = {}
-            for name in file.keys():  # noqa: SIM118 (the file is no mapping)
+            for name in file.keys():  # noqa: SIM118 (not a mapping)
                 group, _, rest = name.partition("/")
                 tensors.setdefault(group, {})[rest] = file.get_tensor(name)
     except (OSError, SafetensorError, TypeError, KeyError, ValueError) as error:
-        logger.warning("%s cannot be read, training starts anew: %r", path, error)
+        logger.warning("cannot read checkpoint %s, training restarts: %r", path, error)
         return None
-    return Checkpoint(key, said["progress"], tensors)
+    return Checkpoint(key, metadata["progress"], tensors)
 
 
-def moments_of(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Give what an optimizer remembers of the steps so far, by parameter and name."""
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Give the state of an optimizer by parameter number and name."""
     return {
         f"{number}/{name}": value
         for number, values in optimizer.state_dict()["state"].items()
@@ -78,10 +78,10 @@ def moments_of(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     }
 
 
-def restore_moments(optimizer: torch.optim.Optimizer, moments: Mapping[str, Tensor]) -> None:
-    """Let an optimizer remember what `moments_of` gave."""
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Restore the state that `optimizer_tensors` gave."""
     state: dict[int, dict[str, Tensor]] = {}
-    for path, tensor in moments.items():
+    for path, tensor in tensors.items():
         number, _, name = path.partition("/")
         state.setdefault(int(number), {})[name] = tensor
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

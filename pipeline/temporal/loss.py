@@ -1,8 +1,8 @@
 """
-What training makes small: how surprised a model is by the labels of clips and of frames.
+Training loss: weighted, label-smoothed cross-entropy of clips and frames, plus L1.
 
-Temporal models are small and compute in float32 whatever the device: reduced precision would win
-nothing, and cuDNN runs their cells in float16 then, whose gradients vanish without being scaled.
+Temporal models are trained in float32 on every device: they are small, so reduced precision would
+not be faster, and cuDNN would run their cells in float16, which needs loss scaling.
 """
 
 from __future__ import annotations
@@ -20,43 +20,65 @@ from pipeline.temporal.options import TrainingOptions
 
 
 @dataclass(frozen=True)
-class Objective:
-    """Cross-entropy with smoothed labels, weighted by label; and the L1 norm of the weights."""
+class TrainingLoss:
+    """Cross-entropy with class weights and label smoothing, and the L1 norm of the weights."""
 
     options: TrainingOptions
-    weights: Tensor
-    """Of the labels, (K,)."""
+    class_weights: Tensor
+    """(K,)."""
 
-    def losses(self, model: TemporalModel, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
+    def backward(self, model: TemporalModel, batch: Batch) -> tuple[float, int]:
         """
-        Give the parts of a batch's loss, each with the labels it says of the clips (N,).
+        Accumulate the gradient of the loss of a batch.
 
-        Call backward on each before asking for the next: clips longer than `unroll` are learned
-        piece by piece, and only one piece is remembered at a time (truncated back-propagation
-        through time). The state is carried on from piece to piece, the gradient is not. Models that
-        need whole clips learn the pieces as clips of their own.
+        Clips longer than `unroll` are split into chunks, and the graph of one chunk is in memory at
+        a time (truncated backpropagation through time). Streaming models carry their state, but no
+        gradient, to the next chunk. Other models see each chunk as a clip of its own.
+
+        Returns:
+            The loss, and the number of clips whose label was predicted correctly.
         """
-        weight = self.weights[batch.labels]
+        total, scores = 0.0, torch.zeros(len(batch.labels), model.num_labels, device=batch.x.device)
+        for loss, scores in self._chunk_losses(model, batch):  # noqa: B007 (the last is used)
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.item()
+        if self.options.l1:
+            penalty = self.options.l1 * l1_norm(model)
+            penalty.backward()  # type: ignore[no-untyped-call]
+            total += penalty.item()
+        return total, int((scores.argmax(1) == batch.labels).sum())
+
+    def _chunk_losses(self, model: TemporalModel, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the loss of each chunk, and the scores of the clips (N, K) up to its end."""
+        weight = self.class_weights[batch.labels]
         weight = weight / weight.sum()  # (N,)
-        frames = batch.mask.sum(1).clamp(min=1)
-        for mask, logits in self._pieces(model, batch):
-            share = mask / frames.unsqueeze(1) * weight.unsqueeze(1)  # (N, L)
-            loss = self._surprise(logits.clips, batch.labels, share.sum(1))
+        lengths = batch.mask.sum(1).clamp(min=1)
+        cumulative = model.streams or batch.x.shape[1] <= self.options.unroll
+        scores: Tensor | None = None
+        for mask, logits in self._chunks(model, batch):
+            share = mask / lengths.unsqueeze(1)  # (N, l)
+            frame_weight = share * weight.unsqueeze(1)
+            loss = self._cross_entropy(logits.clips, batch.labels, frame_weight.sum(1))
             if self.options.frame_weight:
                 labels = batch.labels.unsqueeze(1).expand_as(mask).flatten()
-                frame_loss = self._surprise(logits.frames.flatten(0, 1), labels, share.flatten())
+                frame_loss = self._cross_entropy(
+                    logits.frames.flatten(0, 1), labels, frame_weight.flatten()
+                )
                 loss = loss + self.options.frame_weight * frame_loss
-            yield loss, logits.clips.argmax(1)
-        if self.options.l1:
-            yield self.options.l1 * absolute_sum(model), logits.clips.argmax(1)
+            if cumulative:
+                scores = logits.clips.detach()
+            else:  # mean over chunks, weighted by frames: a chunk of padding has no influence
+                chunk = share.sum(1, keepdim=True) * logits.clips.detach().softmax(1)
+                scores = chunk if scores is None else scores + chunk
+            yield loss, scores
 
-    def _pieces(self, model: TemporalModel, batch: Batch) -> Iterator[tuple[Tensor, Logits]]:
-        """Run a model over pieces of a batch: which frames of each count (N, l), and its logits."""
+    def _chunks(self, model: TemporalModel, batch: Batch) -> Iterator[tuple[Tensor, Logits]]:
+        """Run a model over the chunks of a batch. Yields the mask (N, l) and logits of each."""
         unroll = self.options.unroll
         whole = batch.x.shape[1] <= unroll
         state: State | None = None
-        pieces = torch.split(batch.x, unroll, 1), torch.split(batch.mask, unroll, 1)
-        for x, mask in zip(*pieces, strict=True):
+        chunks = torch.split(batch.x, unroll, 1), torch.split(batch.mask, unroll, 1)
+        for x, mask in zip(*chunks, strict=True):
             if whole or not model.streams:
                 logits = model(x, mask)
             else:
@@ -64,14 +86,14 @@ class Objective:
                 state = state.detach()
             yield mask, logits
 
-    def _surprise(self, logits: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
-        """Add up the cross-entropies of logits (n, K), each times its weight (n,)."""
+    def _cross_entropy(self, logits: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
+        """Sum the cross-entropies of logits (n, K), each multiplied by its weight (n,)."""
         losses = functional.cross_entropy(
             logits, labels, reduction="none", label_smoothing=self.options.label_smoothing
         )
         return (losses * weight).sum()
 
 
-def absolute_sum(model: nn.Module) -> Tensor:
-    """Add up the absolute values of all weight matrices."""
+def l1_norm(model: nn.Module) -> Tensor:
+    """Sum the absolute values of all weight matrices."""
     return torch.stack([p.abs().sum() for p in model.parameters() if p.ndim > 1]).sum()

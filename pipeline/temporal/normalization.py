@@ -1,4 +1,4 @@
-"""Measure on examples how the inputs of a model are brought to sizes that can be compared."""
+"""Compute the normalization of a model's inputs from examples."""
 
 from __future__ import annotations
 
@@ -7,38 +7,39 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from pipeline.temporal.batching import Example, moments
+from pipeline.temporal.batching import Example, mean_and_std
 from pipeline.temporal.models import TemporalModel
 
-WITHIN = 0.05
-"""Share of its deviation from frame to frame that an input is taken to differ from clip to clip at
-least: few clips may happen to agree in it."""
+WITHIN_CLIP_FLOOR = 0.05
+"""Lower limit of the deviation between clips, as a share of the deviation within clips: a few clips
+may have nearly equal means by coincidence."""
 
 
-def standardize(model: TemporalModel, examples: Sequence[Example]) -> None:
+def fit_normalization(model: TemporalModel, examples: Sequence[Example]) -> None:
     """
-    Set how a model standardizes features, and weighs them against their rises and falls.
+    Set the mean and standard deviation of features, and the scaling of rectified differences.
 
-    A clip is told from another by what differs between clips. The background does so much, and from
-    frame to frame hardly; movement the other way round. So where a model rectifies changes, each
-    input is divided by its deviation between clips: with the one between frames, backgrounds that
-    are learned by heart drown movement.
+    With `rectified`, each input is divided by its standard deviation between clips, not between
+    frames. What tells clips apart differs between clips. Backgrounds do so but hardly change from
+    frame to frame, so that a scale measured between frames makes memorized backgrounds drown
+    motion.
     """
-    counted = [torch.from_numpy(example.features[example.counts]) for example in examples]
-    model.standardize(*moments(model.inputs.evened(frames) for frames in counted))
+    clips = [torch.from_numpy(example.features[example.mask]) for example in examples]
+    model.set_standardization(*mean_and_std(model.inputs.signed_sqrt(frames) for frames in clips))
     if model.options.rectified:
-        some = [frames for frames in counted if len(frames)]
-        centre, within = moments(_joined(model, some))
-        _, between = moments(frames.mean(0, keepdim=True) for frames in _joined(model, some))
-        spread = torch.maximum(between, WITHIN * within)
-        weight = torch.where(spread > 0, 1 / spread, 0)
-        size = (within * weight).square().mean().sqrt()  # of all inputs, from frame to frame
-        model.balance(centre, weight / size.clamp(min=1e-12))
+        nonempty = [frames for frames in clips if len(frames)]
+        mean, within = mean_and_std(_inputs(model, nonempty))
+        means = (frames.mean(0, keepdim=True) for frames in _inputs(model, nonempty))
+        _, between = mean_and_std(means)
+        deviation = torch.maximum(between, WITHIN_CLIP_FLOOR * within)
+        scale = torch.where(deviation > 0, 1 / deviation, 0)
+        size = (within * scale).square().mean().sqrt()  # RMS of all inputs, between frames
+        model.set_scaling(mean, scale / size.clamp(min=1e-12))
 
 
 @torch.no_grad()
-def _joined(model: TemporalModel, clips: Sequence[Tensor]) -> Iterator[Tensor]:
-    """Give what the model joins of each clip, (L, P)."""
-    first = torch.ones(1, dtype=torch.bool)
+def _inputs(model: TemporalModel, clips: Sequence[Tensor]) -> Iterator[Tensor]:
+    """Yield the features of each clip with their differences, (L, P)."""
+    is_first = torch.ones(1, dtype=torch.bool)
     for frames in clips:
-        yield model.inputs.joined(frames.unsqueeze(0), frames[:1], first)[0]
+        yield model.inputs.with_differences(frames.unsqueeze(0), frames[:1], is_first)[0]

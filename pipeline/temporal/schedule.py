@@ -1,4 +1,4 @@
-"""What guides training from step to step: learning rate, groups held back, when to stop."""
+"""Learning rate schedule, class weights, validation split, and early stopping."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pipeline.temporal.batching import Example
 
 def learning_rate(step: int, steps: int, warm_up: float) -> float:
     """
-    Give the share of the highest learning rate in a step.
+    Give the learning rate of a step, as a share of the peak.
 
-    It grows along a line in the first `warm_up` of the `steps`, then falls along half a cosine.
+    It grows linearly in the first `warm_up` of the `steps`, then decays along a half cosine to 0.
     """
     first = math.ceil(steps * warm_up)
     if step < first:
@@ -25,7 +25,7 @@ def learning_rate(step: int, steps: int, warm_up: float) -> float:
 
 
 def class_weights(labels: Sequence[int], num_labels: int, *, balanced: bool) -> torch.Tensor:
-    """Give the weight of each label (K,): that of rare ones grows as they are rare; mean 1."""
+    """Give the weight of each class (K,): its inverse frequency if balanced, with a mean of 1."""
     if not balanced:
         return torch.ones(num_labels)
     counts = np.bincount(labels, minlength=num_labels)
@@ -33,55 +33,55 @@ def class_weights(labels: Sequence[int], num_labels: int, *, balanced: bool) -> 
     return torch.from_numpy(weights / weights[counts > 0].mean()).float()
 
 
-def hold_back(
+def train_validation_split(
     examples: Sequence[Example], share: float, seed: int
 ) -> tuple[list[Example], list[Example]]:
     """
-    Split examples into those to learn from and those held back, whole groups at a time.
+    Split examples into a training and a validation set; groups are not split.
 
-    Groups are held back in random order until they hold the wanted share, but none that would leave
-    a label without an example to learn from.
+    Groups go to the validation set in random order until it has the wanted share of the examples. A
+    group without which a label would have no training example stays in the training set.
 
     Returns:
-        To learn from, and held back; the second is empty where no group can be spared.
+        Training and validation set; the latter is empty if no group can be moved to it.
     """
     groups: dict[str, list[Example]] = defaultdict(list)
     for example in examples:
         groups[example.group].append(example)
     names = sorted(groups)
     left = Counter(example.label for example in examples)
-    held: set[str] = set()
+    validation: set[str] = set()
     wanted = round(share * len(examples))
     for number in np.random.default_rng(seed).permutation(len(names)):
         group = groups[names[number]]
-        missing = wanted - sum(len(groups[name]) for name in held)
-        here = Counter(example.label for example in group)
-        # a group that overshoots by more than it brings near is too large
-        if len(group) < 2 * missing and all(left[label] > here[label] for label in here):
-            held.add(names[number])
-            left -= here
+        missing = wanted - sum(len(groups[name]) for name in validation)
+        labels = Counter(example.label for example in group)
+        # a larger group would bring the size further from the wanted one than leaving it out
+        if len(group) < 2 * missing and all(left[label] > labels[label] for label in labels):
+            validation.add(names[number])
+            left -= labels
     return (
-        [example for example in examples if example.group not in held],
-        [example for example in examples if example.group in held],
+        [example for example in examples if example.group not in validation],
+        [example for example in examples if example.group in validation],
     )
 
 
-class Patience:
-    """Remembers the best epoch, and tells when none has been better for long."""
+class EarlyStopping:
+    """Tracks the lowest validation loss, and stops after `patience` epochs without a lower one."""
 
-    def __init__(self, epochs: int) -> None:
-        self.epochs = epochs
-        self.best = math.inf
-        self.since = 0
+    def __init__(self, patience: int) -> None:
+        self.patience = patience
+        self.lowest = math.inf
+        self.epochs_since = 0
 
-    def better(self, loss: float) -> bool:
-        """Take note of the loss of an epoch; tell whether it is the best so far."""
-        better = loss < self.best
-        self.best = min(self.best, loss)
-        self.since = 0 if better else self.since + 1
-        return better
+    def update(self, loss: float) -> bool:
+        """Record the validation loss of an epoch. Returns whether it is the lowest so far."""
+        improved = loss < self.lowest
+        self.lowest = min(self.lowest, loss)
+        self.epochs_since = 0 if improved else self.epochs_since + 1
+        return improved
 
     @property
-    def over(self) -> bool:
-        """Whether it is time to stop."""
-        return self.since >= self.epochs
+    def should_stop(self) -> bool:
+        """Whether `patience` epochs have passed without a lower loss."""
+        return self.epochs_since >= self.patience

@@ -108,10 +108,10 @@ class ClipCutter:
             group=clip.group,
             label=self.labelled.labels.index(clip.label),
             features=features,
-            counts=self._counts(first, len(features)),
+            mask=self._counts(first, len(features)),
             start_seconds=start,
             end_seconds=end,
-            samples=source.numbers[first:last],
+            sample_index=source.numbers[first:last],
         )
 
     def _check_times(self, clip: LabelledClip, start: float, end: float, duration: float) -> None:

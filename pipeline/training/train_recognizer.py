@@ -24,10 +24,11 @@ from pipeline.errors import OptionError, SourceError
 from pipeline.recognition.recognizer import Recognizer, save_recognizer
 from pipeline.results.plots import plot_training
 from pipeline.storage import file_lock, write_json
-from pipeline.temporal.batching import Example, fingerprint_of
+from pipeline.temporal.batching import Example, hash_examples
 from pipeline.temporal.options import TrainingOptions
-from pipeline.temporal.schedule import hold_back
-from pipeline.temporal.trainer import Epoch, Fitted, OnEpoch, fit
+from pipeline.temporal.schedule import train_validation_split
+from pipeline.temporal.trainer import TrainingResult, fit
+from pipeline.temporal.training_loop import Epoch, OnEpoch
 from pipeline.training.build_dataset import Gathered
 from pipeline.training.finetune.finetune import Outcome, fine_tune, load_tunable
 from pipeline.training.finetune.lesson import TuningLesson
@@ -141,7 +142,7 @@ def split(gathered: Gathered, options: TrainingOptions) -> tuple[list[Example], 
     held_back = gathered.of("validation")
     learned = gathered.of("train", None)
     if not held_back:
-        learned, held_back = hold_back(learned, options.validation, options.seed)
+        learned, held_back = train_validation_split(learned, options.validation, options.seed)
     names = gathered.examples.labels
     missing = set(range(len(names))) - {example.label for example in learned}
     if missing:
@@ -152,7 +153,7 @@ def split(gathered: Gathered, options: TrainingOptions) -> tuple[list[Example], 
 
 def describe(
     gathered: Gathered,
-    fitted: Fitted,
+    fitted: TrainingResult,
     parts: tuple[Sequence[Example], Sequence[Example]],
     options: TrainingOptions,
 ) -> dict[str, Any]:
@@ -173,7 +174,7 @@ def describe(
         "temperature": fitted.temperature,
         "learned_from": {
             "clips": len(learned),
-            "frames": sum(int(example.counts.sum()) for example in learned),
+            "frames": sum(int(example.mask.sum()) for example in learned),
             "groups": len({example.group for example in learned}),
             "labels": dict(Counter(labels[example.label] for example in learned)),
         },
@@ -193,7 +194,7 @@ def _notes(
     return {
         "licence": f"weights of the backbone: {gathered.licence or 'unknown'}; those of the "
         "temporal model belong to whoever trained it, within the licence of the videos",
-        "training_data": fingerprint_of(learned, held_back),
+        "training_data": hash_examples(learned, held_back),
         "training_videos": sorted({example.video_id for example in (*learned, *held_back)}),
         "training": dataclasses.asdict(options.training),
         "tuning": dataclasses.asdict(options.tuning),
@@ -210,7 +211,7 @@ def _without_history(metrics: dict[str, Any]) -> dict[str, Any]:
 
 def _tuning_lesson(
     gathered: Gathered,
-    fitted: Fitted,
+    fitted: TrainingResult,
     parts: tuple[Sequence[Example], Sequence[Example]],
     options: LearningOptions,
 ) -> TuningLesson:
@@ -222,7 +223,7 @@ def _tuning_lesson(
     return TuningLesson(
         *parts,
         backbone=backbone,
-        model=fitted.apart or fitted.model,
+        model=fitted.validation_model or fitted.model,
         cache=gathered.pictures,
         tuning=options.tuning,
         training=options.training,
@@ -259,7 +260,7 @@ def _draw(history: Sequence[Epoch], best: int, path: Path) -> None:
 
 
 def as_recognizer(
-    name: str, gathered: Gathered, fitted: Fitted, notes: dict[str, Any]
+    name: str, gathered: Gathered, fitted: TrainingResult, notes: dict[str, Any]
 ) -> Recognizer:
     """Make a trained model a recognizer that can be saved and run."""
     return Recognizer(

@@ -31,10 +31,10 @@ LAG = 19
 GATED = ("lstm", "gru", "mingru")
 
 
-def example(features, label=0, counts=None):
+def example(features, label=0, mask=None):
     length = len(features)
-    counts = np.ones(length, np.bool_) if counts is None else counts
-    return Example("e", "e", "e", label, features.astype(np.float32), counts, 0.0, float(length))
+    mask = np.ones(length, np.bool_) if mask is None else mask
+    return Example("e", "e", "e", label, features.astype(np.float32), mask, 0.0, float(length))
 
 
 def noise(length, size=3, seed=0):
@@ -52,7 +52,7 @@ class TestLags:
         """One step at a time, in the features' own standard deviations."""
         model = make("gru").double()
         std = torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64)
-        model.standardize(torch.zeros(3, dtype=torch.float64), std)
+        model.set_standardization(torch.zeros(3, dtype=torch.float64), std)
         values = noise(6)
         x = torch.from_numpy(values.astype(np.float32)).double()[None].requires_grad_()
         loss = -torch.log_softmax(model(x).frames[0, -1], dim=0)[1]
@@ -67,7 +67,7 @@ class TestLags:
         rooted, plain = make("gru", signed_root=True), make("gru")
         std = torch.tensor([0.5, 1.0, 2.0])
         for model in (rooted, plain):
-            model.standardize(torch.tensor([0.3, 0.0, 1.0]), std)
+            model.set_standardization(torch.tensor([0.3, 0.0, 1.0]), std)
         values = np.maximum(noise(6), 0)
         assert 0.3 < (values == 0).mean() < 0.7
 
@@ -80,7 +80,7 @@ class TestLags:
 
     def test_a_feature_that_is_not_looked_at_has_no_part(self):
         model = make("gru")
-        model.standardize(torch.zeros(3), torch.tensor([0.5, 0.0, 2.0]))
+        model.set_standardization(torch.zeros(3), torch.tensor([0.5, 0.0, 2.0]))
         values, other = noise(6), noise(6)
         other[:, 1] = 7
         found = measure(model, [example(values)], "start").lags
@@ -134,7 +134,7 @@ class TestLags:
         counts = np.ones(12, np.bool_)
         counts[[0, 5, 11]] = False
         model = make("lstm")
-        found = measure(model, [example(values, counts=counts)], "start").lags
+        found = measure(model, [example(values, mask=counts)], "start").lags
         expected = measure(model, [example(values[counts])], "start").lags
 
         np.testing.assert_allclose(found.norms, expected.norms, rtol=1e-6)
@@ -170,7 +170,7 @@ def test_accuracy_is_of_the_clips_that_are_measured():
     clips = [example(noise(5, seed=n), label=n % 2) for n in range(8)]
     said = predict(model, clips).argmax(1)
     right = [replace(clip, label=int(label)) for clip, label in zip(clips, said, strict=True)]
-    nothing = replace(right[0], label=1 - right[0].label, counts=np.zeros(5, np.bool_))
+    nothing = replace(right[0], label=1 - right[0].label, mask=np.zeros(5, np.bool_))
 
     assert measure(model, right, "start").accuracy == 1
     assert measure(model, [*right, nothing], "start").accuracy == 1
@@ -213,7 +213,7 @@ class TestGates:
         torch.nn.init.constant_(layer.gate.weight, 0.0)
         layer.gate.bias.data = torch.tensor([-9.0] * 2 + [0.0] * 6)
         counts = np.array([True] * 3 + [False] * 5)
-        (gate,) = measure(model, [example(noise(8), counts=counts)], "start").gates
+        (gate,) = measure(model, [example(noise(8), mask=counts)], "start").gates
 
         assert gate.shut == 0.25
 

@@ -1,4 +1,4 @@
-"""Shared by the tests of evaluation: synthetic features, and a recognizer with random weights."""
+"""What the tests of evaluations share: made features, and a recognizer of random weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.temporal.batching import Examples
 from pipeline.temporal.models import TemporalModel
 from pipeline.temporal.options import TemporalOptions, TrainingOptions
 from pipeline.training.build_dataset import Gathered
-from tests.temporal.lessons import rises_and_falls
+from tests.temporal.synthetic_clips import rising_and_falling
 
 LABELS = ("falls", "rises")
 GRU = TemporalOptions(cell="gru", size=8, pooling="last")
@@ -27,7 +27,7 @@ FPS = 8
 
 def gather(items=None, *, splits=None, left_out=(), labels=LABELS) -> Gathered:
     """Labelled clips as `gather_examples` gives them."""
-    items = tuple(rises_and_falls(32) if items is None else items)
+    items = tuple(rising_and_falling(32) if items is None else items)
     return Gathered(
         Examples(items, labels),
         tuple(splits or [None] * len(items)),
@@ -40,7 +40,7 @@ def gather(items=None, *, splits=None, left_out=(), labels=LABELS) -> Gathered:
 
 
 def make_recognizer(labels=LABELS, **notes) -> Recognizer:
-    """A recognizer with random weights and training options."""
+    """A recognizer of random weights that says how it was trained."""
     torch.manual_seed(0)
     return Recognizer(
         "toy",
@@ -55,14 +55,14 @@ def make_recognizer(labels=LABELS, **notes) -> Recognizer:
 
 
 def halves(count: int = 16):
-    """Two consecutive clips of each video: `v0 [0, 1)` and `v0 [1, 2)`."""
-    rng = np.random.default_rng(0)
+    """Two clips of each video, one after the other: `v0 [0, 1)` and `v0 [1, 2)`."""
+    chance = np.random.default_rng(0)
     found = []
-    for number, item in enumerate(rises_and_falls(count)):
+    for number, item in enumerate(rising_and_falling(count)):
         start = float(number % 2)
         video = f"v{number // 2}"
         line = np.linspace(-1, 1, FPS) * (1 if item.label else -1)
-        features = np.stack([line, rng.normal(size=FPS)], 1).astype(np.float32)
+        features = np.stack([line, chance.normal(size=FPS)], 1).astype(np.float32)
         found.append(
             replace(
                 item,
@@ -70,7 +70,7 @@ def halves(count: int = 16):
                 video_id=video,
                 group=f"g{number // 2 % 4}",
                 features=features,
-                counts=np.ones(FPS, np.bool_),
+                mask=np.ones(FPS, np.bool_),
                 start_seconds=start,
                 end_seconds=start + 1,
             )
@@ -79,7 +79,7 @@ def halves(count: int = 16):
 
 
 def stored(items):
-    """Read the features of each video, like a feature store."""
+    """Give the features of each video, as a feature store does."""
 
     def read(video_id):
         parts = sorted(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import OptionError
 from pipeline.evaluation.cross_validation import empty_warnings, group_folds, leak_warnings
-from tests.temporal.lessons import make_example
+from tests.temporal.synthetic_clips import make_example
 
 GROUPS = ["b", "a", "a", "c", "b", "c"]
 LABELS = ["x", "x", "y", "y", "y", "x"]

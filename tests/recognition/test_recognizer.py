@@ -31,7 +31,7 @@ OPTIONS = TemporalOptions(cell="lstm", layers=2, size=8, pooling="attention", di
 def make(seed=0, labels=("left", "right", "still"), options=OPTIONS, **changes):
     torch.manual_seed(seed)
     model = TemporalModel(5, 3, options)
-    model.standardize(torch.randn(5), torch.rand(5) + 0.5)
+    model.set_standardization(torch.randn(5), torch.rand(5) + 0.5)
     return Recognizer(
         **{
             "name": "walk",

@@ -1,4 +1,4 @@
-"""What chance does to clips: parts of them, never nothing."""
+"""Random augmentation of clips: at least one frame always remains."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from pipeline.errors import OptionError
-from pipeline.temporal.augment import augment, crop, mirror
+from pipeline.temporal.augment import augment, crop_in_time, flip_grid
 from pipeline.temporal.batching import Batch
 from pipeline.temporal.options import TrainingOptions
 
 
-def chance(seed=0):
+def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
@@ -19,74 +19,74 @@ def batch_of(mask):
     return Batch(torch.zeros(*mask.shape, 2), mask, torch.zeros(len(mask), dtype=torch.long))
 
 
-def test_nothing_is_changed_by_default():
-    mask = torch.rand(8, 10, generator=chance()) < 0.5
+def test_default_options_change_nothing():
+    mask = torch.rand(8, 10, generator=generator()) < 0.5
 
-    assert torch.equal(augment(batch_of(mask), TrainingOptions(), chance()).mask, mask)
+    assert torch.equal(augment(batch_of(mask), TrainingOptions(), generator()).mask, mask)
 
 
 class TestCrop:
-    def test_a_run_of_at_least_the_share_is_kept(self):
+    def test_a_contiguous_part_of_at_least_the_share_is_kept(self):
         mask = torch.ones(500, 20, dtype=torch.bool)
 
-        kept = crop(mask, 0.5, chance())
+        kept = crop_in_time(mask, 0.5, generator())
 
         lengths = kept.sum(1)
         assert (int(lengths.min()), int(lengths.max())) == (10, 20)
         edges = (kept[:, 1:] != kept[:, :-1]).sum(1)
-        assert int(edges.max()) == 2  # one run
+        assert int(edges.max()) == 2  # contiguous
 
-    def test_every_place_is_reached(self):
-        kept = crop(torch.ones(500, 20, dtype=torch.bool), 0.5, chance())
+    def test_every_position_is_reached(self):
+        kept = crop_in_time(torch.ones(500, 20, dtype=torch.bool), 0.5, generator())
 
         assert bool(kept.any(0).all())
 
-    def test_only_frames_that_count_are_measured(self):
+    def test_only_frames_in_the_mask_are_counted(self):
         mask = torch.tensor([[False, True, True, False, True, True]]).repeat(200, 1)
 
-        kept = crop(mask, 0.5, chance())
+        kept = crop_in_time(mask, 0.5, generator())
 
         assert not bool((kept & ~mask).any())
         assert int(kept.sum(1).min()) == 2
 
 
-def test_dropped_frames_are_a_share():
+def test_the_share_of_dropped_frames():
     mask = torch.ones(100, 100, dtype=torch.bool)
 
-    after = augment(batch_of(mask), TrainingOptions(drop_frames=0.3), chance()).mask
+    after = augment(batch_of(mask), TrainingOptions(drop_frames=0.3), generator()).mask
 
     assert 0.68 < after.float().mean() < 0.72
 
 
-def test_a_clip_keeps_a_frame():
+def test_every_clip_keeps_a_frame():
     mask = torch.zeros(200, 5, dtype=torch.bool)
     mask[:, 2] = True
 
-    after = augment(batch_of(mask), TrainingOptions(drop_frames=0.9), chance()).mask
+    after = augment(batch_of(mask), TrainingOptions(drop_frames=0.9), generator()).mask
 
     assert torch.equal(after, mask)
 
 
-class TestMirror:
+class TestFlipGrid:
     def test_columns_of_the_grid_are_reversed(self):
         x = torch.arange(8.0).view(1, 1, 8)  # two channels of 2 × 2 cells
 
-        assert mirror(x, 2).tolist() == [[[1, 0, 3, 2, 5, 4, 7, 6]]]
+        assert flip_grid(x, 2).tolist() == [[[1, 0, 3, 2, 5, 4, 7, 6]]]
 
-    def test_twice_is_not_at_all(self):
+    def test_flipping_twice_gives_the_input(self):
         x = torch.randn(2, 3, 45)
 
-        assert torch.equal(mirror(mirror(x, 3), 3), x)
+        assert torch.equal(flip_grid(flip_grid(x, 3), 3), x)
 
-    def test_half_of_the_clips_are_mirrored_whole(self):
+    def test_half_of_the_clips_are_flipped_in_all_frames(self):
         x = torch.tensor([1.0, 2.0, 1.0, 2.0]).expand(1000, 5, 4)
         batch = Batch(x, torch.ones(1000, 5, dtype=torch.bool), torch.zeros(1000).long())
 
-        after = augment(batch, TrainingOptions(mirror_grid=2), chance()).x
+        after = augment(batch, TrainingOptions(mirror_grid=2), generator()).x
 
         assert bool((after == after[:, :1]).all())
         assert 450 < (after[:, 0, 0] == 2).sum() < 550
 
-    def test_features_that_are_no_grid_fail(self):
-        with pytest.raises(OptionError, match="size 8 are no grid of 3 × 3 cells"):
-            mirror(torch.zeros(1, 1, 8), 3)
+    def test_features_that_are_not_a_grid_fail(self):
+        with pytest.raises(OptionError, match="size 8 are not a grid of 3 × 3 cells"):
+            flip_grid(torch.zeros(1, 1, 8), 3)

@@ -1,4 +1,4 @@
-"""Temperatures whose value is known, and what they may not change."""
+"""Temperature scaling: cases with a known optimum, and invariances."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ import math
 import numpy as np
 import pytest
 
-from pipeline.temporal.calibration import COLDEST, HOTTEST, fit_temperature, softmax
+from pipeline.temporal.calibration import MAX_TEMPERATURE, MIN_TEMPERATURE, fit_temperature, softmax
 
 
-def two_labels(margin: float, right: int, wrong: int):
-    """Logits (n, 2) that prefer label 0 by a margin, and how often that is right."""
-    logits = np.tile([margin, 0.0], (right + wrong, 1))
-    return logits, np.array([0] * right + [1] * wrong)
+def two_labels(margin: float, correct: int, wrong: int):
+    """Logits (n, 2) that prefer label 0 by a margin, and the true labels."""
+    logits = np.tile([margin, 0.0], (correct + wrong, 1))
+    return logits, np.array([0] * correct + [1] * wrong)
 
 
-def expected_temperature(margin: float, right: int, wrong: int) -> float:
+def expected_temperature(margin: float, correct: int, wrong: int) -> float:
     """
-    The temperature at which the claim σ(margin / T) is the mean target.
+    The temperature at which the score σ(margin / T) is the mean target.
 
-    Each target is 1 − d where the label is right and d where it is not, d = 1 / (n + 2).
+    Targets are 1 − e for correct and e for wrong labels, e = 1 / (n + 2).
     """
-    count = right + wrong
-    doubt = 1 / (count + 2)
-    claim = (right * (1 - doubt) + wrong * doubt) / count
-    return margin / math.log(claim / (1 - claim))
+    count = correct + wrong
+    error = 1 / (count + 2)
+    score = (correct * (1 - error) + wrong * error) / count
+    return margin / math.log(score / (1 - score))
 
 
 class TestSoftmax:
@@ -40,55 +40,55 @@ class TestSoftmax:
 
 class TestTemperature:
     @pytest.mark.parametrize(
-        ("margin", "right", "wrong"), [(2.0, 8, 2), (6.0, 8, 2), (0.3, 30, 10), (5.0, 20, 0)]
+        ("margin", "correct", "wrong"), [(2.0, 8, 2), (6.0, 8, 2), (0.3, 30, 10), (5.0, 20, 0)]
     )
-    def test_is_where_the_claim_is_the_share_that_is_right(self, margin, right, wrong):
-        logits, labels = two_labels(margin, right, wrong)
+    def test_the_mean_score_is_the_smoothed_accuracy(self, margin, correct, wrong):
+        logits, labels = two_labels(margin, correct, wrong)
 
         found = fit_temperature(logits, labels)
 
-        assert found == pytest.approx(expected_temperature(margin, right, wrong), rel=1e-9)
+        assert found == pytest.approx(expected_temperature(margin, correct, wrong), rel=1e-9)
 
-    def test_logits_of_twice_the_size_have_twice_the_temperature(self):
-        chance = np.random.default_rng(0)
-        logits, labels = chance.normal(size=(50, 4)), chance.integers(0, 4, 50)
+    def test_doubled_logits_have_a_doubled_temperature(self):
+        rng = np.random.default_rng(0)
+        logits, labels = rng.normal(size=(50, 4)), rng.integers(0, 4, 50)
         logits[np.arange(50), labels] += 1
 
         one, two = fit_temperature(logits, labels), fit_temperature(2 * logits, labels)
 
         assert two == pytest.approx(2 * one, rel=1e-9)
 
-    def test_what_is_added_to_all_logits_changes_nothing(self):
+    def test_a_constant_added_to_all_logits_changes_nothing(self):
         logits, labels = two_labels(3.0, 7, 3)
 
         assert fit_temperature(logits + 1000, labels) == pytest.approx(
             fit_temperature(logits, labels)
         )
 
-    def test_labels_drawn_from_the_scores_have_a_temperature_of_one(self):
-        chance = np.random.default_rng(3)
-        logits = chance.normal(size=(20_000, 3)) * 2
-        drawn = softmax(logits).cumsum(1) > chance.random((20_000, 1))
+    def test_labels_sampled_from_the_scores_have_a_temperature_of_1(self):
+        rng = np.random.default_rng(3)
+        logits = rng.normal(size=(20_000, 3)) * 2
+        reached = softmax(logits).cumsum(1) > rng.random((20_000, 1))
 
-        assert fit_temperature(logits, drawn.argmax(1)) == pytest.approx(1, abs=0.03)
+        assert fit_temperature(logits, reached.argmax(1)) == pytest.approx(1, abs=0.03)
 
-    def test_a_single_clip_leaves_doubt(self):
-        """Doubt of 1 / 3: the claim becomes 2 / 3 and not 1."""
+    def test_the_target_of_a_single_clip_is_smoothed(self):
+        """The target is 2 / 3, not 1."""
         logits, labels = two_labels(2.0, 1, 0)
 
         assert fit_temperature(logits, labels) == pytest.approx(2 / math.log(2))
 
-    def test_what_is_never_right_is_as_hot_as_can_be(self):
+    def test_the_temperature_has_an_upper_limit(self):
         logits, labels = two_labels(2.0, 0, 10)
 
-        assert fit_temperature(logits, labels) == pytest.approx(HOTTEST)
+        assert fit_temperature(logits, labels) == pytest.approx(MAX_TEMPERATURE)
 
-    def test_tiny_logits_that_are_right_are_as_cold_as_can_be(self):
+    def test_the_temperature_has_a_lower_limit(self):
         logits, labels = two_labels(1e-4, 10, 0)
 
-        assert fit_temperature(logits, labels) == pytest.approx(COLDEST)
+        assert fit_temperature(logits, labels) == pytest.approx(MIN_TEMPERATURE)
 
-    def test_no_clips_leave_logits_alone(self):
+    def test_the_temperature_of_no_clips_is_1(self):
         assert fit_temperature(np.zeros((0, 3)), np.zeros(0, np.int64)) == 1
 
 
@@ -97,7 +97,7 @@ class TestTemperature:
     [
         (np.zeros(3), np.zeros(3, np.int64), r"logits must be \(n, K\).*\(3,\) and \(3,\)"),
         (np.zeros((3, 2)), np.zeros(2, np.int64), r"got \(3, 2\) and \(2,\)"),
-        (np.array([[0.0, np.nan]]), np.zeros(1, np.int64), "logits must be finite numbers"),
+        (np.array([[0.0, np.nan]]), np.zeros(1, np.int64), "logits must be finite"),
     ],
 )
 def test_temperature_fails(logits, labels, message):

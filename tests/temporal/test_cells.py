@@ -1,4 +1,4 @@
-"""Recurrent layers: what they compute, where they begin, and how their state is carried."""
+"""Recurrent layers: formulas, initialization, state, and the linear scan."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def zeros(layer, n=N):
 
 
 def randomized(cell):
-    """Make a layer whose biases are not zero either."""
+    """Make a layer with random values in all parameters."""
     layer = make_layer(cell, INPUTS, SIZE)
     for parameter in layer.parameters():
         nn.init.normal_(parameter, std=0.4)
@@ -56,7 +56,7 @@ class TestEveryCell:
         assert outputs.shape == (N, LENGTH, SIZE)
         assert state.shape == (N, layer.state_size)
 
-    def test_a_run_in_parts_is_the_run(self, cell, x):
+    def test_chunks_give_the_same_outputs_as_the_whole(self, cell, x):
         layer = randomized(cell)
         expected, last = layer(x, zeros(layer), full())
         state, parts = zeros(layer), []
@@ -67,7 +67,7 @@ class TestEveryCell:
         torch.testing.assert_close(torch.cat(parts, dim=1), expected, atol=1e-6, rtol=1e-5)
         torch.testing.assert_close(state, last, atol=1e-6, rtol=1e-5)
 
-    def test_padding_is_not_seen(self, cell, x):
+    def test_padding_has_no_influence(self, cell, x):
         layer = randomized(cell)
         lengths = torch.tensor([4, 9, 1])
         outputs, state = layer(x, zeros(layer), lengths)
@@ -76,7 +76,7 @@ class TestEveryCell:
             torch.testing.assert_close(outputs[number, :length], alone[0], atol=1e-6, rtol=1e-5)
             torch.testing.assert_close(state[number], after[0], atol=1e-6, rtol=1e-5)
 
-    def test_where_no_step_counts_the_state_stays(self, cell, x):
+    def test_without_a_valid_step_the_state_is_kept(self, cell, x):
         layer = randomized(cell)
         before = torch.randn(N, layer.state_size)
         _, after = layer(x, before, torch.tensor([0, 9, 0]))
@@ -84,7 +84,7 @@ class TestEveryCell:
         assert torch.equal(after[[0, 2]], before[[0, 2]])
         assert not torch.equal(after[1], before[1])
 
-    def test_no_steps_at_all(self, cell, x):
+    def test_sequences_of_length_0(self, cell, x):
         layer = randomized(cell)
         before = torch.randn(N, layer.state_size)
         outputs, after = layer(x[:, :0], before, full(0))
@@ -92,7 +92,7 @@ class TestEveryCell:
         assert outputs.shape == (N, 0, SIZE)
         assert torch.equal(after, before)
 
-    def test_no_step_looks_ahead(self, cell, x):
+    def test_outputs_do_not_depend_on_future_steps(self, cell, x):
         layer = randomized(cell)
         changed = x.clone()
         changed[:, 6:] += 1
@@ -112,7 +112,7 @@ class TestElman:
             ("rnn_leaky_relu", lambda x: np.where(x > 0, x, 0.01 * x)),
         ],
     )
-    def test_computes_its_formula(self, cell, activation, x):
+    def test_matches_its_formula(self, cell, activation, x):
         layer = randomized(cell)
         weights = [layer.input.weight, layer.input.bias, layer.recurrent.weight]
         w, b, u = (weight.detach().numpy() for weight in weights)
@@ -127,19 +127,19 @@ class TestElman:
         np.testing.assert_allclose(found.numpy(), np.stack(expected, axis=1), atol=1e-5)
         np.testing.assert_allclose(state.numpy(), h, atol=1e-5)
 
-    def test_tanh_begins_orthogonal(self):
+    def test_tanh_is_initialized_orthogonal(self):
         assert is_orthogonal(make_layer("rnn_tanh", INPUTS, 16).recurrent.weight)
 
     @pytest.mark.parametrize("cell", ["rnn_relu", "rnn_leaky_relu"])
-    def test_relu_begins_as_the_identity(self, cell):
+    def test_relu_is_initialized_to_the_identity(self, cell):
         layer = make_layer(cell, INPUTS, 16)
 
         assert torch.equal(layer.recurrent.weight, torch.eye(16))
         assert not layer.input.bias.any()
 
     @torch.no_grad()
-    def test_relu_carries_a_state_far_at_first(self):
-        """Without an input, the identity keeps what is there for a thousand steps."""
+    def test_an_untrained_relu_layer_keeps_its_state(self):
+        """With zero inputs, the identity keeps the state for a thousand steps."""
         layer = make_layer("rnn_relu", INPUTS, 16)
         state = torch.rand(1, 16)
         _, after = layer(torch.zeros(1, 1000, INPUTS), state, full(1000, 1))
@@ -148,7 +148,7 @@ class TestElman:
 
 
 class TestLSTM:
-    def test_begins_with_the_forget_gate_open(self):
+    def test_the_forget_gate_bias_is_initialized_to_1(self):
         parameters = dict(LSTMLayer(INPUTS, SIZE).lstm.named_parameters())
         bias = (parameters["bias_ih_l0"] + parameters["bias_hh_l0"]).detach()
         expected = torch.zeros(4, SIZE)
@@ -156,14 +156,14 @@ class TestLSTM:
 
         assert torch.equal(bias.view(4, SIZE), expected)
 
-    def test_begins_orthogonal_gate_by_gate(self):
+    def test_the_weights_of_each_gate_are_initialized_orthogonal(self):
         gates = LSTMLayer(INPUTS, 16).lstm.weight_hh_l0.chunk(4)
 
         assert len(gates) == 4
         assert all(is_orthogonal(gate) for gate in gates)
 
     @torch.no_grad()
-    def test_state_is_that_of_torch(self, x):
+    def test_outputs_and_state_are_those_of_torch(self, x):
         layer = randomized("lstm")
         state = torch.randn(N, 2 * SIZE)
         h, c = state[:, :SIZE], state[:, SIZE:]
@@ -175,7 +175,7 @@ class TestLSTM:
 
 
 class TestGRU:
-    def test_begins_orthogonal_gate_by_gate(self):
+    def test_the_weights_of_each_gate_are_initialized_orthogonal(self):
         layer = GRULayer(INPUTS, 16)
         gates = layer.gru.weight_hh_l0.chunk(3)
 
@@ -185,7 +185,7 @@ class TestGRU:
         assert not layer.gru.bias_hh_l0.any()
 
     @torch.no_grad()
-    def test_computes_its_formula(self, x):
+    def test_matches_its_formula(self, x):
         layer = randomized("gru")
         w, u, bw, bu = (parameter.numpy() for parameter in layer.gru.parameters())
 
@@ -205,7 +205,7 @@ class TestGRU:
 
 class TestMinGRU:
     @torch.no_grad()
-    def test_computes_its_formula(self, x):
+    def test_matches_its_formula(self, x):
         layer = MinGRULayer(INPUTS, SIZE)
         state = torch.randn(N, SIZE)
         h, expected = state, []
@@ -236,25 +236,25 @@ def scan_inputs(length, dtype=torch.float64, n=2, size=3):
 class TestLinearScan:
     @settings(max_examples=50, deadline=None)
     @given(length=st.integers(1, 70), seed=st.integers(0, 1000))
-    def test_is_the_loop(self, length, seed):
+    def test_it_equals_a_loop(self, length, seed):
         torch.manual_seed(seed)
         inputs = scan_inputs(length)
 
         torch.testing.assert_close(linear_scan(*inputs), loop(*inputs), atol=1e-12, rtol=1e-10)
 
     @pytest.mark.parametrize("kept", [0.0, 1.0])
-    def test_gates_that_are_shut_or_open(self, kept):
+    def test_closed_and_open_gates(self, kept):
         _, add, first = scan_inputs(40)
         keep = torch.full_like(add, kept)
 
         torch.testing.assert_close(linear_scan(keep, add, first), loop(keep, add, first))
 
-    def test_no_steps(self):
+    def test_length_0(self):
         keep, add, first = scan_inputs(0)
 
         assert linear_scan(keep, add, first).shape == (2, 0, 3)
 
-    def test_leaves_its_inputs_alone(self):
+    def test_inputs_are_not_modified(self):
         inputs = scan_inputs(12)
         copies = [value.clone() for value in inputs]
         linear_scan(*inputs)
@@ -267,7 +267,7 @@ class TestLinearScan:
 
         assert torch.autograd.gradcheck(linear_scan, inputs)
 
-    def test_gradient_of_a_long_sequence_is_that_of_the_loop(self):
+    def test_the_gradient_of_a_long_sequence_equals_that_of_a_loop(self):
         inputs = [value.requires_grad_() for value in scan_inputs(300)]
         weights = torch.randn(2, 300, 3, dtype=torch.float64)
         found = torch.autograd.grad((linear_scan(*inputs) * weights).sum(), inputs)
@@ -276,12 +276,12 @@ class TestLinearScan:
         for a, b in zip(found, expected, strict=True):
             torch.testing.assert_close(a, b, atol=1e-10, rtol=1e-8)
 
-    @pytest.mark.parametrize("keep_at_least", [0.0, 0.99])
-    def test_error_does_not_grow_with_the_length(self, keep_at_least):
+    @pytest.mark.parametrize("min_keep", [0.0, 0.99])
+    def test_error_does_not_grow_with_the_length(self, min_keep):
         """Gates near 1 remember thousands of steps."""
         keep, add, first = scan_inputs(4096, n=1, size=16)
-        keep = keep_at_least + (1 - keep_at_least) * keep
-        add = (1 - keep) * add  # as in minGRU: the state is a mean of what came
+        keep = min_keep + (1 - min_keep) * keep
+        add = (1 - keep) * add  # as in minGRU: the state is a weighted mean
         expected = loop(keep, add, first)
         found = linear_scan(keep.float(), add.float(), first.float())
 

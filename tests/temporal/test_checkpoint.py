@@ -1,4 +1,4 @@
-"""Checkpoints: whole, of one training, and never the end of it."""
+"""Checkpoints: saved, loaded, ignored if damaged or of another training."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import torch
 from pipeline.temporal.checkpoint import (
     Checkpoint,
     load_checkpoint,
-    moments_of,
-    restore_moments,
+    optimizer_tensors,
+    restore_optimizer,
     save_checkpoint,
 )
 
@@ -26,7 +26,7 @@ def checkpoint():
     )
 
 
-def test_what_is_saved_is_read(checkpoint, tmp_path):
+def test_a_saved_checkpoint_is_loaded(checkpoint, tmp_path):
     save_checkpoint(checkpoint, tmp_path / "new" / "c.safetensors")
 
     read = load_checkpoint(tmp_path / "new" / "c.safetensors", "key")
@@ -37,11 +37,11 @@ def test_what_is_saved_is_read(checkpoint, tmp_path):
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["c.safetensors"]
 
 
-def test_there_is_none_at_first(tmp_path):
+def test_a_missing_file_gives_none(tmp_path):
     assert load_checkpoint(tmp_path / "c.safetensors", "key") is None
 
 
-def test_that_of_another_training_is_left(checkpoint, tmp_path):
+def test_a_checkpoint_with_another_key_is_ignored(checkpoint, tmp_path):
     save_checkpoint(checkpoint, tmp_path / "c.safetensors")
 
     assert load_checkpoint(tmp_path / "c.safetensors", "another") is None
@@ -50,16 +50,16 @@ def test_that_of_another_training_is_left(checkpoint, tmp_path):
 @pytest.mark.parametrize(
     "damage", [lambda data: data[:20], lambda data: b"", lambda data: b"x" * 99]
 )
-def test_a_damaged_one_is_told_and_left(checkpoint, tmp_path, damage, caplog):
+def test_a_damaged_checkpoint_is_ignored_with_a_warning(checkpoint, tmp_path, damage, caplog):
     path = tmp_path / "c.safetensors"
     save_checkpoint(checkpoint, path)
     path.write_bytes(damage(path.read_bytes()))
 
     assert load_checkpoint(path, "key") is None
-    assert "training starts anew" in caplog.text
+    assert "training restarts" in caplog.text
 
 
-def test_an_optimizer_goes_on_with_the_moments_of_another():
+def test_an_optimizer_continues_with_the_restored_state():
     def make():
         weight = torch.nn.Parameter(torch.ones(3))
         return weight, torch.optim.AdamW([weight], lr=0.1)
@@ -72,8 +72,8 @@ def test_an_optimizer_goes_on_with_the_moments_of_another():
     weight, optimizer = make()
     other, fresh = make()
     other.data.copy_(step(weight, optimizer))
-    moments = moments_of(optimizer)
-    restore_moments(fresh, {name: value.clone() for name, value in moments.items()})
+    tensors = optimizer_tensors(optimizer)
+    restore_optimizer(fresh, {name: value.clone() for name, value in tensors.items()})
 
-    assert sorted(moments) == ["0/exp_avg", "0/exp_avg_sq", "0/step"]
+    assert sorted(tensors) == ["0/exp_avg", "0/exp_avg_sq", "0/step"]
     assert torch.equal(step(other, fresh), step(weight, optimizer))

@@ -1,4 +1,4 @@
-"""Temporal models as a plain library: `from pipeline.temporal import …` on any tensor."""
+"""Temporal models as a library: `from pipeline.temporal import …` on any tensor."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ from pipeline.temporal import (
 README = Path(__file__).parents[2] / "README.md"
 
 
-def draw_image(label, chance):
-    """Draw a picture, (28, 28): a bar that leans left or right, or a ring."""
-    rows, columns = np.mgrid[:28, :28] - 13.5 + chance.uniform(-3, 3, (2, 1, 1))
+def draw_image(label, rng):
+    """Draw an image (28, 28): a bar that leans left or right, or a ring."""
+    rows, columns = np.mgrid[:28, :28] - 13.5 + rng.uniform(-3, 3, (2, 1, 1))
     if label == 2:
         shape = np.abs(np.hypot(rows, columns) - 8) < 2
     else:
         shape = np.abs(columns - (1 - 2 * label) * rows) < 2.5
-    return (shape + 0.2 * chance.normal(size=(28, 28))).astype(np.float32)
+    return (shape + 0.2 * rng.normal(size=(28, 28))).astype(np.float32)
 
 
 def draw_images(count, seed):
-    chance = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     return [
         Example(
             name=f"image {number}",
             video_id=f"image {number}",
             group=f"image {number}",
             label=number % 3,
-            features=draw_image(number % 3, chance),
-            counts=np.ones(28, np.bool_),
+            features=draw_image(number % 3, rng),
+            mask=np.ones(28, np.bool_),
             start_seconds=0.0,
             end_seconds=28.0,
         )
@@ -51,17 +51,17 @@ def draw_images(count, seed):
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "mingru"])
-def test_rows_of_images_are_read_as_sequences(cell):
-    """Each row of a picture is a step: D = 28 and L = 28."""
+def test_images_are_classified_as_sequences_of_rows(cell):
+    """Each row of an image is a step: D = 28 and L = 28."""
     options = TrainingOptions(epochs=5, learning_rate=5e-3, validation=0, device="cpu")
-    fitted = fit(draw_images(192, 0), 3, TemporalOptions(cell=cell, size=32), options)
+    result = fit(draw_images(192, 0), 3, TemporalOptions(cell=cell, size=32), options)
     others = draw_images(60, 1)
-    said = predict(fitted.model, others).argmax(1)
+    predicted = predict(result.model, others).argmax(1)
 
-    assert (said == [example.label for example in others]).mean() >= 0.95
+    assert (predicted == [example.label for example in others]).mean() >= 0.95
 
 
-def test_any_tensor_with_a_mask_goes_in():
+def test_any_tensor_with_a_mask_is_accepted():
     model = TemporalModel(28, 10, TemporalOptions(cell="gru", size=16)).eval()
     x, mask = torch.randn(4, 50, 28), torch.rand(4, 50) < 0.8
     frames, clips, embeddings = model(x, mask)
@@ -71,8 +71,8 @@ def test_any_tensor_with_a_mask_goes_in():
     assert embeddings.shape == (4, 16)
 
 
-def test_gradients_reach_what_comes_before():
-    """A model is a layer: a network that makes its features can be trained with it."""
+def test_gradients_flow_to_the_inputs():
+    """So the network that computes the features can be trained too."""
     model = TemporalModel(8, 2, TemporalOptions(cell="mingru", size=16))
     x = torch.randn(2, 20, 8, requires_grad=True)
     model(x).clips.sum().backward()
@@ -80,7 +80,7 @@ def test_gradients_reach_what_comes_before():
     assert x.grad.abs().amin((0, 2)).min() > 0
 
 
-def test_steps_go_on_from_a_state():
+def test_steps_continue_from_a_state():
     model = TemporalModel(8, 2, TemporalOptions(cell="lstm", size=16)).eval()
     x = torch.randn(3, 5, 8)
     state = model.initial_state(3)
@@ -91,7 +91,7 @@ def test_steps_go_on_from_a_state():
     torch.testing.assert_close(logits, model(x).frames[:, -1], atol=1e-5, rtol=0)
 
 
-def test_all_that_is_offered_is_there():
+def test_all_public_names_exist():
     assert all(hasattr(pipeline.temporal, name) for name in pipeline.temporal.__all__)
 
 

@@ -1,4 +1,4 @@
-"""What training makes small, and that long clips are learned piece by piece."""
+"""The training loss, and truncated backpropagation of long clips."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from pipeline.temporal.batching import Batch
-from pipeline.temporal.loss import Objective, absolute_sum
+from pipeline.temporal.loss import TrainingLoss, l1_norm
 from pipeline.temporal.models import TemporalModel
 from pipeline.temporal.options import TemporalOptions, TrainingOptions
 
@@ -24,132 +24,150 @@ def make_batch(length=12, lengths=(12, 7)) -> Batch:
     return Batch(torch.randn(len(lengths), length, 3), mask, torch.tensor([0, 1]))
 
 
-def losses(model, batch, options=PLAIN, weights=(1.0, 1.0)):
-    return list(Objective(options, torch.tensor(weights)).losses(model, batch))
+def loss_of(model, batch, options=PLAIN, weights=(1.0, 1.0)):
+    return TrainingLoss(options, torch.tensor(weights)).backward(model, batch)[0]
+
+
+def correct_of(model, batch, options=PLAIN):
+    return TrainingLoss(options, torch.ones(2)).backward(model, batch)[1]
 
 
 def gradients(model, batch, options):
     model.zero_grad()
-    for loss, _ in Objective(options, torch.ones(2)).losses(model, batch):
-        loss.backward()
+    TrainingLoss(options, torch.ones(2)).backward(model, batch)
     return torch.cat([p.grad.flatten() for p in model.parameters()])
 
 
 def test_it_is_the_cross_entropy_of_clips():
     model, batch = make_model(), make_batch()
 
-    ((loss, said),) = losses(model, batch)
+    loss, correct = TrainingLoss(PLAIN, torch.ones(2)).backward(model, batch)
 
     logits = model(batch.x, batch.mask).clips
-    assert loss.item() == pytest.approx(functional.cross_entropy(logits, batch.labels).item())
-    assert torch.equal(said, logits.argmax(1))
+    assert loss == pytest.approx(functional.cross_entropy(logits, batch.labels).item())
+    assert correct == int((logits.argmax(1) == batch.labels).sum())
 
 
-def test_labels_have_weights():
+def test_class_weights():
     model, batch = make_model(), make_batch()
 
-    ((loss, _),) = losses(model, batch, weights=(3.0, 1.0))
+    loss = loss_of(model, batch, weights=(3.0, 1.0))
 
     logits = model(batch.x, batch.mask).clips
-    wanted = functional.cross_entropy(logits, batch.labels, weight=torch.tensor([3.0, 1.0]))
-    assert loss.item() == pytest.approx(wanted.item())
+    expected = functional.cross_entropy(logits, batch.labels, weight=torch.tensor([3.0, 1.0]))
+    assert loss == pytest.approx(expected.item())
 
 
-def test_labels_are_smoothed():
+def test_label_smoothing():
     model, batch = make_model(), make_batch()
 
-    ((loss, _),) = losses(model, batch, TrainingOptions(label_smoothing=0.2))
+    loss = loss_of(model, batch, TrainingOptions(label_smoothing=0.2))
 
     logits = model(batch.x, batch.mask).clips
-    wanted = functional.cross_entropy(logits, batch.labels, label_smoothing=0.2)
-    assert loss.item() == pytest.approx(wanted.item())
+    expected = functional.cross_entropy(logits, batch.labels, label_smoothing=0.2)
+    assert loss == pytest.approx(expected.item())
 
 
-def test_frames_that_count_may_have_a_say():
+def test_frame_weight_adds_the_cross_entropy_of_frames_in_the_mask():
     model, batch = make_model(), make_batch()
 
-    ((plain, _),) = losses(model, batch)
-    ((loss, _),) = losses(model, batch, TrainingOptions(label_smoothing=0, frame_weight=0.5))
+    plain = loss_of(model, batch)
+    loss = loss_of(model, batch, TrainingOptions(label_smoothing=0, frame_weight=0.5))
 
     frames = model(batch.x, batch.mask).frames
-    each = functional.cross_entropy(
+    losses = functional.cross_entropy(
         frames.transpose(1, 2), batch.labels.unsqueeze(1).expand(-1, 12), reduction="none"
     )
-    of_frames = torch.stack([each[0].mean(), each[1, :7].mean()]).mean()
-    assert loss.item() == pytest.approx((plain + 0.5 * of_frames).item())
+    frame_loss = torch.stack([losses[0].mean(), losses[1, :7].mean()]).mean()
+    assert loss == pytest.approx(plain + 0.5 * frame_loss.item())
 
 
-def test_absolute_weights_may_have_a_price():
-    model = make_model()
+def test_l1_penalty():
+    model, batch = make_model(), make_batch()
 
-    (_, (price, _)) = losses(model, make_batch(), TrainingOptions(l1=0.1))
+    penalty = loss_of(model, batch, TrainingOptions(label_smoothing=0, l1=0.1))
+    penalty -= loss_of(model, batch)
 
     matrices = [p for p in model.parameters() if p.ndim > 1]
-    assert price.item() == pytest.approx(0.1 * sum(p.abs().sum().item() for p in matrices))
-    assert price.item() == pytest.approx(0.1 * absolute_sum(model).item())
+    assert penalty == pytest.approx(0.1 * sum(p.abs().sum().item() for p in matrices))
+    assert penalty == pytest.approx(0.1 * l1_norm(model).item())
 
 
 class TestLongClips:
-    def test_pieces_are_streamed(self):
-        """The last piece ends where the whole ends: its labels are those of the whole clip."""
-        model, batch = make_model(), make_batch(lengths=(12, 12))
-
-        pieces = losses(model, batch, TrainingOptions(label_smoothing=0, unroll=5))
-
-        assert len(pieces) == 3
-        assert torch.equal(pieces[-1][1], model(batch.x, batch.mask).clips.argmax(1))
-        assert [round(loss.item(), 6) for loss, _ in pieces] == [
-            round(share * self.surprise(model, batch, stop), 6)
-            for share, stop in ((5 / 12, 5), (5 / 12, 10), (2 / 12, 12))
-        ]
-
     @staticmethod
-    def surprise(model, batch, stop):
-        logits = model(batch.x[:, :stop], batch.mask[:, :stop]).clips
+    def cross_entropy(model, batch, start, stop):
+        logits = model(batch.x[:, start:stop], batch.mask[:, start:stop]).clips
         return functional.cross_entropy(logits, batch.labels).item()
 
-    def test_a_piece_as_long_as_the_clip_is_the_clip(self):
+    def test_streaming_models_carry_their_state_from_chunk_to_chunk(self):
+        model, batch = make_model(), make_batch(lengths=(12, 12))
+
+        loss = loss_of(model, batch, TrainingOptions(label_smoothing=0, unroll=5))
+
+        shares = ((5 / 12, 5), (5 / 12, 10), (2 / 12, 12))
+        assert loss == pytest.approx(
+            sum(share * self.cross_entropy(model, batch, 0, stop) for share, stop in shares)
+        )
+
+    def test_a_chunk_as_long_as_the_clip_is_the_clip(self):
         model, batch = make_model(), make_batch()
         whole = gradients(model, batch, TrainingOptions(unroll=100))
 
         assert torch.equal(gradients(model, batch, TrainingOptions(unroll=12)), whole)
 
-    def test_gradients_do_not_flow_from_piece_to_piece(self):
-        model = make_model("rnn_tanh")
-        batch = make_batch(lengths=(12, 12))
+    def test_gradients_do_not_flow_to_earlier_chunks(self):
+        model, batch = make_model("rnn_tanh"), make_batch(lengths=(12, 12))
+        loss = TrainingLoss(TrainingOptions(unroll=4), torch.ones(2))
         batch.x.requires_grad_()
-        (*_, (last, _)) = losses(model, batch, TrainingOptions(unroll=4))
+        (*_, (last, _)) = loss._chunk_losses(model, batch)
 
         last.backward()
 
         reached = batch.x.grad.abs().sum((0, 2)) > 0
         assert reached.tolist() == [False] * 8 + [True] * 4
 
-    def test_a_clip_that_has_ended_is_not_learned_again(self):
-        """Its share of the later pieces is nothing."""
+    def test_chunks_after_the_end_of_a_clip_have_no_weight(self):
         model, batch = make_model(), make_batch(lengths=(12, 4))
+        options = TrainingOptions(label_smoothing=0, unroll=4)
 
-        pieces = losses(model, batch, TrainingOptions(label_smoothing=0, unroll=4))
+        loss = loss_of(model, batch, options)
 
-        alone = Batch(batch.x[:1], batch.mask[:1], batch.labels[:1])
-        same = losses(model, alone, TrainingOptions(label_smoothing=0, unroll=4))
-        assert pieces[2][0].item() == pytest.approx(same[2][0].item() / 2)
+        first = Batch(batch.x[:1], batch.mask[:1], batch.labels[:1])
+        second = Batch(batch.x[1:, :4], batch.mask[1:, :4], batch.labels[1:])
+        expected = (loss_of(model, first, options) + loss_of(model, second, options)) / 2
+        assert loss == pytest.approx(expected)
 
-    def test_models_that_look_ahead_learn_pieces_as_clips(self):
+    def test_models_that_need_whole_clips_see_chunks_as_clips(self):
         model, batch = make_model(bidirectional=True), make_batch(lengths=(12, 12))
 
-        pieces = losses(model, batch, TrainingOptions(label_smoothing=0, unroll=6))
+        loss = loss_of(model, batch, TrainingOptions(label_smoothing=0, unroll=6))
 
-        logits = model(batch.x[:, 6:], batch.mask[:, 6:]).clips
-        wanted = 0.5 * functional.cross_entropy(logits, batch.labels)
-        assert pieces[1][0].item() == pytest.approx(wanted.item())
+        chunks = [self.cross_entropy(model, batch, start, start + 6) for start in (0, 6)]
+        assert loss == pytest.approx(sum(chunks) / 2)
+
+    @pytest.mark.parametrize("values", [{}, {"bidirectional": True}, {"cell": "transformer"}])
+    def test_the_predicted_label_does_not_depend_on_padding(self, values):
+        """The last chunk of the short clip is padding, for which the bias prefers label 0."""
+        model, batch = make_model(**values), make_batch(lengths=(12, 4))
+        long, short = (
+            Batch(batch.x[n : n + 1, :length], batch.mask[n : n + 1, :length], batch.labels[n:][:1])
+            for n, length in ((0, 12), (1, 4))
+        )
+        with torch.no_grad():  # predict label 1 for the short clip
+            embedding = model(short.x, short.mask).embeddings[0]
+            model.head.weight[1] = 10 * embedding / embedding.square().sum()
+            model.head.weight[0] = 0
+            model.head.bias.copy_(torch.tensor([2.0, 0.0]))
+        options = TrainingOptions(label_smoothing=0, unroll=4)
+
+        assert correct_of(model, short, options) == 1
+        assert correct_of(model, batch, options) == correct_of(model, long, options) + 1
 
 
-def test_models_compute_in_float32_whatever_the_precision():
-    """It is that of convolutions: temporal models are too small to win by it."""
+def test_temporal_models_compute_in_float32_whatever_the_precision():
     model, batch = make_model(), make_batch()
 
-    ((plain, _),) = losses(model, batch)
-    ((same, _),) = losses(model, batch, TrainingOptions(label_smoothing=0, precision="bfloat16"))
+    plain = loss_of(model, batch)
+    reduced = loss_of(model, batch, TrainingOptions(label_smoothing=0, precision="bfloat16"))
 
-    assert same.item() == plain.item()
+    assert plain == reduced

@@ -1,4 +1,4 @@
-"""Temporal models: what counts, what is carried, what is pooled."""
+"""Temporal models: masks, shapes, streaming, pooling, inputs, directions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from pipeline.errors import OptionError
 from pipeline.temporal.cells import CELLS
-from pipeline.temporal.models import State, TemporalModel, compact, positions, reverse
+from pipeline.temporal.layers import positional_encoding, reverse
+from pipeline.temporal.models import State, TemporalModel, move_valid_to_front
 from pipeline.temporal.options import TemporalOptions
 
 N, LENGTH, D, K = 3, 11, 6, 4
@@ -48,17 +49,17 @@ def each(options):
 
 
 def make(options, labels=K, features=D):
-    """Make a model in which every parameter matters."""
+    """Make a model with random values in all parameters."""
     torch.manual_seed(4)
     model = TemporalModel(features, labels, options)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.35)
-    model.standardize(torch.randn(features), torch.rand(features) + 0.5)
+    model.set_standardization(torch.randn(features), torch.rand(features) + 0.5)
     return model.eval().requires_grad_(False)
 
 
-def transparent(options):
-    """Make a model whose frame logits are its hidden states: those that are pooled."""
+def identity_head(options):
+    """Make a model whose frame logits are its hidden states."""
     model = make(options, labels=options.size)
     model.head.weight.copy_(torch.eye(options.size))
     model.head.bias.zero_()
@@ -76,7 +77,7 @@ def x():
 
 @pytest.fixture
 def mask():
-    """One sequence whole, one padded, one with gaps and no first step."""
+    """One full sequence, one padded, one with gaps and without its first step."""
     mask = torch.ones(N, LENGTH, dtype=torch.bool)
     mask[1, 7:] = False
     mask[2, [0, 3, 4, 10]] = False
@@ -85,9 +86,9 @@ def mask():
 
 class TestMask:
     @each(STREAMING + WHOLE)
-    def test_masked_is_as_if_it_were_not_there(self, options, x, mask):
+    def test_masked_steps_have_no_influence(self, options, x, mask):
         model = make(options)
-        x[~mask] = 1e4  # whatever stands there
+        x[~mask] = 1e4
         found = model(x, mask)
         for number in range(N):
             alone = model(x[number, mask[number]].unsqueeze(0))
@@ -96,16 +97,16 @@ class TestMask:
             assert_close(found.frames[number, mask[number]], alone.frames[0])
 
     @each(STREAMING + WHOLE)
-    def test_steps_that_do_not_count_repeat_the_one_before(self, options, x, mask):
+    def test_masked_steps_repeat_the_logits_of_the_step_before(self, options, x, mask):
         frames = make(options)(x, mask).frames
 
         assert torch.equal(frames[1, 7:], frames[1, 6].expand(4, K))
         assert torch.equal(frames[2, [3, 4]], frames[2, 2].expand(2, K))
         assert torch.equal(frames[2, 10], frames[2, 9])
-        assert torch.equal(frames[2, 0], frames[2, 1])  # no step before: the first that counts
+        assert torch.equal(frames[2, 0], frames[2, 1])  # no step before: the first valid one
 
     @each(STREAMING + WHOLE)
-    def test_a_sequence_without_steps_is_finite_and_leaves_the_others_alone(self, options, x):
+    def test_a_fully_masked_sequence_is_finite_and_does_not_affect_others(self, options, x):
         model = make(options)
         mask = torch.ones(N, LENGTH, dtype=torch.bool)
         mask[1] = False
@@ -118,11 +119,11 @@ class TestMask:
         assert_close(found.frames[[0, 2]], expected.frames)
 
     @each(STREAMING + WHOLE)
-    def test_no_mask_is_a_mask_of_all(self, options, x):
+    def test_without_a_mask_all_steps_are_valid(self, options, x):
         model = make(options)
-        everything = torch.ones(N, LENGTH, dtype=torch.bool)
+        full = torch.ones(N, LENGTH, dtype=torch.bool)
 
-        assert torch.equal(model(x).frames, model(x, everything).frames)
+        assert torch.equal(model(x).frames, model(x, full).frames)
 
     @each([STREAMING[0], GRU, WHOLE[0], WHOLE[2], WHOLE[-1]])
     def test_masked_steps_get_no_gradient(self, options, x, mask):
@@ -137,7 +138,7 @@ class TestMask:
     def test_compact(self):
         x = torch.arange(8.0).view(2, 4, 1)
         mask = torch.tensor([[False, True, False, True], [True, True, False, False]])
-        moved, lengths = compact(x, mask)
+        moved, lengths = move_valid_to_front(x, mask)
 
         assert lengths.tolist() == [2, 2]
         assert moved[:, :2, 0].tolist() == [[1, 3], [4, 5]]
@@ -176,7 +177,7 @@ class TestShapes:
         assert not found.embeddings.any()
 
     @each(STREAMING + WHOLE)
-    def test_sequences_do_not_see_each_other(self, options, x):
+    def test_sequences_of_a_batch_are_independent(self, options, x):
         model = make(options)
         together = model(x)
         alone = [model(one.unsqueeze(0)) for one in x]
@@ -185,7 +186,7 @@ class TestShapes:
         assert_close(together.clips, torch.cat([logits.clips for logits in alone]))
 
     @each(STREAMING + WHOLE)
-    def test_every_parameter_has_a_gradient_when_trained(self, options, x):
+    def test_every_parameter_gets_a_gradient(self, options, x):
         model = TemporalModel(D, K, options)
         logits = model(x)
         (logits.clips.square().sum() + logits.frames.square().sum()).backward()
@@ -196,7 +197,7 @@ class TestShapes:
 
 
 def stream(model, x, lengths, mask=None):
-    """Run a sequence in parts: frame logits, the last clip logits, the last state."""
+    """Run a sequence in chunks: frame logits, the last logits, the last state."""
     state, frames, start = model.initial_state(len(x)), [], 0
     for length in lengths:
         part = slice(start, start + length)
@@ -210,7 +211,7 @@ def stream(model, x, lengths, mask=None):
 class TestStream:
     @each(STREAMING)
     @pytest.mark.parametrize("lengths", [[LENGTH], [1] * LENGTH, [4, 1, 6], [0, 3, 0, 8, 0]])
-    def test_parts_are_as_the_whole(self, options, x, lengths):
+    def test_chunks_give_the_same_logits_as_the_whole(self, options, x, lengths):
         model = make(options)
         expected = model(x)
         frames, logits, state = stream(model, x, lengths)
@@ -226,10 +227,10 @@ class TestStream:
         lengths=st.lists(st.integers(0, 9), min_size=1, max_size=8),
         seed=st.integers(0, 10_000),
     )
-    def test_random_parts_and_masks_are_as_the_whole(self, options, lengths, seed):
-        chance = torch.Generator().manual_seed(seed)
-        x = torch.randn(N, sum(lengths), D, generator=chance)
-        mask = torch.rand(N, sum(lengths), generator=chance) < 0.7
+    def test_random_chunks_and_masks_give_the_same_logits(self, options, lengths, seed):
+        generator = torch.Generator().manual_seed(seed)
+        x = torch.randn(N, sum(lengths), D, generator=generator)
+        mask = torch.rand(N, sum(lengths), generator=generator) < 0.7
         model = make(options)
         expected = model(x, mask)
         frames, logits, state = stream(model, x, lengths, mask)
@@ -240,7 +241,7 @@ class TestStream:
         assert torch.equal(state.steps, mask.sum(1))
 
     @each(STREAMING)
-    def test_steps_are_as_the_whole(self, options, x):
+    def test_single_steps_give_the_same_logits_as_the_whole(self, options, x):
         model = make(options)
         state, found = model.initial_state(N), []
         for step in x.unbind(1):
@@ -251,7 +252,7 @@ class TestStream:
         assert_close(torch.stack(found, dim=1), model(x).frames)
 
     @each(STREAMING)
-    def test_a_given_state_is_not_changed(self, options, x):
+    def test_the_given_state_is_not_modified(self, options, x):
         model = make(options)
         _, state = model.stream(x, model.initial_state(N))
         before = {name: value.clone() for name, value in state.tensors().items()}
@@ -260,34 +261,34 @@ class TestStream:
         assert all(torch.equal(before[name], value) for name, value in state.tensors().items())
 
     @each(STREAMING)
-    def test_a_saved_state_goes_on(self, options, x, tmp_path):
+    def test_a_saved_state_can_be_resumed(self, options, x, tmp_path):
         model = make(options)
         expected = model(x)
         _, state = model.stream(x[:, :5], model.initial_state(N))
         save_file(state.tensors(), tmp_path / "state.safetensors")
-        read = State.from_tensors(load_file(tmp_path / "state.safetensors"))
+        read = State(**load_file(tmp_path / "state.safetensors"))
         logits, _ = model.stream(x[:, 5:], read)
 
         assert_close(logits.frames, expected.frames[:, 5:])
         assert_close(logits.clips, expected.clips)
 
     @each(STREAMING)
-    def test_states_are_joined_and_picked_apart(self, options, x):
+    def test_states_are_concatenated_and_selected(self, options, x):
         model = make(options)
         alone = [model.stream(one[None, :5], model.initial_state(1))[1] for one in x]
-        joined = State.join([alone[2], alone[0]])
-        logits, after = model.stream(x[[2, 0], 5:], joined)
+        together = State.concatenate([alone[2], alone[0]])
+        logits, after = model.stream(x[[2, 0], 5:], together)
         expected, expected_state = model.stream(x[:1, 5:], alone[0])
 
-        assert joined.layers.shape[1:2] == joined.previous.shape[:1] == (2,)
+        assert together.layers.shape[1:2] == together.previous.shape[:1] == (2,)
         assert_close(logits.frames[1:], expected.frames)
         assert_close(logits.clips[1:], expected.clips)
-        for key, value in after.pick(1).tensors().items():
+        for key, value in after.select(1).tensors().items():
             assert_close(value, expected_state.tensors()[key])
 
     @pytest.mark.parametrize("cell", ["mean", "gru", "mingru"])
-    def test_hours_are_streamed_in_constant_memory(self, cell):
-        """A hundred thousand steps, whose hidden states alone would take 100 MB."""
+    def test_streaming_has_constant_memory(self, cell):
+        """The hidden states of all 100,000 steps would take 100 MB."""
         torch.manual_seed(0)
         model = TemporalModel(16, K, TemporalOptions(cell=cell, size=64, pooling="attention"))
         x = torch.randn(4, 1000, 16)
@@ -302,8 +303,8 @@ class TestStream:
         assert {name: value.shape for name, value in state.tensors().items()} == sizes
         assert all(part.isfinite().all() for part in logits)
 
-    def test_a_mean_of_a_hundred_thousand_steps_is_still_exact(self):
-        model = transparent(TemporalOptions(cell="mean", size=8))
+    def test_the_mean_over_100_000_steps_is_exact(self):
+        model = identity_head(TemporalOptions(cell="mean", size=8))
         x = torch.randn(1, 1000, D)
         expected = model(x).embeddings
         state = model.initial_state(1)
@@ -315,7 +316,7 @@ class TestStream:
 
 class TestNoStream:
     @pytest.mark.parametrize(
-        ("options", "said"),
+        ("options", "model_name"),
         [
             (WHOLE[0], "a transformer model"),
             (WHOLE[1], "a transformer model"),
@@ -323,36 +324,36 @@ class TestNoStream:
             (TemporalOptions(cell="lstm", bidirectional=True, size=8), "a bidirectional lstm"),
         ],
     )
-    def test_models_that_need_whole_clips_fail(self, options, said, x):
+    def test_models_that_need_whole_clips_fail(self, options, model_name, x):
         model = make(options)
 
         assert not model.streams
-        with pytest.raises(OptionError, match=rf"{said}.*cannot stream.*\(--clip-seconds\)"):
+        with pytest.raises(OptionError, match=rf"{model_name}.*cannot stream.*\(--clip-seconds\)"):
             model.stream(x, model.initial_state(N))
         with pytest.raises(OptionError, match="cannot stream"):
             model.step(x[:, 0], model.initial_state(N))
 
     @each(STREAMING)
-    def test_all_others_stream(self, options):
+    def test_all_other_models_stream(self, options):
         assert make(options).streams
 
 
 class TestWrongState:
     @pytest.mark.parametrize("cell", ["gru", "lstm", "mingru", "rnn_tanh"])
-    def test_features_before_sequences_fail(self, cell, x):
-        """The slip of (H, N) for (N, H)."""
+    def test_a_transposed_state_fails(self, cell, x):
+        """(H, N) instead of (N, H)."""
         model = make(TemporalOptions(cell=cell, size=8))
         state = model.initial_state(N)
         width = 16 if cell == "lstm" else 8
-        turned = State(state.layers.transpose(1, 2), state.previous, state.steps, state.pooled)
+        transposed = State(state.layers.transpose(1, 2), state.previous, state.steps, state.pooled)
 
         with pytest.raises(
             ValueError,
             match=rf"state.layers must be \(1, 3, {width}\), got \(1, {width}, 3\): start from in",
         ):
-            model.stream(x, turned)
+            model.stream(x, transposed)
 
-    def test_a_state_of_more_sequences_fails(self, x):
+    def test_a_state_of_another_number_of_sequences_fails(self, x):
         model = make(GRU)
 
         with pytest.raises(ValueError, match=r"state.layers must be \(1, 3, 8\), got \(1, 2, 8\)"):
@@ -368,13 +369,13 @@ class TestWrongState:
             one.stream(x, two.initial_state(N))
 
     @pytest.mark.parametrize("part", ["previous", "steps", "pooled"])
-    def test_each_part_is_looked_at(self, part, x):
+    def test_each_tensor_is_checked(self, part, x):
         model = make(GRU)
         tensors = model.initial_state(N).tensors()
         tensors[part] = tensors[part][:2]
 
         with pytest.raises(ValueError, match=rf"state\.{part} must be \(3"):
-            model.stream(x, State.from_tensors(tensors))
+            model.stream(x, State(**tensors))
 
 
 def softmax(scores):
@@ -385,8 +386,8 @@ def softmax(scores):
 class TestPooling:
     @pytest.mark.parametrize("cell", ["mean", "gru", "lstm", "transformer"])
     @pytest.mark.parametrize("pooling", ["mean", "last", "attention"])
-    def test_is_what_it_says(self, cell, pooling, x, mask):
-        model = transparent(TemporalOptions(cell=cell, size=8, heads=2, pooling=pooling))
+    def test_pooling_matches_its_definition(self, cell, pooling, x, mask):
+        model = identity_head(TemporalOptions(cell=cell, size=8, heads=2, pooling=pooling))
         found = model(x, mask)
         for number in range(N):
             hidden = found.frames[number, mask[number]].numpy()  # (L, H)
@@ -400,8 +401,8 @@ class TestPooling:
             np.testing.assert_allclose(found.embeddings[number].numpy(), expected, atol=1e-5)
             np.testing.assert_allclose(found.clips[number].numpy(), expected, atol=1e-5)
 
-    def test_attention_with_huge_scores_picks_the_greatest(self, x):
-        model = transparent(TemporalOptions(cell="mean", size=8, pooling="attention"))
+    def test_attention_with_huge_scores_selects_the_greatest(self, x):
+        model = identity_head(TemporalOptions(cell="mean", size=8, pooling="attention"))
         model.pool.score.weight.mul_(1e5)
         found = model(x)
         best = model.pool.score(found.frames)[..., 0].argmax(1)
@@ -409,47 +410,47 @@ class TestPooling:
         assert_close(found.embeddings, found.frames[torch.arange(N), best])
 
     @pytest.mark.parametrize("pooling", ["mean", "last", "attention"])
-    def test_of_nothing_is_zero(self, pooling):
-        model = transparent(TemporalOptions(cell="gru", size=8, pooling=pooling))
-        nothing = torch.zeros(1, 5, dtype=torch.bool)
+    def test_pooling_of_no_steps_is_zero(self, pooling):
+        model = identity_head(TemporalOptions(cell="gru", size=8, pooling=pooling))
+        empty = torch.zeros(1, 5, dtype=torch.bool)
 
-        assert not model(torch.randn(1, 5, D), nothing).embeddings.any()
+        assert not model(torch.randn(1, 5, D), empty).embeddings.any()
 
 
 class TestInputs:
     def test_features_are_standardized(self, x):
         mean, std = torch.randn(D), torch.rand(D) + 0.1
         model = make(GRU)
-        model.standardize(torch.zeros(D), torch.ones(D))
+        model.set_standardization(torch.zeros(D), torch.ones(D))
         expected = model((x - mean) / std).clips
-        model.standardize(mean, std)
+        model.set_standardization(mean, std)
 
         assert_close(model(x).clips, expected)
 
-    def test_a_feature_that_never_changes_is_no_division_by_zero(self, x):
+    def test_a_constant_feature_gives_finite_logits(self, x):
         model = make(GRU)
-        model.standardize(torch.zeros(D), torch.zeros(D))
+        model.set_standardization(torch.zeros(D), torch.zeros(D))
 
         assert model(torch.zeros_like(x)).clips.isfinite().all()
 
-    def test_differences_are_changes_since_the_step_before(self, x):
-        """A model without differences, given them as features, says the same."""
-        with_them = make(TemporalOptions(cell="gru", size=8, differences=True))
-        told = make(TemporalOptions(cell="gru", size=8), features=2 * D)
-        state = with_them.state_dict()
+    def test_differences_are_to_the_step_before(self, x):
+        """A model without differences that gets them as features gives the same logits."""
+        with_differences = make(TemporalOptions(cell="gru", size=8, differences=True))
+        without = make(TemporalOptions(cell="gru", size=8), features=2 * D)
+        state = with_differences.state_dict()
         mean, scale = state.pop("inputs.mean"), state.pop("inputs.scale")
-        told.load_state_dict(state, strict=False)
-        told.standardize(torch.zeros(2 * D), torch.ones(2 * D))
+        without.load_state_dict(state, strict=False)
+        without.set_standardization(torch.zeros(2 * D), torch.ones(2 * D))
         y = (x - mean) * scale
         changes = torch.diff(y, dim=1, prepend=y[:, :1])
 
         assert not changes[:, 0].any()
-        assert_close(with_them(x).frames, told(torch.cat([y, changes], dim=2)).frames)
+        assert_close(with_differences(x).frames, without(torch.cat([y, changes], dim=2)).frames)
 
 
 class TestDirections:
     @pytest.mark.parametrize("cell", CELLS)
-    def test_two_directions_are_a_run_and_a_run_of_the_reversed(self, cell, x, mask):
+    def test_two_directions_are_two_runs_one_of_them_reversed(self, cell, x, mask):
         both = make(TemporalOptions(cell=cell, size=8, bidirectional=True, layer_norm=False))
         ways = []
         for direction in (0, 1):
@@ -467,13 +468,13 @@ class TestDirections:
             back = ways[1](there.flip(1)).frames.flip(1)
             assert_close(found[number, mask[number]], (ways[0](there).frames + back)[0])
 
-    def test_reverse_leaves_padding_where_it_is(self):
+    def test_reverse_leaves_padding_at_the_end(self):
         x = torch.arange(8.0).view(2, 4, 1)
 
         assert reverse(x, torch.tensor([4, 2]))[..., 0].tolist() == [[3, 2, 1, 0], [5, 4, 6, 7]]
 
     @each([options for options in STREAMING + WHOLE if options.causal or options in STREAMING])
-    def test_models_that_look_back_do_not_see_the_future(self, options, x):
+    def test_causal_models_do_not_depend_on_future_steps(self, options, x):
         model = make(options)
         changed = x.clone()
         changed[:, 6:] = torch.randn(N, LENGTH - 6, D)
@@ -483,7 +484,7 @@ class TestDirections:
         assert (after[:, 6:] - before[:, 6:]).abs().max() > 1e-2
 
     @each([o for o in WHOLE if not o.causal])
-    def test_the_others_see_it(self, options, x):
+    def test_other_models_depend_on_future_steps(self, options, x):
         model = make(options)
         changed = x.clone()
         changed[:, -1] += 3
@@ -491,15 +492,15 @@ class TestDirections:
         assert (model(changed).frames[:, 0] - model(x).frames[:, 0]).abs().max() > 1e-5
 
 
-class TestPositions:
-    def test_a_transformer_knows_the_order(self, x):
+class TestPositionalEncoding:
+    def test_a_transformer_depends_on_the_order_of_steps(self, x):
         model = make(WHOLE[0])
 
         assert (model(x).clips - model(x.flip(1)).clips).abs().max() > 1e-3
 
     @pytest.mark.parametrize("size", [7, 8])
-    def test_codes_are_those_of_the_paper(self, size):
-        found = positions(torch.arange(5), size)
+    def test_the_encoding_is_that_of_the_paper(self, size):
+        found = positional_encoding(torch.arange(5), size)
         expected = np.empty((5, size))
         for place in range(5):
             for column in range(size):
@@ -509,7 +510,7 @@ class TestPositions:
         np.testing.assert_allclose(found.numpy(), expected, atol=1e-6)
 
 
-def test_dropout_acts_in_training_only(x):
+def test_dropout_is_active_in_training_only(x):
     model = make(STREAMING[-1])
 
     assert torch.equal(model(x).clips, model(x).clips)

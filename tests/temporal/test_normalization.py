@@ -1,4 +1,4 @@
-"""Inputs of a model are brought to sizes that can be compared."""
+"""Normalization of the inputs of a model."""
 
 from __future__ import annotations
 
@@ -7,126 +7,125 @@ import pytest
 import torch
 
 from pipeline.temporal.models import TemporalModel
-from pipeline.temporal.normalization import standardize
+from pipeline.temporal.normalization import fit_normalization
 from pipeline.temporal.options import TemporalOptions
-from tests.temporal.lessons import make_example
+from tests.temporal.synthetic_clips import make_example
 
 RECTIFIED = TemporalOptions(cell="mean", differences=True, rectified=True, signed_root=True)
+IS_FIRST = torch.ones(1, dtype=torch.bool)
 
 
-def made(options, examples) -> TemporalModel:
+def make_model(options, examples) -> TemporalModel:
     model = TemporalModel(examples[0].features.shape[1], 2, options)
-    standardize(model, examples)
+    fit_normalization(model, examples)
     return model
 
 
-def seen(model, example) -> torch.Tensor:
-    """What is projected of a clip, (L, P)."""
+def scaled_inputs(model, example) -> torch.Tensor:
+    """The scaled inputs of a clip, (L, P)."""
     x = torch.from_numpy(example.features)
-    joined = model.inputs.joined(x.unsqueeze(0), x[:1], torch.ones(1, dtype=torch.bool))[0]
-    return (joined - model.inputs.centre) * model.inputs.weight
+    inputs = model.inputs.with_differences(x.unsqueeze(0), x[:1], IS_FIRST)[0]
+    return (inputs - model.inputs.centre) * model.inputs.weight
 
 
 @pytest.fixture
 def clips():
-    """Clips of one feature that differs between clips only, and one that moves only."""
-    chance = np.random.default_rng(0)
+    """Clips with a feature that differs between clips only, and one that differs within clips."""
+    rng = np.random.default_rng(0)
     clips = []
     for _ in range(40):
-        still = np.full(30, chance.normal(5, 3))
-        moving = chance.normal(size=30) * chance.uniform(0.5, 1.5)
+        still = np.full(30, rng.normal(5, 3))
+        moving = rng.normal(size=30) * rng.uniform(0.5, 1.5)
         clips.append(make_example(0, np.stack([still, moving], axis=1)))
     return clips
 
 
 def test_features_get_mean_0_and_deviation_1(clips):
-    model = made(TemporalOptions(), clips)
+    model = make_model(TemporalOptions(), clips)
 
     x = torch.from_numpy(np.concatenate([clip.features for clip in clips]))
-    standardized = model.inputs.joined(x.unsqueeze(0), x[:1], torch.ones(1, dtype=torch.bool))
+    standardized = model.inputs.with_differences(x.unsqueeze(0), x[:1], IS_FIRST)
     assert standardized.mean((0, 1)).tolist() == pytest.approx([0, 0], abs=1e-5)
     assert standardized.std((0, 1), correction=0).tolist() == pytest.approx([1, 1], abs=1e-4)
 
 
-def test_frames_that_do_not_count_are_not_measured():
-    example = make_example(0, [[1], [3], [999]], counts=[True, True, False])
+def test_masked_frames_are_ignored():
+    example = make_example(0, [[1], [3], [999]], mask=[True, True, False])
 
-    model = made(TemporalOptions(), [example])
+    model = make_model(TemporalOptions(), [example])
 
     assert model.inputs.mean.tolist() == [2]
     assert model.inputs.scale.tolist() == [1]
 
 
-def test_of_signed_roots_the_roots_are_measured():
-    model = made(TemporalOptions(signed_root=True), [make_example(0, [[9], [-25]])])
+def test_with_signed_root_the_statistics_are_those_of_the_roots():
+    model = make_model(TemporalOptions(signed_root=True), [make_example(0, [[9], [-25]])])
 
     assert model.inputs.mean.tolist() == [-1]
     assert model.inputs.scale.tolist() == [0.25]
 
 
-def test_a_feature_that_never_changed_is_not_looked_at():
-    """Whatever it does later was not learned from."""
+def test_a_constant_feature_is_multiplied_by_0():
     clips = [make_example(0, [[1000.3, 50.3, 0]] * 9), make_example(1, [[1000.3, 50.3, 4]] * 9)]
-    model = made(TemporalOptions(), clips)
+    model = make_model(TemporalOptions(), clips)
     later = torch.tensor([[[900.0, 51.0, 1.0]]])
 
-    joined = model.inputs.joined(later, later[:, 0], torch.ones(1, dtype=torch.bool))
+    inputs = model.inputs.with_differences(later, later[:, 0], IS_FIRST)
 
-    assert joined.tolist() == [[[0.0, 0.0, -0.5]]]
+    assert inputs.tolist() == [[[0.0, 0.0, -0.5]]]
 
 
-def test_the_gradient_of_signed_roots_is_a_number_at_0():
+def test_the_gradient_of_the_signed_root_is_finite_at_0():
     inputs = TemporalModel(4, 2, TemporalOptions(signed_root=True)).inputs
     x = torch.tensor([0.0, -0.0, 4.0, -16.0], requires_grad=True)
 
-    roots = inputs.evened(x)
+    roots = inputs.signed_sqrt(x)
     roots.sum().backward()
 
     assert roots.tolist() == [0, 0, 2, -4]
     assert x.grad.tolist() == [0, 0, 0.25, 0.125]
 
 
-def test_rises_and_falls_are_told_apart():
-    model = made(RECTIFIED, [make_example(0, [[0], [4], [1]])])
+def test_differences_are_split_by_sign():
+    model = make_model(RECTIFIED, [make_example(0, [[0], [4], [1]])])
     x = torch.tensor([[[0.0], [4.0], [1.0]]])
 
-    _, rises, falls = model.inputs.joined(x, x[:, 0], torch.ones(1, dtype=torch.bool))[0].T
+    _, rises, falls = model.inputs.with_differences(x, x[:, 0], IS_FIRST)[0].T
 
     std = torch.tensor([0.0, 2.0, 1.0]).std(correction=0)
     torch.testing.assert_close(rises * std, torch.tensor([0.0, 2.0, 0.0]))
     torch.testing.assert_close(falls * std, torch.tensor([0.0, 0.0, 1.0]))
 
 
-def test_movement_weighs_as_much_as_the_background(clips):
-    """Between clips, all that differs at all differs as much; between frames, movement by far."""
-    model = made(RECTIFIED, clips)
+def test_motion_and_background_have_the_same_scale_between_clips(clips):
+    model = make_model(RECTIFIED, clips)
 
-    means = torch.stack([seen(model, clip).mean(0) for clip in clips])
+    means = torch.stack([scaled_inputs(model, clip).mean(0) for clip in clips])
     between = means.std(0, correction=0)
     assert (between[0] / between[3]).item() == pytest.approx(1, abs=1e-3)
     assert (between[3] / between[5]).item() == pytest.approx(1, abs=1e-3)
     assert between[2] == between[4] == 0  # the still feature neither rises nor falls
 
 
-def test_all_inputs_together_have_size_1(clips):
-    model = made(RECTIFIED, clips)
+def test_the_rms_of_all_inputs_is_1(clips):
+    model = make_model(RECTIFIED, clips)
 
-    every = torch.cat([seen(model, clip) for clip in clips])
+    inputs = torch.cat([scaled_inputs(model, clip) for clip in clips])
 
-    assert every.square().mean().sqrt().item() == pytest.approx(1, abs=1e-3)
-    assert every.mean(0).abs().max().item() < 1e-4
+    assert inputs.square().mean().sqrt().item() == pytest.approx(1, abs=1e-3)
+    assert inputs.mean(0).abs().max().item() < 1e-4
 
 
 def test_a_single_clip_is_enough():
-    model = made(RECTIFIED, [make_example(0, [[0, 1], [4, 1], [1, 1]])])
+    model = make_model(RECTIFIED, [make_example(0, [[0, 1], [4, 1], [1, 1]])])
 
     assert bool(torch.isfinite(model.inputs.weight).all())
-    assert model.inputs.weight.count_nonzero() == 3  # of what changes at all
+    assert model.inputs.weight.count_nonzero() == 3  # constant inputs have weight 0
 
 
-def test_empty_clips_are_passed_over(clips):
+def test_empty_clips_are_ignored(clips):
     empty = make_example(0, np.zeros((0, 2)))
 
-    model = made(RECTIFIED, [*clips, empty])
+    model = make_model(RECTIFIED, [*clips, empty])
 
-    assert torch.equal(model.inputs.weight, made(RECTIFIED, clips).inputs.weight)
+    assert torch.equal(model.inputs.weight, make_model(RECTIFIED, clips).inputs.weight)

@@ -1,4 +1,4 @@
-"""Streams: the same logits as the whole, in memory that does not grow, stopped and gone on with."""
+"""Streaming: the same logits as the whole, constant memory, states that can be saved."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.temporal.models import State, TemporalModel
 from pipeline.temporal.options import TemporalOptions
 
 D, K, SIZE = 4, 3, 8
-LOOKING_BACK = ("mean", *CELLS)
+CAUSAL = ("mean", *CELLS)
 POOLINGS = ("mean", "last", "attention")
 
 
@@ -41,9 +41,9 @@ def peak_kilobytes():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-@pytest.mark.parametrize("cell", LOOKING_BACK)
+@pytest.mark.parametrize("cell", CAUSAL)
 @pytest.mark.parametrize("pooling", POOLINGS)
-def test_thousands_of_steps_in_chunks_are_as_the_whole(cell, pooling):
+def test_chunks_of_a_long_sequence_give_the_same_logits_as_the_whole(cell, pooling):
     model = make(cell, pooling=pooling, layers=2, differences=True)
     x = torch.randn(2, 3000, D)
     expected = model(x)
@@ -54,9 +54,8 @@ def test_thousands_of_steps_in_chunks_are_as_the_whole(cell, pooling):
         assert (clips - expected.clips).abs().max() <= 1e-5
 
 
-@pytest.mark.parametrize("cell", LOOKING_BACK)
-def test_a_stream_is_stopped_saved_and_gone_on_with_by_another_process(cell, tmp_path):
-    """What is saved is all: a model that is loaded anew goes on in the middle of a video."""
+@pytest.mark.parametrize("cell", CAUSAL)
+def test_a_saved_state_is_resumed_by_another_model(cell, tmp_path):
     model = make(cell, layers=2, differences=True, pooling="attention")
     x = torch.randn(2, 500, D)
     expected = model(x)
@@ -66,17 +65,17 @@ def test_a_stream_is_stopped_saved_and_gone_on_with_by_another_process(cell, tmp
 
     other = TemporalModel(D, K, model.options).eval().requires_grad_(False)
     other.load_state_dict(load_file(tmp_path / "model.safetensors"))
-    read = State.from_tensors(load_file(tmp_path / "state.safetensors"))
-    frames, clips, after = stream(other, x[:, 321:], 64, read)
+    loaded = State(**load_file(tmp_path / "state.safetensors"))
+    frames, clips, after = stream(other, x[:, 321:], 64, loaded)
 
-    assert sizes(read) == sizes(state)
+    assert sizes(loaded) == sizes(state)
     assert (frames - expected.frames[:, 321:]).abs().max() <= 1e-5
     assert (clips - expected.clips).abs().max() <= 1e-5
     assert after.steps.tolist() == [500, 500]
 
 
-def run_for_long(model, steps, chunk):
-    """Stream noise: growth of the peak of memory in kB, and the first and the last state."""
+def stream_noise(model, steps, chunk):
+    """Stream noise: growth of peak memory in kB, the first and the last state."""
     _, first = model.stream(torch.randn(1, chunk, D), model.initial_state(1))
     state, before = first, peak_kilobytes()
     for _ in range(steps // chunk - 1):
@@ -85,9 +84,9 @@ def run_for_long(model, steps, chunk):
     return peak_kilobytes() - before, first, state
 
 
-@pytest.mark.parametrize("cell", LOOKING_BACK)
+@pytest.mark.parametrize("cell", CAUSAL)
 def test_memory_does_not_grow_in_twenty_thousand_steps(cell):
-    growth, first, last = run_for_long(make(cell), 20_000, 500)
+    growth, first, last = stream_noise(make(cell), 20_000, 500)
 
     assert last.steps.tolist() == [20_000]
     assert sizes(last) == sizes(first)
@@ -95,10 +94,10 @@ def test_memory_does_not_grow_in_twenty_thousand_steps(cell):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cell", LOOKING_BACK)
+@pytest.mark.parametrize("cell", CAUSAL)
 def test_memory_does_not_grow_in_a_million_steps(cell):
-    """A day and a half of video at 8 frames/s: the states alone would take 32 MB if kept."""
-    growth, first, last = run_for_long(make(cell), 1_000_000, 1000)
+    """35 hours of video at 8 frames/s; the states of all steps would take 32 MB."""
+    growth, first, last = stream_noise(make(cell), 1_000_000, 1000)
 
     assert last.steps.tolist() == [1_000_000]
     assert sizes(last) == sizes(first)
@@ -107,7 +106,7 @@ def test_memory_does_not_grow_in_a_million_steps(cell):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cell", ["mean", "lstm", "gru", "mingru"])
-def test_a_million_steps_in_chunks_are_as_the_whole(cell):
+def test_chunks_of_a_million_steps_give_the_same_logits_as_the_whole(cell):
     model = make(cell)
     x = torch.randn(1, 1_000_000, D)
     expected = model(x)
@@ -125,7 +124,7 @@ def test_a_million_steps_in_chunks_are_as_the_whole(cell):
         ("gru_transformer", {"bidirectional": True}, "a bidirectional gru_transformer model"),
     ],
 )
-def test_models_that_look_ahead_refuse_to_stream(cell, changes, named):
+def test_models_that_need_whole_clips_fail_to_stream(cell, changes, named):
     model = make(cell, **changes)
 
     with pytest.raises(OptionError, match=f"{named} needs whole clips and cannot stream: cut the"):

@@ -1,4 +1,4 @@
-"""Training: it learns, twice the same, goes on after an end, stops in time, in bounded memory."""
+"""Training: reproducible, resumable, with early stopping, in bounded memory."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ import torch
 from pipeline.errors import OptionError
 from pipeline.temporal.models import TemporalModel
 from pipeline.temporal.options import CellName, TemporalOptions, TrainingOptions
-from pipeline.temporal.trainer import Fitted, best_of, fit, measure, own_chance, predict
-from tests.temporal.lessons import make_example, rises_and_falls
+from pipeline.temporal.trainer import TrainingResult, fit, loss_and_accuracy, predict
+from pipeline.temporal.training_loop import best_epoch, isolated_rng
+from tests.temporal.synthetic_clips import make_example, rising_and_falling
 
 SMALL = TemporalOptions(cell="gru", size=8, dropout=0.2)
 SHORT = TrainingOptions(
@@ -29,81 +30,81 @@ SHORT = TrainingOptions(
 )
 
 
-def weights(fitted: Fitted) -> dict[str, torch.Tensor]:
-    return fitted.model.state_dict()
+def weights(result: TrainingResult) -> dict[str, torch.Tensor]:
+    return result.model.state_dict()
 
 
-def agree(a: Fitted, b: Fitted) -> bool:
+def equal_weights(a: TrainingResult, b: TrainingResult) -> bool:
     return all(torch.equal(weights(a)[name], weights(b)[name]) for name in weights(a))
 
 
 @pytest.mark.parametrize("cell", ["rnn_tanh", "lstm", "gru", "mingru", "gru_transformer"])
-def test_what_only_the_order_of_frames_tells_is_learned(cell):
-    examples = rises_and_falls(64)
+def test_cells_learn_labels_that_depend_on_the_order_of_frames(cell):
+    examples = rising_and_falling(64)
     options = TrainingOptions(epochs=15, learning_rate=1e-2, device="cpu")
 
-    fitted = fit(
+    result = fit(
         examples[:48], 2, TemporalOptions(cell=cell, size=16, pooling="last"), options,
         validation=examples[48:],
     )  # fmt: skip
 
-    assert measure(fitted.model, examples[48:])[1] == 1.0
-    assert not fitted.model.training
+    assert loss_and_accuracy(result.model, examples[48:])[1] == 1.0
+    assert not result.model.training
 
 
-def test_a_mean_of_frames_does_not_know_their_order():
-    examples = rises_and_falls(64)
+def test_the_mean_of_frames_does_not_depend_on_their_order():
+    examples = rising_and_falling(64)
     options = TrainingOptions(epochs=15, learning_rate=1e-2, device="cpu")
 
-    fitted = fit(examples[:48], 2, TemporalOptions(cell="mean", size=16), options)
+    result = fit(examples[:48], 2, TemporalOptions(cell="mean", size=16), options)
 
-    assert measure(fitted.model, examples[48:])[1] < 0.8
+    assert loss_and_accuracy(result.model, examples[48:])[1] < 0.8
 
 
-class TestChance:
-    def test_the_same_seed_gives_the_same_bits(self):
-        first, second = (fit(rises_and_falls(20), 2, SMALL, SHORT) for _ in range(2))
+class TestReproducibility:
+    def test_the_same_seed_gives_equal_weights(self):
+        first, second = (fit(rising_and_falling(20), 2, SMALL, SHORT) for _ in range(2))
 
-        assert agree(first, second)
+        assert equal_weights(first, second)
         assert first.history == second.history
 
-    def test_two_threads_give_the_same_bits_twice(self):
+    def test_two_threads_give_equal_weights(self):
         torch.set_num_threads(2)
-        first, second = (fit(rises_and_falls(20), 2, SMALL, SHORT) for _ in range(2))
+        first, second = (fit(rising_and_falling(20), 2, SMALL, SHORT) for _ in range(2))
         torch.set_num_threads(1)
 
-        assert agree(first, second)
+        assert equal_weights(first, second)
 
-    def test_another_seed_gives_others(self):
+    def test_another_seed_gives_other_weights(self):
         first, second = (
-            fit(rises_and_falls(20), 2, SMALL, replace(SHORT, seed=seed)) for seed in (0, 1)
+            fit(rising_and_falling(20), 2, SMALL, replace(SHORT, seed=seed)) for seed in (0, 1)
         )
 
-        assert not agree(first, second)
+        assert not equal_weights(first, second)
 
-    def test_that_of_the_caller_stays_as_it_was(self):
+    def test_the_global_random_state_is_restored(self):
         torch.manual_seed(5)
         expected = torch.rand(3)
 
         torch.manual_seed(5)
-        fit(rises_and_falls(8), 2, SMALL, SHORT)
+        fit(rising_and_falling(8), 2, SMALL, SHORT)
 
         assert torch.equal(torch.rand(3), expected)
 
-    def test_no_gpu_is_woken_that_is_not_used(self, monkeypatch):
-        given, fork = [], torch.random.fork_rng
+    def test_unused_gpus_are_not_initialized(self, monkeypatch):
+        calls, fork = [], torch.random.fork_rng
 
         def forking(devices=None):
-            given.append(devices)
+            calls.append(devices)
             return fork(devices=[])
 
         monkeypatch.setattr(torch.random, "fork_rng", forking)
-        fit(rises_and_falls(4), 2, SMALL, replace(SHORT, epochs=1))
-        assert given == [[]]
+        fit(rising_and_falling(4), 2, SMALL, replace(SHORT, epochs=1))
+        assert calls == [[]]
 
         monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
-        own_chance(replace(SHORT, device="cuda"))
-        assert given == [[], [3]]
+        isolated_rng(replace(SHORT, device="cuda"))
+        assert calls == [[], [3]]
 
 
 class Interrupted(Exception):
@@ -113,141 +114,146 @@ class Interrupted(Exception):
 class TestCheckpoint:
     @pytest.fixture
     def interrupted(self, tmp_path):
-        """A checkpoint of a training that was ended after two epochs of four."""
+        """A checkpoint of a training interrupted after two of four epochs."""
 
-        def end(epoch):
+        def interrupt(epoch):
             if epoch.number == 2:
                 raise Interrupted
 
-        examples = rises_and_falls(20)
+        examples = rising_and_falling(20)
         with pytest.raises(Interrupted):
             fit(
-                examples, 2, SMALL, SHORT, validation=examples[:4], on_epoch=end,
+                examples, 2, SMALL, SHORT, validation=examples[:4], on_epoch=interrupt,
                 checkpoint=tmp_path / "c.safetensors",
             )  # fmt: skip
         return tmp_path / "c.safetensors"
 
-    def test_a_training_goes_on_as_if_nothing_had_been(self, interrupted):
-        examples, told = rises_and_falls(20), []
+    def test_a_resumed_training_gives_equal_results(self, interrupted):
+        examples, epochs = rising_and_falling(20), []
         whole = fit(examples, 2, SMALL, SHORT, validation=examples[:4])
 
         rest = fit(
             examples, 2, SMALL, SHORT, validation=examples[:4], checkpoint=interrupted,
-            on_epoch=lambda epoch: told.append(epoch.number),
+            on_epoch=lambda epoch: epochs.append(epoch.number),
         )  # fmt: skip
 
-        assert told == [3, 4]
-        assert agree(rest, whole)
+        assert epochs == [3, 4]
+        assert equal_weights(rest, whole)
         assert rest.history == whole.history
         assert rest.temperature == whole.temperature
 
     @pytest.mark.parametrize("change", [{"seed": 9}, {"learning_rate": 1e-3}])
-    def test_other_options_begin_anew(self, interrupted, change):
-        told = []
-        examples = rises_and_falls(20)
+    def test_other_options_restart_the_training(self, interrupted, change):
+        epochs = []
+        examples = rising_and_falling(20)
 
         fit(
             examples, 2, SMALL, replace(SHORT, **change), validation=examples[:4],
-            checkpoint=interrupted, on_epoch=lambda epoch: told.append(epoch.number),
+            checkpoint=interrupted, on_epoch=lambda epoch: epochs.append(epoch.number),
         )  # fmt: skip
 
-        assert told == [1, 2, 3, 4]
+        assert epochs == [1, 2, 3, 4]
 
-    def test_other_examples_begin_anew(self, interrupted):
-        told = []
-        examples = rises_and_falls(22)
+    def test_other_examples_restart_the_training(self, interrupted):
+        epochs = []
+        examples = rising_and_falling(22)
 
         fit(
             examples, 2, SMALL, SHORT, validation=examples[:4], checkpoint=interrupted,
-            on_epoch=lambda epoch: told.append(epoch.number),
+            on_epoch=lambda epoch: epochs.append(epoch.number),
         )  # fmt: skip
 
-        assert told == [1, 2, 3, 4]
+        assert epochs == [1, 2, 3, 4]
 
 
-class TestStopping:
-    def test_training_ends_when_patience_does(self):
-        """Labels of the examples held back are wrong: the more is learned, the worse they do."""
-        examples = rises_and_falls(40)
+class TestEarlyStopping:
+    def test_training_stops_after_patience_epochs_without_improvement(self):
+        """The labels of the validation set are wrong: its loss grows during training."""
+        examples = rising_and_falling(40)
         wrong = [replace(example, label=1 - example.label) for example in examples[32:]]
         options = replace(SHORT, epochs=30, patience=3)
 
-        fitted = fit(examples[:32], 2, SMALL, options, validation=wrong)
+        result = fit(examples[:32], 2, SMALL, options, validation=wrong)
 
-        losses = [epoch.validation_loss for epoch in fitted.history]
+        losses = [epoch.validation_loss for epoch in result.history]
         assert len(losses) == losses.index(min(losses)) + 1 + 3 < 30
 
     def test_the_weights_of_the_best_epoch_are_kept(self):
-        examples = rises_and_falls(40)
+        examples = rising_and_falling(40)
         wrong = [replace(example, label=1 - example.label) for example in examples[32:]]
 
-        fitted = fit(examples[:32], 2, SMALL, replace(SHORT, patience=3), validation=wrong)
+        result = fit(examples[:32], 2, SMALL, replace(SHORT, patience=3), validation=wrong)
 
-        assert measure(fitted.model, wrong)[0] == pytest.approx(fitted.best.validation_loss)
+        assert loss_and_accuracy(result.model, wrong)[0] == pytest.approx(
+            result.best.validation_loss
+        )
 
-    def test_without_examples_held_back_all_epochs_are_run(self):
-        fitted = fit(rises_and_falls(8), 2, SMALL, replace(SHORT, patience=1))
+    def test_without_validation_set_all_epochs_are_run(self):
+        result = fit(rising_and_falling(8), 2, SMALL, replace(SHORT, patience=1))
 
-        assert len(fitted.history) == 4
-        assert fitted.best.number == 4
-        assert fitted.temperature == 1.0
+        assert len(result.history) == 4
+        assert result.best.number == 4
+        assert result.temperature == 1.0
 
 
 class TestRefit:
-    """Once the number of epochs is known, everything is learned for as many."""
+    """The final model is trained on all examples, for the number of epochs found."""
 
-    EXAMPLES = rises_and_falls(24)
+    EXAMPLES = rising_and_falling(24)
 
     REFIT = replace(SHORT, refit=True)
 
     def fit(self):
         return fit(self.EXAMPLES[:16], 2, SMALL, self.REFIT, validation=self.EXAMPLES[16:])
 
-    def test_it_is_a_training_on_everything(self):
-        fitted = self.fit()
+    def test_it_trains_on_all_examples(self):
+        result = self.fit()
 
-        again = fit(self.EXAMPLES, 2, SMALL, replace(SHORT, epochs=len(fitted.history)))
-        assert agree(fitted, again)
+        again = fit(self.EXAMPLES, 2, SMALL, replace(SHORT, epochs=len(result.history)))
+        assert equal_weights(result, again)
 
-    def test_what_was_measured_is_of_the_first_training(self):
+    def test_history_and_temperature_are_those_of_the_first_training(self):
         first = fit(self.EXAMPLES[:16], 2, SMALL, SHORT, validation=self.EXAMPLES[16:])
-        fitted = self.fit()
+        result = self.fit()
 
-        assert fitted.history == first.history
-        assert fitted.temperature == first.temperature
-        assert not agree(fitted, first)
+        assert result.history == first.history
+        assert result.temperature == first.temperature
+        assert not equal_weights(result, first)
 
-    def test_the_first_model_is_kept_beside_it(self):
+    def test_the_first_model_is_kept(self):
         first = fit(self.EXAMPLES[:16], 2, SMALL, SHORT, validation=self.EXAMPLES[16:])
-        fitted = self.fit()
+        result = self.fit()
 
-        assert agree(replace(fitted, model=fitted.apart), first)
-        assert first.apart is None
+        assert equal_weights(replace(result, model=result.validation_model), first)
+        assert first.validation_model is None
 
-    def test_it_goes_on_after_an_end(self, tmp_path):
-        path, told = tmp_path / "c.safetensors", []
-        held, whole = self.EXAMPLES[16:], self.fit()
+    def test_it_resumes_after_an_interruption(self, tmp_path):
+        path, epochs = tmp_path / "c.safetensors", []
+        validation, whole = self.EXAMPLES[16:], self.fit()
 
-        def end(epoch):
-            told.append(epoch.validation_loss is None)
-            if told.count(True) == 2:
+        def interrupt(epoch):
+            epochs.append(epoch.validation_loss is None)
+            if epochs.count(True) == 2:
                 raise Interrupted
 
-        given = (self.EXAMPLES[:16], 2, SMALL, self.REFIT)
+        arguments = (self.EXAMPLES[:16], 2, SMALL, self.REFIT)
         with pytest.raises(Interrupted):
-            fit(*given, validation=held, on_epoch=end, checkpoint=path)
-        told.clear()
+            fit(*arguments, validation=validation, on_epoch=interrupt, checkpoint=path)
+        epochs.clear()
         rest = fit(
-            *given, validation=held, checkpoint=path, on_epoch=lambda e: told.append(e.number)
+            *arguments,
+            validation=validation,
+            checkpoint=path,
+            on_epoch=lambda e: epochs.append(e.number),
         )
 
-        assert told == list(range(3, len(whole.history) + 1))
-        assert agree(rest, whole)
+        assert epochs == list(range(3, len(whole.history) + 1))
+        assert equal_weights(rest, whole)
 
 
 class TestDivergence:
-    def test_a_gradient_that_is_no_number_ends_the_training(self):
-        examples = rises_and_falls(8)
+    def test_a_gradient_that_is_not_finite_fails(self):
+        examples = rising_and_falling(8)
         examples[3].features[2, 0] = np.nan
 
         with pytest.raises(OptionError, match=r"training diverged.* nan\. .*rate than 0\.01"):
@@ -262,58 +268,58 @@ class TestDivergence:
             ((None, None, None), 3),
         ],
     )
-    def test_the_best_epoch_is_one_with_a_loss(self, losses, number):
-        (epoch,) = fit(rises_and_falls(4), 2, SMALL, replace(SHORT, epochs=1)).history
+    def test_the_best_epoch_has_a_finite_loss(self, losses, number):
+        (epoch,) = fit(rising_and_falling(4), 2, SMALL, replace(SHORT, epochs=1)).history
         history = [replace(epoch, number=n, validation_loss=v) for n, v in enumerate(losses, 1)]
 
-        assert best_of(history).number == number
+        assert best_epoch(history).number == number
 
 
 class TestHistory:
     def test_clipped_steps_are_counted(self):
         always, never = (
-            fit(rises_and_falls(16), 2, SMALL, replace(SHORT, clip_norm=norm)).history[0]
+            fit(rising_and_falling(16), 2, SMALL, replace(SHORT, clip_norm=norm)).history[0]
             for norm in (1e-6, 1e6)
         )
 
         assert (always.clipped, never.clipped) == (1.0, 0.0)
         assert always.gradient_norm > 0.01
 
-    def test_the_learning_rate_ends_near_nothing(self):
-        history = fit(rises_and_falls(16), 2, SMALL, replace(SHORT, epochs=10)).history
+    def test_the_learning_rate_decays_to_about_0(self):
+        history = fit(rising_and_falling(16), 2, SMALL, replace(SHORT, epochs=10)).history
 
         assert max(epoch.learning_rate for epoch in history) > 0.009
         assert history[-1].learning_rate < 0.001
 
-    def test_a_model_that_is_sure_and_wrong_is_cooled(self):
-        examples = rises_and_falls(60)
+    def test_an_overconfident_model_has_a_temperature_above_1(self):
+        examples = rising_and_falling(60)
         flipped = [
             replace(e, label=1 - e.label) if n % 3 == 0 else e for n, e in enumerate(examples)
         ]
 
-        fitted = fit(
+        result = fit(
             examples[:30], 2, SMALL,
             replace(SHORT, epochs=10, label_smoothing=0, patience=10), validation=flipped[30:],
         )  # fmt: skip
 
-        assert fitted.temperature > 1
+        assert result.temperature > 1
 
 
-def test_weights_decay():
-    free, held = (
-        fit(rises_and_falls(16), 2, SMALL, replace(SHORT, epochs=10, weight_decay=decay))
+def test_weight_decay():
+    without, decayed = (
+        fit(rising_and_falling(16), 2, SMALL, replace(SHORT, epochs=10, weight_decay=decay))
         for decay in (0, 5)
     )
 
-    def size(fitted):
-        return sum(p.norm().item() for p in fitted.model.parameters() if p.ndim > 1)
+    def size(result):
+        return sum(p.norm().item() for p in result.model.parameters() if p.ndim > 1)
 
-    assert size(held) < 0.8 * size(free)
+    assert size(decayed) < 0.8 * size(without)
 
 
 class TestPredict:
-    def test_logits_come_in_the_order_of_the_examples(self):
-        examples = rises_and_falls(10)
+    def test_logits_have_the_order_of_the_examples(self):
+        examples = rising_and_falling(10)
         model = fit(examples, 2, SMALL, SHORT).model
 
         logits = predict(model, examples)
@@ -322,18 +328,18 @@ class TestPredict:
         for example, row in zip(examples, logits, strict=True):
             np.testing.assert_allclose(predict(model, [example])[0], row, atol=1e-5)
 
-    def test_a_model_stays_in_its_mode(self):
+    def test_the_mode_of_the_model_is_kept(self):
         model = TemporalModel(2, 2, SMALL).train()
 
-        predict(model, rises_and_falls(2))
+        predict(model, rising_and_falling(2))
 
         assert model.training
 
-    def test_measures_are_of_all_examples(self):
+    def test_loss_and_accuracy_are_means_over_all_examples(self):
         model = TemporalModel(2, 2, SMALL).eval()
-        examples = rises_and_falls(6)
+        examples = rising_and_falling(6)
 
-        loss, accuracy = measure(model, examples)
+        loss, accuracy = loss_and_accuracy(model, examples)
 
         logits = torch.from_numpy(predict(model, examples))
         labels = torch.tensor([example.label for example in examples])
@@ -342,8 +348,8 @@ class TestPredict:
 
 
 @pytest.mark.parametrize("examples", [[], [make_example(0, np.zeros((0, 2)))]])
-def test_nothing_to_learn_from_fails(examples):
-    with pytest.raises(OptionError, match="no frame to learn from"):
+def test_examples_without_frames_fail(examples):
+    with pytest.raises(OptionError, match="no frames to train on"):
         fit(examples, 2, SMALL, SHORT)
 
 
@@ -359,15 +365,15 @@ def cuda():
 @pytest.mark.usefixtures("cuda")
 @pytest.mark.parametrize("precision", ["auto", "bfloat16"])
 @pytest.mark.parametrize("cell", get_args(CellName))
-def test_on_a_gpu_every_cell_learns_what_it_does_on_the_cpu(cell, precision):
-    examples, temporal = rises_and_falls(16), TemporalOptions(cell=cell, size=8, heads=2)
+def test_every_cell_has_the_same_losses_on_gpu_and_cpu(cell, precision):
+    examples, temporal = rising_and_falling(16), TemporalOptions(cell=cell, size=8, heads=2)
     on_gpu = replace(SHORT, device="cuda", precision=precision)
 
     found = fit(examples, 2, temporal, on_gpu, validation=examples[:4])
 
     expected = fit(examples, 2, temporal, SHORT, validation=examples[:4])
     assert {p.device.type for p in found.model.parameters()} == {"cpu"}
-    losses = [[epoch.loss for epoch in fitted.history] for fitted in (found, expected)]
+    losses = [[epoch.loss for epoch in result.history] for result in (found, expected)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-2)
 
 
@@ -376,15 +382,15 @@ def peak_bytes() -> int:
 
 
 @pytest.mark.slow
-def test_ten_thousand_steps_are_learned_in_bounded_memory():
-    """Whole, the states of 10,000 steps of this model alone would take over 500 MB."""
-    chance = np.random.default_rng(0)
+def test_training_on_long_clips_has_bounded_memory():
+    """The states of all 10,000 steps would take over 500 MB."""
+    rng = np.random.default_rng(0)
     options = TrainingOptions(epochs=1, batch_size=4, unroll=250, device="cpu")
     temporal = TemporalOptions(cell="rnn_tanh", size=256, layers=2)
-    short = [make_example(n % 2, chance.normal(size=(300, 8))) for n in range(4)]
+    short = [make_example(n % 2, rng.normal(size=(300, 8))) for n in range(4)]
     fit(short, 2, temporal, options)
     before = peak_bytes()
-    long = [make_example(n % 2, chance.normal(size=(10_000, 8))) for n in range(4)]
+    long = [make_example(n % 2, rng.normal(size=(10_000, 8))) for n in range(4)]
 
     fit(long, 2, temporal, options)
 

@@ -67,7 +67,7 @@ class TestCut:
         assert (example.start_seconds, example.end_seconds) == (0.0, 2.0)
         assert (example.name, example.video_id, example.group) == ("/a.mp4", "id-a", "ann")
         assert example.label == 1
-        assert example.counts.all()
+        assert example.mask.all()
 
     def test_a_part_holds_the_frames_from_its_start_to_before_its_end(self, cutter):
         clips = [timed(0.0, 0.5), timed(0.5, 1.0), timed(0.51, 1.01)]
@@ -86,8 +86,8 @@ class TestCut:
 
         whole, example = cutter(stored(0, 5), gap, stored(8, 16)).cut(VIDEO, [CLIP, part])
 
-        assert whole.samples.tolist() == [*range(5), *range(6, 16)]
-        assert example.samples.tolist() == [4, 6, 7]
+        assert whole.sample_index.tolist() == [*range(5), *range(6, 16)]
+        assert example.sample_index.tolist() == [4, 6, 7]
 
     def test_chunks_of_a_long_video_are_joined(self, cutter):
         parts = [stored(a, b, report=replace(OK, frames_sampled=8)) for a, b in ((0, 8), (8, 16))]
@@ -99,8 +99,8 @@ class TestCut:
     def test_the_first_frame_of_a_video_does_not_count_where_none_comes_before_it(self, cutter):
         whole, part = cutter(context=1).cut(VIDEO, [CLIP, timed(0.5, 1.0)])
 
-        assert whole.counts.tolist() == [False] + 15 * [True]
-        assert part.counts.all()
+        assert whole.mask.tolist() == [False] + 15 * [True]
+        assert part.mask.all()
 
     def test_an_end_may_be_rounded_up_by_less_than_a_sample(self, cutter):
         (example,) = cutter().cut(VIDEO, [timed(1.5, 2.1)])
@@ -168,6 +168,6 @@ class TestProblem:
 
     def test_a_video_without_frames_says_what_is_wrong_with_it(self, cutter):
         report = DecodeReport("not_video", "holds no video")
-        nothing = FrameFeatures.empty("id-a", 2, report)
+        nothing = FrameFeatures.nothing("id-a", 2, report)
 
         assert cutter(nothing).problem(VIDEO) == "not_video: holds no video"

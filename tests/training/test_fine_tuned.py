@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from pipeline.config import EncodeOptions, RunOptions, Sampling
 from pipeline.errors import OptionError, RecognizerError
-from pipeline.evaluation.evaluate import trained_on
+from pipeline.evaluation.knowledge import trained_on
 from pipeline.recognition.recognizer import hash_file, load_recognizer
 from pipeline.results.tables import load
 from pipeline.run.load import load_models
@@ -114,7 +114,7 @@ class TestGather:
         assert [gathered.pictures.has(video_id) for video_id in kept] == [True] * 6 + [False] * 2
 
     def test_each_frame_knows_its_sample(self, gathered):
-        assert all(item.samples.tolist() == list(range(8)) for item in gathered.examples.items)
+        assert all(item.sample_index.tolist() == list(range(8)) for item in gathered.examples.items)
 
     def test_without_pictures_nothing_is_tuned(self, gathered, options, tmp_path):
         with pytest.raises(ValueError, match="call with_pictures first"):

@@ -22,7 +22,7 @@ from pipeline.training.build_dataset import Gathered, find_labelled, gather_exam
 from pipeline.training.clip_dataset import ClipCutter, LeftOut
 from pipeline.training.options import DEFAULT_MODEL, LearningOptions
 from pipeline.training.train_recognizer import learn, split, with_mirror
-from tests.temporal.lessons import make_example
+from tests.temporal.synthetic_clips import make_example
 from tests.videos import write_video
 
 RUN = RunOptions(
@@ -53,7 +53,7 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pipeline(tmp_path_factory, engine_cache):
+def session(tmp_path_factory, engine_cache):
     with open_session(tmp_path_factory.mktemp("run"), RUN, engine_cache) as opened:
         yield opened
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.temporal.augment import MIRRORED
+from pipeline.temporal.augment import FLIP_PROBABILITY
 from pipeline.training.finetune.options import TuningOptions
 
 NARROWEST = 3 / 4
@@ -57,7 +57,7 @@ def draw_view(
     height, width = _crop_size(size, options.smallest_crop, chance[0], chance[1])
     brightness, contrast, saturation = (1 + options.colour * (2 * c - 1) for c in chance[5:])
     return View(
-        mirrored=mirror and chance[2] < MIRRORED,
+        mirrored=mirror and chance[2] < FLIP_PROBABILITY,
         top=int(chance[3] * (size[0] - height + 1)),
         left=int(chance[4] * (size[1] - width + 1)),
         height=height,

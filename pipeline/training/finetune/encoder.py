@@ -70,8 +70,8 @@ class ClipEncoder:
 
     def _features(self, look: Look, frames: Tensor) -> Tensor:
         """Encode some frames of a clip, (n, D)."""
-        assert look.example.samples is not None
-        kept = self.cache.read(look.example.video_id, look.example.samples[frames.numpy()])
+        assert look.example.sample_index is not None
+        kept = self.cache.read(look.example.video_id, look.example.sample_index[frames.numpy()])
         pictures = torch.from_numpy(kept).to(self.device).permute(0, 3, 1, 2).float()
         if look.view is not None:
             pictures = show(pictures, look.view)
@@ -85,7 +85,7 @@ class ClipEncoder:
         return [replace(example, features=self._plain(example)) for example in examples]
 
     def _plain(self, example: Example) -> NDArray[np.float32]:
-        mask = torch.from_numpy(example.counts)
+        mask = torch.from_numpy(example.mask)
         features = self._encode(Look(example, mask, torch.zeros_like(mask)))
         values: NDArray[np.float32] = features.cpu().numpy()
         return values

@@ -15,7 +15,8 @@ from typing import Any
 from pipeline.config import RunOptions
 from pipeline.encode.backbone import Backbone, load_backbone
 from pipeline.encode.custom_backbone import describe_network
-from pipeline.temporal.trainer import Epoch, Fitted, OnEpoch
+from pipeline.temporal.trainer import TrainingResult
+from pipeline.temporal.training_loop import Epoch, OnEpoch
 from pipeline.training.finetune.blocks import last_blocks
 from pipeline.training.finetune.lesson import Tuned, TuningLesson
 from pipeline.training.finetune.trainer import tune
@@ -25,7 +26,7 @@ from pipeline.training.finetune.trainer import tune
 class Outcome:
     """What came of a fine-tuning."""
 
-    fitted: Fitted
+    fitted: TrainingResult
     backbone: Backbone | None
     """The one that the model belongs to now; None where nothing was won, and all stays."""
     history: tuple[Epoch, ...]
@@ -54,7 +55,7 @@ def load_tunable(options: RunOptions, blocks: int) -> Backbone:
 
 def fine_tune(
     lesson: TuningLesson,
-    fitted: Fitted,
+    fitted: TrainingResult,
     *,
     on_epoch: OnEpoch | None = None,
     checkpoint: Path | None = None,
@@ -79,11 +80,11 @@ def fine_tune(
     if again:
         beside = checkpoint and checkpoint.with_stem(checkpoint.stem + "-all")
         final = tune(_everything(lesson, fitted, tuned), on_epoch=on_epoch, checkpoint=beside)
-    made = Fitted(final.model, tuned.temperature, fitted.history)
+    made = TrainingResult(final.model, tuned.temperature, fitted.history)
     return Outcome(made, final.backbone, tuned.history, metrics)
 
 
-def _everything(lesson: TuningLesson, fitted: Fitted, tuned: Tuned) -> TuningLesson:
+def _everything(lesson: TuningLesson, fitted: TrainingResult, tuned: Tuned) -> TuningLesson:
     return replace(
         lesson,
         examples=[*lesson.examples, *lesson.validation],

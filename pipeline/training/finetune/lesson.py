@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from pipeline.config import fingerprint
 from pipeline.encode.backbone import Backbone, hash_weights
-from pipeline.temporal.batching import Example, fingerprint_of
+from pipeline.temporal.batching import Example, hash_examples
 from pipeline.temporal.models import TemporalModel
 from pipeline.temporal.options import TrainingOptions
-from pipeline.temporal.trainer import Epoch, Measured, best_of
+from pipeline.temporal.training_loop import Epoch, Validation, best_epoch
 from pipeline.training.finetune.blocks import Block
 from pipeline.training.finetune.frame_cache import PictureCache
 from pipeline.training.finetune.options import TuningOptions
@@ -42,7 +42,7 @@ class TuningLesson:
             self.backbone.identity,
             self.cache.folder.name,
             hash_weights(self.model),
-            fingerprint_of(self.examples, self.validation),
+            hash_examples(self.examples, self.validation),
         )
 
 
@@ -55,13 +55,13 @@ class Tuned:
     temperature: float
     blocks: tuple[Block, ...]
     """That were trained."""
-    before: Measured
+    before: Validation
     history: tuple[Epoch, ...]
 
     @property
     def best(self) -> Epoch:
         """The epoch with the lowest validation loss, or the last where nothing was held back."""
-        return best_of(self.history)
+        return best_epoch(self.history)
 
     @property
     def improved(self) -> bool:

@@ -8,7 +8,6 @@ is interrupted goes on exactly as it would have, and two on one CPU agree bit fo
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,31 +18,24 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.encode.backbone import hash_weights, network_of
-from pipeline.temporal.augment import jitter
-from pipeline.temporal.batching import Batch, Example, collate, shuffled_batches
+from pipeline.temporal.augment import augment_mask
+from pipeline.temporal.batching import Batch, Example, collate
 from pipeline.temporal.calibration import fit_temperature
-from pipeline.temporal.checkpoint import (
-    Checkpoint,
-    load_checkpoint,
-    moments_of,
-    restore_moments,
-    save_checkpoint,
-)
-from pipeline.temporal.loss import Objective
-from pipeline.temporal.schedule import Patience, class_weights, learning_rate
-from pipeline.temporal.trainer import (
+from pipeline.temporal.checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
+from pipeline.temporal.loss import TrainingLoss
+from pipeline.temporal.schedule import class_weights
+from pipeline.temporal.trainer import loss_and_accuracy, predict
+from pipeline.temporal.training_loop import (
     Epoch,
-    Measured,
+    EpochTotals,
     OnEpoch,
-    Steps,
-    choose_device,
+    TrainingProgress,
+    Validation,
     clip_gradient,
-    copied,
-    decayed,
-    epoch_seed,
-    measure,
-    own_chance,
-    predict,
+    isolated_rng,
+    parameter_groups,
+    run_training,
+    training_device,
 )
 from pipeline.training.finetune.augment import choose_frames, draw_view
 from pipeline.training.finetune.blocks import free_last
@@ -69,16 +61,9 @@ def tune(
     Raises:
         OptionError: the backbone has fewer blocks, or none, or training diverged.
     """
-    key = lesson.key
-    with own_chance(lesson.training):
+    with isolated_rng(lesson.training):
         tuner = Tuner(lesson)
-        tuner.begin(load_checkpoint(checkpoint, key) if checkpoint else None)
-        while not tuner.done:
-            epoch = tuner.run_epoch()
-            if checkpoint is not None:
-                save_checkpoint(tuner.checkpoint(key), checkpoint)
-            if on_epoch is not None:
-                on_epoch(epoch)
+        run_training(tuner, lesson.key, on_epoch, checkpoint)
     return tuner.result()
 
 
@@ -88,7 +73,7 @@ class Tuner:
     def __init__(self, lesson: TuningLesson) -> None:
         self.lesson, self.tuning = lesson, lesson.tuning
         self.options = lesson.tuning.steps(lesson.training)
-        self.device = choose_device(self.options)
+        self.device = training_device(self.options)
         self.backbone = copy.deepcopy(lesson.backbone)
         self.blocks = free_last(self.backbone, self.tuning.blocks)
         self.backbone.module.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -97,82 +82,64 @@ class Tuner:
         self.optimizer = torch.optim.AdamW(self._groups())
         labels = [example.label for example in lesson.examples]
         weights = class_weights(labels, self.model.num_labels, balanced=self.options.balanced)
-        self.objective = Objective(self.options, weights.to(self.device))
-        self.patience = Patience(self.options.patience)
-        self.before: Measured = (None, None)
-        self.history: list[Epoch] = []
-        self.best: dict[str, Tensor] = {}
+        self.loss = TrainingLoss(self.options, weights.to(self.device))
+        self.progress = TrainingProgress(self.options, self.optimizer)
+        self.before: Validation = (None, None)
 
     def _groups(self) -> list[dict[str, Any]]:
         """Give what learns, in groups with the share of the learning rate that each has."""
         shares = ((self.model.parameters(), 1.0), (self._freed(), self.tuning.backbone_rate))
         return [
-            {**group, "share": share}
+            {**group, "rate_factor": share}
             for parameters, share in shares
-            for group in decayed(parameters, self.options.weight_decay)
+            for group in parameter_groups(parameters, self.options.weight_decay)
             if group["params"]
         ]
 
     def _freed(self) -> Iterator[nn.Parameter]:
         return (p for p in self.backbone.module.parameters() if p.requires_grad)
 
-    def begin(self, checkpoint: Checkpoint | None) -> None:
-        """Take up a training where it was left; None begins it."""
-        if checkpoint is None:
-            self.before = self._measure()
-        else:
-            self.before = tuple(checkpoint.progress["before"])
-            self.history = [Epoch(**said) for said in checkpoint.progress["history"]]
-            self.best = checkpoint.tensors.get("best", {})
-            self._load(checkpoint.tensors["learned"])
-            restore_moments(self.optimizer, checkpoint.tensors["optimizer"])
-        for loss in (self.before[0], *(epoch.validation_loss for epoch in self.history)):
-            if loss is not None:
-                self.patience.better(loss)
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Resume from a checkpoint."""
+        self._set_before(tuple(checkpoint.progress["before"]))
+        best = checkpoint.tensors.get("best", {})
+        self.progress.restore(checkpoint.progress["history"], best)
+        self._load(checkpoint.tensors["learned"])
+        restore_optimizer(self.optimizer, checkpoint.tensors["optimizer"])
+
+    def _set_before(self, validation: Validation) -> None:
+        """Note the validation metrics before the first epoch: early stopping compares with them."""
+        self.before = validation
+        if validation[0] is not None:
+            self.progress.early_stopping.update(validation[0])
 
     @property
     def done(self) -> bool:
-        """Whether there is no epoch to come."""
-        return len(self.history) >= self.options.epochs or self.patience.over
+        """Whether no epoch is left."""
+        return self.progress.done
 
     def run_epoch(self) -> Epoch:
-        """Learn from every clip once, and measure on those held back."""
-        seed = epoch_seed(self.options, len(self.history))
-        torch.manual_seed(seed)  # of dropout
-        steps = Steps(self.options.clip_norm)
-        for looks in self._batches(torch.Generator().manual_seed(seed)):
-            steps.add(*self._step(looks), len(looks))
-        measured = self._measure()
-        epoch = steps.epoch(len(self.history) + 1, self.optimizer.param_groups[0]["lr"], measured)
-        self.history.append(epoch)
-        if measured[0] is not None and self.patience.better(measured[0]):
-            self.best = copied(self._learned())
-        return epoch
+        """Train on every clip once, and measure the validation loss."""
+        if not self.progress.history:
+            self._set_before(self._validate())
+        generator = self.progress.seed_epoch()
+        totals = EpochTotals()
+        for examples in self.progress.batches(self.lesson.examples, generator):
+            totals.add(*self._step(self._drawn(examples, generator)), len(examples))
+        return self.progress.finish_epoch(totals, self._validate(), self._learned())
 
-    def _measure(self) -> Measured:
+    def _validate(self) -> Validation:
         if not self.lesson.validation:
             return None, None
-        return measure(self.model, self.encoder.encoded(self.lesson.validation))
-
-    def _batches(self, generator: torch.Generator) -> Iterator[list[Look]]:
-        """Draw the clips of each step, and set its learning rate."""
-        clips = self.lesson.examples
-        numbers = list(shuffled_batches(clips, self.options.batch_size, generator))
-        before, total = len(self.history) * len(numbers), self.options.epochs * len(numbers)
-        for step, batch in enumerate(numbers, start=before):
-            rate = self.options.learning_rate
-            rate *= learning_rate(step, total, self.options.warm_up)
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate * group["share"]
-            yield self._drawn([clips[number] for number in batch], generator)
+        return loss_and_accuracy(self.model, self.encoder.encoded(self.lesson.validation))
 
     def _drawn(self, examples: Sequence[Example], generator: torch.Generator) -> list[Look]:
         """Leave to chance what of clips counts, what of that is learned from, and how it looks."""
-        masks = jitter(collate(examples).mask, self.options, generator)
+        masks = augment_mask(collate(examples).mask, self.options, generator)
         learned = choose_frames(masks, self.tuning.frames, generator)
         looks = []
         for example, mask, chosen in zip(examples, masks, learned, strict=True):
-            frames = slice(len(example.counts))
+            frames = slice(len(example.mask))
             view = draw_view(
                 self.lesson.cache.size, self.tuning, generator, mirror=self.lesson.mirror
             )
@@ -180,22 +147,19 @@ class Tuner:
         return looks
 
     def _step(self, looks: Sequence[Look]) -> tuple[float, int, float]:
-        """Take one step. Returns its loss, how many clips were right, and the gradient norm."""
+        """Run one step. Returns the loss, the number of correct clips, and the gradient norm."""
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
         x = self.encoder.encode(looks)  # (N, L, D)
         # long clips are learned piece by piece: gradients meet here before they go further back
         meeting = x.detach().requires_grad_()
         batch = self._batch(looks, meeting)
-        total, said = 0.0, batch.labels
-        for loss, said in self.objective.losses(self.model, batch):  # noqa: B007 (the last counts)
-            loss.backward()  # type: ignore[no-untyped-call]
-            total += loss.item()
+        loss, correct = self.loss.backward(self.model, batch)
         x.backward(meeting.grad)  # type: ignore[no-untyped-call]
         learned = [p for group in self.optimizer.param_groups for p in group["params"]]
         norm = clip_gradient(learned, self.options)
         self.optimizer.step()
-        return total, int((said == batch.labels).sum()), norm
+        return loss, correct, norm
 
     def _batch(self, looks: Sequence[Look], x: Tensor) -> Batch:
         mask = nn.utils.rnn.pad_sequence([look.mask for look in looks], batch_first=True)
@@ -214,19 +178,18 @@ class Tuner:
             tensor.copy_(learned[name])
 
     def checkpoint(self, key: str) -> Checkpoint:
-        """Give what `begin` needs."""
-        history = [dataclasses.asdict(epoch) for epoch in self.history]
-        tensors = {"learned": self._learned(), "best": self.best}
+        """Give the state to resume from."""
+        tensors = {"learned": self._learned(), "best": self.progress.best}
         return Checkpoint(
             key,
-            {"before": self.before, "history": history},
-            {**tensors, "optimizer": moments_of(self.optimizer)},
+            {"before": self.before, "history": self.progress.history_as_json()},
+            {**tensors, "optimizer": optimizer_tensors(self.optimizer)},
         )
 
     def result(self) -> Tuned:
         """Give what was best, calibrated on the clips held back."""
-        if self.best:
-            self._load(self.best)
+        if self.progress.best:
+            self._load(self.progress.best)
         self.model.eval()
         temperature = 1.0
         if self.lesson.validation:
@@ -240,5 +203,5 @@ class Tuner:
             temperature=temperature,
             blocks=tuple(self.blocks),
             before=self.before,
-            history=tuple(self.history),
+            history=tuple(self.progress.history),
         )

@@ -71,4 +71,4 @@ def make_clip(name, label, size, steps=STEPS):
     features = np.zeros((steps, size), np.float32)
     counts = np.ones(steps, np.bool_)
     clip = Example(name, name, name, label, features, counts, 0.0, steps / 8)
-    return replace(clip, samples=np.arange(steps))
+    return replace(clip, sample_index=np.arange(steps))

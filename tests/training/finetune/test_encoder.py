@@ -141,9 +141,9 @@ def test_nothing_is_remembered_where_nothing_is_learned(lesson):
 def test_shorter_clips_are_padded(lesson):
     short = replace(
         lesson.examples[1],
-        counts=np.ones(3, np.bool_),
+        mask=np.ones(3, np.bool_),
         features=np.zeros((3, lesson.backbone.feature_size), np.float32),
-        samples=np.arange(2, 5),
+        sample_index=np.arange(2, 5),
     )
     looks = [look_at(lesson.examples[0]), replace(look_at(short), mask=ALL[:3], learned=~ALL[:3])]
 

@@ -10,7 +10,7 @@ import pytest
 from pipeline.config import RunOptions, Sampling
 from pipeline.encode.backbone import hash_weights, network_of
 from pipeline.errors import OptionError
-from pipeline.temporal.trainer import Fitted
+from pipeline.temporal.trainer import TrainingResult
 from pipeline.training.finetune.finetune import fine_tune, load_tunable
 from tests.training.finetune.material import TRAINING, TUNING, make_lesson
 
@@ -28,7 +28,7 @@ def lesson_of(folder, tuning=GENTLE, held=4, *, refit):
 
 
 def start_of(lesson):
-    return Fitted(lesson.model, 1.5, ())
+    return TrainingResult(lesson.model, 1.5, ())
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import torch
 from pipeline.encode.backbone import hash_weights, network_of
 from pipeline.errors import OptionError
 from pipeline.temporal.models import TemporalModel
-from pipeline.temporal.trainer import measure
+from pipeline.temporal.trainer import loss_and_accuracy
 from pipeline.training.finetune import trainer
 from pipeline.training.finetune.encoder import ClipEncoder
 from pipeline.training.finetune.trainer import Tuner, tune
@@ -62,10 +62,9 @@ class TestWhatChanges:
 
     def test_blocks_learn_slower_than_the_model(self, lesson):
         tuner = Tuner(lesson)
-        tuner.begin(None)
         tuner.run_epoch()
 
-        rates = {group["share"]: group["lr"] for group in tuner.optimizer.param_groups}
+        rates = {group["rate_factor"]: group["lr"] for group in tuner.optimizer.param_groups}
         assert rates[0.1] == pytest.approx(0.1 * rates[1.0])
 
 
@@ -92,7 +91,7 @@ class TestWorth:
         lesson = make_lesson(folder, clips=40, held=12)
         encoder = ClipEncoder(found.backbone, lesson.cache, TRAINING, 4)
 
-        loss, accuracy = measure(found.model, encoder.encoded(lesson.validation))
+        loss, accuracy = loss_and_accuracy(found.model, encoder.encoded(lesson.validation))
 
         assert loss == pytest.approx(found.best.validation_loss, abs=1e-5)
         assert accuracy == found.best.validation_accuracy
@@ -183,7 +182,6 @@ class TestChance:
         seen = []
         monkeypatch.setattr(trainer.ClipEncoder, "encode", record(seen))
         tuner = Tuner(replace(lesson, mirror=mirror))
-        tuner.begin(None)
         for _ in range(2):
             tuner.run_epoch()
 
@@ -195,7 +193,6 @@ class TestChance:
         seen = []
         monkeypatch.setattr(trainer.ClipEncoder, "encode", record(seen))
         tuner = Tuner(lesson)
-        tuner.begin(None)
         tuner.run_epoch()
 
         looks = [look for looks in seen for look in looks]

@@ -1,1 +1,0 @@
-"""Readers: one file for each decoding library, all with the same interface."""
