@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 DEMO_OUT ?= demo-out
 
-.PHONY: demo test test-slow check clean
+.PHONY: demo test test-alone test-slow check clean
 
 demo: .venv/installed
 	$(BIN)/clipline run data/videos data/image_sequence --image-fps 12 -o $(DEMO_OUT) --fresh; \
@@ -12,9 +12,14 @@ demo: .venv/installed
 	$(BIN)/clipline inspect $(DEMO_OUT)
 	@echo "Rows: $(DEMO_OUT)/clips   Page: $(DEMO_OUT)/report.html"
 
-# Two tests at a time, as many wait for processes: torch then takes one core for each.
+# Two processes, in random order: pytest prints the seed. `make test SEED=1234` repeats an order.
+# With one thread for torch, as two processes share the cores.
 test: .venv/installed-test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(if $(SEED),--randomly-seed=$(SEED))
+
+# Every test file in a process of its own: none may depend on another one.
+test-alone: .venv/installed-test
+	$(BIN)/python tests/run_files_alone.py
 
 test-slow: .venv/installed-test
 	$(BIN)/python -m pytest -m slow

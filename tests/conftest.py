@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 from pathlib import Path
 
@@ -18,6 +19,11 @@ from pipeline.temporal.models import TemporalModel
 from pipeline.temporal.options import TemporalOptions
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Leave the random state to the fixture below: pytest-randomly would change it after it."""
+    config.option.randomly_reset_seed = False
 
 
 @pytest.fixture(scope="session")
@@ -99,12 +105,13 @@ def _random_recognizer(name: str, backbone: Backbone) -> Recognizer:
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread():
-    """What is computed here is small: on a busy machine, threads only wait for each other."""
+    """Use one thread: the tensors of tests are small, and threads would wait for each other."""
     torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
-def _same_chance():
-    """Every test begins with the same random state."""
-    torch.manual_seed(0)
+def _fixed_random_state():
+    """Start every test with the same random state."""
+    random.seed(0)
     np.random.seed(0)
+    torch.manual_seed(0)

@@ -174,16 +174,13 @@ def process():
     made.kill()
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("horrors")
-
-
 @pytest.mark.parametrize("horror", HORRORS, ids=lambda horror: horror.name)
 class TestHorrors:
-    def test_every_frame(self, horror, folder, process):
-        path = horror.draw(folder / horror.name)
+    @pytest.fixture
+    def path(self, horror, tmp_path):
+        return horror.draw(tmp_path / horror.name)
 
+    def test_every_frame(self, horror, path, process):
         batch = decode(process, path, ALL)
 
         assert batch.report.status == horror.status, batch.report
@@ -193,12 +190,10 @@ class TestHorrors:
         if horror.times is not None:
             assert batch.pts_seconds == pytest.approx(horror.times, abs=2e-3)
 
-    def test_frames_by_time(self, horror, folder, process):
+    def test_frames_by_time(self, horror, path, process):
         """Sample k is what a player shows at k / 8 seconds."""
         if not horror.shown or horror.times is None:
             pytest.skip("its frames are not known by their times")
-        path = folder / horror.name
-
         batch = decode(process, path, Sampling(fps=8))
 
         ends = horror.times[-1] + np.median(np.diff(horror.times))
