@@ -1,14 +1,15 @@
 """
-What passes between the stages. Each record checks itself when made.
+Records that pass between the stages. Each checks its shapes and dtypes when it is created.
 
-Shapes, here and everywhere:
-    B  pictures a batch             T  sampled frames of a video
-    N  clips                        L  frames a clip
-    H, W  height, width (pixels)    D  features a frame
+Notation used for shapes, here and everywhere:
+    B  images of a batch            T  sampled frames of a video
+    N  clips                        L  frames of a clip
+    H, W  height, width in pixels   D  features of a frame
     K  labels
 
-Pictures are RGB uint8 in [0, 255], (H, W, 3). Times are seconds from the first displayed frame of
-the video. Ranges are half-open: [start, stop).
+A *frame* is one moment of a video, with a presentation time; an *image* is its pixels: RGB uint8 in
+[0, 255], (H, W, 3). Times are seconds since the first displayed frame of the video; *ticks* are
+times in the unit of the container. Ranges are half-open: [start, stop).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Images = NDArray[np.uint8]
+"""RGB images, (H, W, 3) or (T, H, W, 3)."""
 Seconds = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
@@ -39,88 +41,88 @@ STATUSES = {
     "unreadable": "the file could not be read (permission, or an I/O error, three times)",
     "missing": "the list names a file that is not there",
 }
-"""Every status a video can have, and what it means."""
+"""All statuses of a video, with their meaning."""
 
 TRANSIENT = frozenset({"decode_timeout", "decode_crash", "out_of_memory", "unreadable"})
-"""Statuses that another attempt on a healthier machine may change."""
+"""Statuses that may change when the video is decoded again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Video:
-    """One source: a video file, or a folder of numbered images."""
+    """A video file, or a folder of numbered images."""
 
     path: str
-    """As the user named it, printable: undecodable bytes are escaped."""
+    """As the user named it, printable: bytes that are not UTF-8 are escaped."""
     location: str
     """Absolute path for the operating system."""
     kind: Literal["file", "images"]
     video_id: str
-    """Fingerprint of the content, so a renamed file is the same video and a changed one is not."""
+    """Fingerprint of the content: a renamed file is the same video, a changed one is not."""
     size_bytes: int
     image_fps: float | None = None
-    """Frames a second of an image sequence, as the user gave it."""
+    """Frame rate of an image sequence, as given by the user."""
     failure: tuple[str, str] | None = None
-    """Status and message of a source that is known to be unusable before it is opened."""
+    """Status and message of a source that cannot be opened."""
     copies: tuple[tuple[str, str], ...] = ()
-    """Path and location of other files with the same content: they share its results."""
+    """Path and location of other files with the same content, which get the same rows."""
 
 
 @dataclass(frozen=True)
 class VideoIndex:
-    """What the container says of one video stream, packet by packet."""
+    """Index of one video stream, from the packets of its container."""
 
     format: str
     codec: str
     pixel_format: str
     width: int
-    """Of the upright picture, in pixels."""
+    """Width of the upright frame, in pixels."""
     height: int
     rotation: int
-    """Degrees clockwise (0, 90, 180, 270) that turn the stored picture upright."""
+    """Degrees clockwise (0, 90, 180, 270) by which the stored frame is rotated to be upright."""
     mirrored: bool
-    """Whether the stored picture is flipped left to right before it is turned."""
+    """Whether the stored frame is flipped left to right before the rotation."""
     interlaced: bool
     stream: int
     """Index of the stream in the container."""
     video_streams: int
-    """Video streams in the container, cover pictures not counted."""
+    """Number of video streams in the container, without cover images."""
     time_base: tuple[int, int]
-    """Seconds a tick, as a fraction."""
+    """Seconds per tick, as a fraction: numerator, denominator."""
     pts: Integers
-    """Presentation ticks of the displayable packets, ascending, (P,)."""
+    """Presentation times of the displayed packets in ticks, ascending, (P,)."""
     last_duration: int
-    """Ticks that the last frame is displayed; 0 where the container does not say."""
+    """Duration of the last frame in ticks; 0 where it is unknown."""
     start_ticks: int
-    """Ticks that the container calls the start of the stream."""
+    """Start time of the stream in ticks, from the container."""
     packets: int
     packets_discarded: int
-    """Packets that the container says to decode and not to display (an edit list, a cut)."""
+    """Packets that are decoded and not displayed (hidden by an edit list)."""
     frames_from_header: int | None
-    """Frames that the header claims; None where it claims nothing."""
+    """Number of frames that the header claims; None where it claims none."""
     timed: bool = True
-    """Whether packets carry times; else `pts` counts frames at the rate of the stream."""
+    """Whether packets have times; otherwise `pts` is computed from the frame rate of the stream."""
     bridged: bool = False
-    """Whether clocks that restart on the way were joined in `pts`."""
+    """Whether the clock of the stream restarts, and `pts` was made continuous."""
     problem: str = ""
-    """What went wrong while the container was read, if anything."""
+    """The error while the container was read; empty if there was none."""
     keys: Integers = field(default_factory=lambda: np.zeros(0, np.int64))
-    """Presentation ticks of the key frames, ascending: where decoding may begin."""
+    """Presentation times of the key frames in ticks, ascending: decoding may start there."""
     packets_empty: int = 0
-    """Frames stored as no bytes that the header counts: the one before each is shown on."""
+    """Frames of zero bytes that the header counts: the frame before stays visible."""
 
     @cached_property
     def tick_seconds(self) -> float:
-        """Seconds a tick."""
+        """Seconds per tick."""
         return self.time_base[0] / self.time_base[1]
 
     @cached_property
     def seconds(self) -> Seconds:
-        """Time of each displayable packet, (P,)."""
+        """Time of each displayed packet in seconds, (P,)."""
         return (self.pts - self.pts[0]) * self.tick_seconds if len(self.pts) else np.zeros(0)
 
     @cached_property
     def steady(self) -> bool:
-        """Whether times are unique, so that a frame is known by its time."""
+        """Whether times are unique, so that a time identifies a frame."""
         return bool(np.all(np.diff(self.pts) > 0))
 
     @cached_property
@@ -129,18 +131,18 @@ class VideoIndex:
 
     @property
     def seekable(self) -> bool:
-        """Whether a reader can start in the middle, by a time of `pts`."""
+        """Whether a reader can start in the middle, at a time of `pts`."""
         return self.steady and self.timed and not self.bridged
 
     @property
     def frame_seconds(self) -> float:
-        """Typical time that a frame is displayed: the median; 0 for a single frame."""
+        """Median duration of a frame; 0 for a single frame."""
         gaps = self._gaps_seconds
         return float(np.median(gaps)) if len(gaps) else 0.0
 
     @property
     def duration_seconds(self) -> float:
-        """From the first displayed frame to the end of the last."""
+        """Time from the first displayed frame to the end of the last one."""
         if not len(self.pts):
             return 0.0
         last = self.last_duration * self.tick_seconds or self.frame_seconds
@@ -148,18 +150,18 @@ class VideoIndex:
 
     @property
     def frame_rate(self) -> float | None:
-        """Average frames a second; None for a single frame of unknown duration."""
+        """Average frames per second; None for a single frame of unknown duration."""
         return len(self.pts) / self.duration_seconds if self.duration_seconds > 0 else None
 
     @property
     def variable_frame_rate(self) -> bool:
-        """Whether gaps between frames differ by more than a rounded tick."""
+        """Whether the times between frames differ by more than rounding to ticks explains."""
         gaps = self._gaps_seconds
         return bool(len(gaps)) and float(np.ptp(gaps)) > 2 * max(self.tick_seconds, 1e-3) + 1e-9
 
     @property
     def longest_gap_seconds(self) -> float:
-        """Longest time from one frame to the next."""
+        """Longest time between two frames."""
         return float(self._gaps_seconds.max(initial=0.0))
 
     @property
@@ -170,31 +172,31 @@ class VideoIndex:
 
     @property
     def key_frames(self) -> Integers:
-        """Positions of the key frames among the frames, ascending."""
+        """Positions of the key frames among all frames, ascending."""
         return np.searchsorted(self.pts, self.keys)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; `from_json` reads them back."""
+        """Convert to JSON values, which `from_json` reads."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         return {**values, "pts": self.pts.tolist(), "keys": self.keys.tolist()}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> VideoIndex:
-        """Read what `to_json` wrote."""
+        """Convert back what `to_json` returned."""
         ticks = {name: np.asarray(values[name], dtype=np.int64) for name in ("pts", "keys")}
         return cls(**{**values, **ticks, "time_base": tuple(values["time_base"])})
 
 
 @dataclass(frozen=True, slots=True)
 class DecodeReport:
-    """The verdict on one video: the facts in its row of `videos`."""
+    """The result of decoding one video; its fields are columns of the table `videos`."""
 
     status: str
     error: str = ""
     decoder: str = ""
-    """Reader that gave the pictures."""
+    """Name of the reader whose images are used."""
     attempts: tuple[str, ...] = ()
-    """What the readers tried before said, in order."""
+    """Errors of the readers tried before, in order."""
     codec: str | None = None
     pixel_format: str | None = None
     width: int | None = None
@@ -212,10 +214,10 @@ class DecodeReport:
     frames_expected: int | None = None
     frames_decoded: int = 0
     frames_duplicated: int = 0
-    """Decoded frames whose time repeats that of the frame before."""
+    """Decoded frames with the same time as the frame before."""
     frames_missing: int = 0
     frames_damaged: int = 0
-    """Pictures that the decoder marked as damaged, and packets that it refused."""
+    """Frames that the decoder marked as corrupt, and packets that it could not decode."""
     frames_sampled: int = 0
 
     def __post_init__(self) -> None:
@@ -224,37 +226,38 @@ class DecodeReport:
 
     @property
     def transient(self) -> bool:
-        """Whether another attempt may end otherwise."""
+        """Whether decoding again may change the status."""
         return self.status in TRANSIENT
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; `from_json` reads them back."""
+        """Convert to JSON values, which `from_json` reads."""
         return {**dataclasses.asdict(self), "attempts": list(self.attempts)}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> DecodeReport:
-        """Read what `to_json` wrote."""
-        return cls(**{**values, "attempts": tuple(values["attempts"])})
+        """Convert back what `to_json` returned, of any version: unknown fields are ignored."""
+        known = {f.name: values[f.name] for f in dataclasses.fields(cls) if f.name in values}
+        return cls(**{**known, "attempts": tuple(values.get("attempts", ()))})
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """The samples [start, stop) of one video: all of a short one, or a part of a long one."""
+    """The samples [start, stop) of one video: a whole short one, or a part of a long one."""
 
     video: Video
     index: VideoIndex | None
-    """None where the container could not be read; `report` then says why."""
+    """None where the container could not be read; `report` then holds the reason."""
     start: int
     stop: int
     num_samples: int
-    """Samples of the whole video."""
+    """Number of samples of the whole video."""
     context: int = 0
-    """Samples before `start` that the encoder looks back at."""
+    """Samples before `start` that the encoder needs too."""
     report: DecodeReport | None = None
 
     @property
     def whole(self) -> bool:
-        """Whether this is all of the video."""
+        """Whether this is the whole video."""
         return self.start == 0 and self.stop == self.num_samples
 
 
@@ -263,29 +266,32 @@ class Shard:
     """
     The unit of work, of retry and of resume.
 
-    Either whole short videos, or one chunk of a long one, or videos whose features are stored.
+    It holds either whole short videos, or one chunk of a long one, or videos whose features are in
+    the feature store.
     """
 
     chunks: tuple[Chunk, ...] = ()
+    """To decode and encode."""
     cached: tuple[Video, ...] = ()
+    """With features in the store."""
 
 
 @dataclass(frozen=True)
 class FrameBatch:
-    """The sampled frames of one chunk, context first. Pictures lie in memory that is lent."""
+    """The sampled frames of one chunk, context first. The memory of the images is reused later."""
 
     chunk: Chunk
     images: Images
     """(T, H, W, 3)."""
     sample_index: Integers
-    """Number of each sample in the video, (T,)."""
+    """Index of each sample in the video, (T,)."""
     frame_index: Integers
     """Position of each frame among the frames of the video, (T,)."""
     pts_seconds: Seconds
-    """Time of each frame, (T,)."""
+    """Presentation time of each frame, (T,)."""
     report: DecodeReport
     resized: bool = False
-    """Whether the pictures are cut to what the backbone wants already."""
+    """Whether the images already have the size of the backbone."""
 
     def __post_init__(self) -> None:
         if self.images.ndim != 4 or self.images.shape[3] != 3:
@@ -302,17 +308,17 @@ class FrameBatch:
 
 @dataclass(frozen=True)
 class FrameFeatures:
-    """One row of features a sampled frame: the samples [start, stop) of one video."""
+    """Features of the samples [start, stop) of one video, one row for each."""
 
     video_id: str
     start: int
     stop: int
     num_samples: int
-    """Samples of the whole video."""
+    """Number of samples of the whole video."""
     values: NDArray[np.float16]
     """(T, D)."""
     sample_index: Integers
-    """(T,); a sample that could not be decoded leaves a gap."""
+    """(T,), ascending; samples that could not be decoded are missing."""
     frame_index: Integers
     """(T,)."""
     pts_seconds: Seconds
@@ -334,19 +340,19 @@ class FrameFeatures:
 
     @property
     def whole(self) -> bool:
-        """Whether this is all of the video."""
+        """Whether this is the whole video."""
         return self.start == 0 and self.stop == self.num_samples
 
     @classmethod
-    def nothing(cls, video_id: str, size: int, report: DecodeReport) -> FrameFeatures:
-        """Give the features of a video without frames, which keep its report."""
-        none = np.zeros(0, np.int64)
+    def empty(cls, video_id: str, size: int, report: DecodeReport) -> FrameFeatures:
+        """Create the features of a video without frames, which hold its report."""
+        empty = np.zeros(0, np.int64)
         values = np.zeros((0, size), np.float16)
-        return cls(video_id, 0, 0, 0, values, none, none, np.zeros(0), report)
+        return cls(video_id, 0, 0, 0, values, empty, empty, np.zeros(0), report)
 
 
 def merge_reports(reports: Sequence[DecodeReport]) -> DecodeReport:
-    """Make one verdict of those on the chunks of a video."""
+    """Merge the reports on the chunks of a video into one."""
     if len(reports) == 1:
         return reports[0]
     counts: dict[str, Any] = {
@@ -367,7 +373,7 @@ def merge_reports(reports: Sequence[DecodeReport]) -> DecodeReport:
         status=status,
         error=bad[0].error if bad else "",
         decoder="+".join(dict.fromkeys(r.decoder for r in reports if r.decoder)),
-        attempts=tuple(dict.fromkeys(said for report in reports for said in report.attempts)),
+        attempts=tuple(dict.fromkeys(error for report in reports for error in report.attempts)),
         **counts,
     )
 

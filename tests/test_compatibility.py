@@ -18,7 +18,7 @@ import torch
 from pipeline.anomaly.novelty_folder import load_novelty
 from pipeline.config import RunOptions
 from pipeline.encode.feature_store import FeatureStore
-from pipeline.evaluation.knowledge import trained_on, training_options
+from pipeline.evaluation.evaluate import trained_on, training_options
 from pipeline.recognition.recognizer import load_recognizer
 from pipeline.results.report import write_report
 from pipeline.results.tables import load, read_run

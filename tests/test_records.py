@@ -252,7 +252,7 @@ class TestFrameFeatures:
     def test_nothing_keeps_its_report(self):
         report = DecodeReport("not_video", "text")
 
-        nothing = FrameFeatures.nothing("0123", 7, report)
+        nothing = FrameFeatures.empty("0123", 7, report)
 
         assert nothing.values.shape == (0, 7)
         assert nothing.whole

@@ -88,17 +88,16 @@ def diagnose(
     from pipeline.diagnostics.compare_cells import (
         Diagnosis,
         diagnose_saved,
-        require_known,
         seconds_per_frame,
     )
     from pipeline.diagnostics.gradients import COMPARED, diagnose_cell
-    from pipeline.recognition.recognizer import load_recognizer
+    from pipeline.recognition.recognizer import load_recognizer, require_labels
     from pipeline.run.load import open_session
     from pipeline.training.annotations import read_labels
     from pipeline.training.build_dataset import gather_examples
 
     labelled, saved = read_labels(labels, videos), load_recognizer(recognizer)
-    require_known(saved, labelled.labels)
+    require_labels(saved, labelled.labels, "use labels that it was trained on")
     same = saved.backbone.precision if precision == "auto" else precision
     options = _run_options({**locals(), "precision": same})
     _encode([clip.video for clip in labelled.clips], out / RUN, options, quiet=quiet)

@@ -37,8 +37,8 @@ from flows.cli.options import (
 if TYPE_CHECKING:
     from pipeline.config import RunOptions
     from pipeline.encode.feature_store import FeatureStore
-    from pipeline.evaluation.evaluate import Evaluation, Plan
-    from pipeline.evaluation.predictions import Round
+    from pipeline.evaluation.evaluate import CrossValidation, Evaluation
+    from pipeline.evaluation.predictions import FoldResult
     from pipeline.recognition.recognizer import Recognizer
     from pipeline.training.annotations import Labelled
     from pipeline.training.build_dataset import Gathered
@@ -85,8 +85,13 @@ def evaluate(
 
     Tables, figures and a page go to OUT. Features stored by train are used again.
     """
-    from pipeline.evaluation.evaluate import Plan, evaluate_saved, folds_of, stored_videos
-    from pipeline.evaluation.knowledge import options_anew
+    from pipeline.evaluation.evaluate import (
+        CrossValidation,
+        evaluate_saved,
+        make_folds,
+        read_stored,
+        retraining_options,
+    )
     from pipeline.evaluation.report import write_page
     from pipeline.evaluation.tables import metrics, write_evaluation
     from pipeline.recognition.recognizer import load_recognizer
@@ -98,11 +103,11 @@ def evaluate(
     options = _run_options(locals(), saved)
     gathered, store = _gather(labelled, options, quiet=silent)
     if folds is None:
-        found = evaluate_saved(saved, gathered, stored_videos(store))
+        found = evaluate_saved(saved, gathered, read_stored(store))
     else:
-        training = options_anew(saved, labelled.labels)
+        training = retraining_options(saved, labelled.labels)
         training = replace(training, device=options.encode.device)
-        plan = Plan(tuple(folds_of(gathered.examples, folds)), training, seeds)
+        plan = CrossValidation(tuple(make_folds(gathered.examples, folds)), training, seeds)
         found = _evaluate_folds(saved, gathered, plan, store, quiet=silent)
     write_evaluation(found, out)
     page = write_page(found, out)
@@ -115,11 +120,11 @@ def evaluate(
 def _require_judgeable(saved: Recognizer, labelled: Labelled, folds: int | None) -> None:
     """Tell mistakes before anything is decoded."""
     from pipeline.evaluation.cross_validation import group_folds
-    from pipeline.evaluation.knowledge import require_known, training_options
+    from pipeline.evaluation.evaluate import require_known_labels, training_options
     from pipeline.training.annotations import require_groups
 
     if folds is None:
-        require_known(saved.labels, labelled.labels)
+        require_known_labels(saved, labelled.labels)
         return
     training_options(saved)
     require_groups(labelled)
@@ -156,30 +161,39 @@ def _gather(
 
 
 def _evaluate_folds(
-    saved: Recognizer, gathered: Gathered, plan: Plan, store: FeatureStore, *, quiet: bool
+    saved: Recognizer,
+    gathered: Gathered,
+    plan: CrossValidation,
+    store: FeatureStore,
+    *,
+    quiet: bool,
 ) -> Evaluation:
     from flows.cli.console import count
-    from pipeline.evaluation.evaluate import evaluate_folds, stored_videos
+    from pipeline.evaluation.evaluate import evaluate_folds, read_stored
 
-    read = stored_videos(store)
+    read = read_stored(store)
     if quiet:
         return evaluate_folds(saved, gathered, plan, read)
     done = 0
     with count("trainings", len(plan.folds) * plan.seeds) as tell:
 
-        def on_round(one: Round) -> None:
+        def on_fold(one: FoldResult) -> None:
             nonlocal done
             done += 1
             tell(done, f"without {one.fold.name}, seed {one.seed}: {one.accuracy:.3f} right")
 
-        return evaluate_folds(saved, gathered, plan, read, on_round)
+        return evaluate_folds(saved, gathered, plan, read, on_fold)
 
 
 def _print(found: Evaluation, page: Path) -> None:
     from flows.cli.console import print_error, print_line, print_table
     from pipeline.evaluation.tables import class_table, method_table
 
-    tables = [method_table(found.verdicts), class_table(found), method_table(found.sequences)]
+    tables = [
+        method_table(found.methods),
+        class_table(found),
+        method_table(found.sequence_methods),
+    ]
     for head, *rows in filter(None, tables):
         print_table(head, rows)
         print_line()

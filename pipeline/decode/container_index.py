@@ -1,8 +1,8 @@
 """
-Read a container, packet by packet: which stream, which frames at which times, turned how.
+Index a container, packet by packet: the video stream, its frame times, key frames, orientation.
 
-PyAV reads the container and decodes the first picture; the readers trust this index for the choice
-of stream, the order and the times of frames, and are held to its count.
+PyAV reads all packets and decodes only the first frame. Readers take the stream, the order and the
+times of frames from this index, and must decode as many frames as it counts.
 """
 
 from __future__ import annotations
@@ -17,46 +17,48 @@ import av.error
 import av.logging
 import numpy as np
 
-from pipeline.decode.packets import Packets, breaks_off, ticks_a_frame
+from pipeline.decode.packets import Packets, ticks_per_frame, truncation
 from pipeline.errors import VideoError
 from pipeline.records import Integers, VideoIndex
 
 PLAYLISTS = frozenset({"hls", "dash", "concat", "sdp", "rtsp", "imf", "webm_dash_manifest"})
-"""Formats that name other files or hosts: opening one could read anything."""
-PLAYLIST_MARKS = {b"#EXTM3U": "hls", b"ffconcat version": "concat"}
-"""How playlists begin that FFmpeg would follow, or wait for, as soon as they are opened."""
-TEXT_ART = frozenset({"tty", "bin", "xbin", "adf", "idf"})
-"""Formats in which FFmpeg draws any text file as a video."""
-ROUGH = {"skip_loop_filter": "all"}
-"""How a picture is decoded that nobody looks at: the filter takes a third of the time."""
-FIRST_PICTURE_PACKETS = 250
-"""Packets tried until the first picture comes: longer than any usual group of pictures."""
+"""Formats that refer to other files or hosts: opening one could read anything."""
+PLAYLIST_SIGNATURES = {b"#EXTM3U": "hls", b"ffconcat version": "concat"}
+"""First bytes of playlists that FFmpeg would follow, or wait for, as soon as they are opened."""
+TEXT_FORMATS = frozenset({"tty", "bin", "xbin", "adf", "idf"})
+"""Formats in which FFmpeg renders any text file as a video."""
+FAST_DECODING = {"skip_loop_filter": "all"}
+"""Codec options for a frame whose pixels are not used: the filter takes a third of the time."""
+MAX_FIRST_FRAME_PACKETS = 250
+"""Packets decoded until the first frame comes: longer than any usual group of pictures."""
 
 Progress = Callable[[int], None]
 
 
 def open_container(location: str) -> Any:
     """
-    Open a local file, and nothing that it may point to.
+    Open a local file with PyAV; files and hosts that it refers to are not opened.
 
     Raises:
-        VideoError: the file cannot be read, is no video, or is a playlist.
+        VideoError: the file cannot be read, is not a video, or is a playlist.
     """
     try:
         _refuse_playlists(location)
-        # the codec's options are for the pictures that FFmpeg decodes to know the streams by
+        # FFmpeg decodes some frames to probe the streams: the codec option is for these
         container = av.open(
-            location, metadata_errors="replace", options={"protocol_whitelist": "file", **ROUGH}
+            location,
+            metadata_errors="replace",
+            options={"protocol_whitelist": "file", **FAST_DECODING},
         )
     except (PermissionError, FileNotFoundError, IsADirectoryError, BlockingIOError) as error:
         raise VideoError("unreadable", f"cannot be read: {error.strerror}") from error
     except av.error.FFmpegError as error:
-        raise VideoError("not_video", f"no video container: {_said(error)}") from error
+        raise VideoError("not_video", f"no video container: {error_text(error)}") from error
     names = set(container.format.name.split(","))
     if names & PLAYLISTS:
         container.close()
-        raise _playlist(container.format.name)
-    if names & TEXT_ART:
+        raise _playlist_error(container.format.name)
+    if names & TEXT_FORMATS:
         container.close()
         raise VideoError("not_video", "a text file")
     return container
@@ -65,16 +67,17 @@ def open_container(location: str) -> Any:
 def _refuse_playlists(location: str) -> None:
     with open(location, "rb") as file:
         head = file.read(16)
-    for mark, kind in PLAYLIST_MARKS.items():
-        if head.startswith(mark):
-            raise _playlist(kind)
+    for signature, kind in PLAYLIST_SIGNATURES.items():
+        if head.startswith(signature):
+            raise _playlist_error(kind)
 
 
-def _playlist(kind: str) -> VideoError:
+def _playlist_error(kind: str) -> VideoError:
     return VideoError("not_video", f"a playlist ({kind}): give the files that it names")
 
 
-def _said(error: Exception) -> str:
+def error_text(error: Exception) -> str:
+    """Return the message of an FFmpeg error, starting in lower case."""
     text = getattr(error, "strerror", None) or str(error)
     return text[0].lower() + text[1:] if text else type(error).__name__
 
@@ -84,10 +87,10 @@ def choose_stream(container: Any) -> tuple[Any, int]:
     Choose the video stream: marked as default, then most pixels, then first.
 
     Returns:
-        The stream, and how many video streams there are (cover pictures not counted).
+        The stream, and the number of video streams (without cover images).
 
     Raises:
-        VideoError: there is none.
+        VideoError: there is none, or its codec is unknown.
     """
     attached = av.stream.Disposition.attached_pic
     streams = [s for s in container.streams.video if not s.disposition & attached]
@@ -95,13 +98,13 @@ def choose_stream(container: Any) -> tuple[Any, int]:
         kinds = sorted({s.type for s in container.streams}) or ["nothing"]
         raise VideoError("not_video", f"holds no video stream, only {', '.join(kinds)}")
     default = av.stream.Disposition.default
-    # a stream without a codec context (unknown codec) has no size of its own
+    # a stream of an unknown codec has no codec context, and so no size
     best = max(
         streams,
         key=lambda s: (
             s.codec_context is not None,
             bool(s.disposition & default),
-            _area(s),
+            _num_pixels(s),
             -s.index,
         ),
     )
@@ -110,7 +113,7 @@ def choose_stream(container: Any) -> tuple[Any, int]:
     return best, len(streams)
 
 
-def _area(stream: Any) -> int:
+def _num_pixels(stream: Any) -> int:
     context = stream.codec_context
     return context.width * context.height if context is not None else 0
 
@@ -119,23 +122,23 @@ def read_index(
     location: str, max_pixels: int, progress: Progress = lambda count: None
 ) -> VideoIndex:
     """
-    Scan a container without decoding more than its first picture.
+    Read all packets of a container, and decode its first frame.
 
     Args:
         location: absolute path of a file.
-        max_pixels: a larger picture is refused before it is decoded.
-        progress: told with every packet how many were seen.
+        max_pixels: maximum width times height; checked before the first frame is decoded.
+        progress: called after every packet with the number of packets so far.
 
     Raises:
-        VideoError: no video, unreadable, too large, or without one picture.
+        VideoError: no video, unreadable, too large, or without one frame that can be decoded.
     """
     container = open_container(location)
     with container:
-        stream, streams = choose_stream(container)
+        stream, num_streams = choose_stream(container)
         _check_size(stream, max_pixels)
         stream.thread_type = "NONE"
-        stream.codec_context.options = ROUGH
-        scan = _Scan(stream)
+        stream.codec_context.options = FAST_DECODING
+        scan = _PacketScan(stream)
         packets = Packets(container, stream)
         try:
             for packet in packets:
@@ -144,12 +147,14 @@ def read_index(
         except av.error.FFmpegError as error:
             if isinstance(error, MemoryError):
                 raise
-            scan.problem = f"the container broke off: {_said(error)}"
-        index = scan.index(container, stream, streams)
-        empty = max(packets.empty, _passed_over(index, stream)) if index.truncated else 0
+            scan.problem = f"the container broke off: {error_text(error)}"
+        index = scan.index(container, num_streams)
+        empty = 0
+        if index.truncated:
+            empty = max(packets.empty_packets, _skipped_packets(index, stream))
         index = replace(index, bridged=packets.bridged, packets_empty=empty)
-        # a header that counts frames says more than the end of the file does
-        problem = scan.problem or ("" if index.truncated else breaks_off(location, packets))
+        # the frame count of the header tells more than the end of the file
+        problem = scan.problem or ("" if index.truncated else truncation(location, packets))
         return replace(index, problem=problem)
 
 
@@ -162,17 +167,17 @@ def _check_size(stream: Any, max_pixels: int) -> None:
         )
 
 
-class _Scan:
-    """What the packets said."""
+class _PacketScan:
+    """Collects times, key frames and the first decoded frame from the packets of a stream."""
 
     def __init__(self, stream: Any) -> None:
         self.stream = stream
         self.packets = self.discarded = 0
         self.times: list[int | None] = []
-        self.keys: list[int] = []
-        self.ends: dict[int, int] = {}
-        self.picture: Any = None
-        self.pending: str = ""
+        self.key_times: list[int] = []
+        self.last_duration = 0
+        self.first_frame: Any = None
+        self.decode_error = ""
         self.problem = ""
 
     def add(self, packet: Any) -> None:
@@ -183,49 +188,51 @@ class _Scan:
             self.times.append(packet.pts if packet.pts is not None else packet.dts)
             self.last_duration = packet.duration or 0
             if packet.is_keyframe and packet.pts is not None:
-                self.keys.append(packet.pts)
-        if self.picture is None and self.packets <= FIRST_PICTURE_PACKETS:
+                self.key_times.append(packet.pts)
+        if self.first_frame is None and self.packets <= MAX_FIRST_FRAME_PACKETS:
             self._decode(packet)
 
     def _decode(self, packet: Any) -> None:
         try:
-            pictures = packet.decode()
+            frames = packet.decode()
         except (av.error.FFmpegError, EOFError) as error:
-            self._note(error)
+            self._add_error(error)
             return
-        self.picture = next(iter(pictures), None)
+        self.first_frame = next(iter(frames), None)
 
-    def _note(self, error: Exception) -> None:
+    def _add_error(self, error: Exception) -> None:
         if isinstance(error, MemoryError):
-            raise error  # not for lack of a picture
-        self.pending = self.pending or _said(error)
+            raise error  # not caused by a damaged packet
+        self.decode_error = self.decode_error or error_text(error)
 
-    def index(self, container: Any, stream: Any, streams: int) -> VideoIndex:
+    def index(self, container: Any, num_streams: int) -> VideoIndex:
+        """Build the index, after the last packet."""
+        stream = self.stream
         if self.packets and self.packets == self.discarded:
             raise VideoError("undecodable", "the container says to display none of its frames")
-        if self.picture is None:
+        if self.first_frame is None:
             self._flush()
-        if self.picture is None:
-            why = self.pending or self.problem or "the decoder gave nothing"
+        if self.first_frame is None:
+            reason = self.decode_error or self.problem or "the decoder gave nothing"
             found = f"{self.packets} packets" if self.packets else "no packets"
-            raise VideoError("undecodable", f"no picture from {found}: {why}")
+            raise VideoError("undecodable", f"no picture from {found}: {reason}")
         times, timed = self._display_times()
-        rotation, mirrored = orientation(self.picture)
-        width, height = self.picture.width, self.picture.height
+        rotation, mirrored = orientation(self.first_frame)
+        width, height = self.first_frame.width, self.first_frame.height
         if rotation in (90, 270):
             width, height = height, width
         base = stream.time_base
         return VideoIndex(
             format=container.format.name,
             codec=stream.codec_context.name,
-            pixel_format=self.picture.format.name,
+            pixel_format=self.first_frame.format.name,
             width=width,
             height=height,
             rotation=rotation,
             mirrored=mirrored,
-            interlaced=bool(self.picture.interlaced_frame),
+            interlaced=bool(self.first_frame.interlaced_frame),
             stream=stream.index,
-            video_streams=streams,
+            video_streams=num_streams,
             time_base=(base.numerator, base.denominator),
             pts=times,
             last_duration=self._last_duration(container, times),
@@ -234,53 +241,53 @@ class _Scan:
             packets_discarded=self.discarded,
             frames_from_header=stream.frames or None,
             timed=timed,
-            keys=np.sort(np.asarray(self.keys, dtype=np.int64)),
+            keys=np.sort(np.asarray(self.key_times, dtype=np.int64)),
         )
 
     def _flush(self) -> None:
         try:
-            self.picture = next(iter(self.stream.codec_context.decode(None)), None)
+            self.first_frame = next(iter(self.stream.codec_context.decode(None)), None)
         except (av.error.FFmpegError, EOFError) as error:
-            self._note(error)
+            self._add_error(error)
 
     def _display_times(self) -> tuple[Integers, bool]:
         known = [t for t in self.times if t is not None]
         if len(known) == len(self.times):
             return np.sort(np.asarray(known, dtype=np.int64)), True
-        # Without times in the container, the stream's own rate is the only clock there is.
-        return np.arange(len(self.times), dtype=np.int64) * ticks_a_frame(self.stream), False
+        # without times in the container, the frame rate of the stream is the only clock
+        return np.arange(len(self.times), dtype=np.int64) * ticks_per_frame(self.stream), False
 
     def _last_duration(self, container: Any, times: Integers) -> int:
         if len(times) > 1:
             return int(np.median(np.diff(times)))
-        # FFmpeg invents a rate of 25 for a lone image
+        # FFmpeg assumes 25 frames per second for a single image
         still = container.format.name == "image2" or container.format.name.endswith("_pipe")
         return 0 if still else self.last_duration
 
 
-def _passed_over(index: VideoIndex, stream: Any) -> int:
-    """Count the frames that are stored as no bytes, and that FFmpeg passes over without a word."""
+def _skipped_packets(index: VideoIndex, stream: Any) -> int:
+    """Count the frames stored as zero bytes that FFmpeg's demuxer skips silently."""
     if index.format == "avi" and index.timed:
-        # its clock counts them, a tick a frame; what damage cuts out leaves no gap
+        # its clock counts them, one tick per frame; packets lost by damage leave no gap
         return int(index.pts[-1] - index.pts[0]) + 1 - len(index.pts)
     if "mp4" in index.format:
         return sum(entry.size == 0 for entry in stream.index_entries)
     return 0
 
 
-def orientation(picture: Any) -> tuple[int, bool]:
+def orientation(frame: Any) -> tuple[int, bool]:
     """
-    Read how a picture must be turned to stand upright.
+    Read from the display matrix how a decoded frame must be rotated to be upright.
 
     Returns:
         Degrees clockwise (0, 90, 180 or 270), and whether it is flipped left to right first.
     """
     try:
-        matrix = np.frombuffer(bytes(picture.side_data["DISPLAYMATRIX"]), dtype="<i4")
+        matrix = np.frombuffer(bytes(frame.side_data["DISPLAYMATRIX"]), dtype="<i4")
     except KeyError:
         return 0, False
-    except ValueError:  # PyAV stops at kinds of side data that are newer than itself
-        return -picture.rotation % 360 // 90 * 90, False
+    except ValueError:  # PyAV fails on kinds of side data that it does not know
+        return -frame.rotation % 360 // 90 * 90, False
     a, b, c, d = (float(matrix[i]) for i in (0, 1, 3, 4))
     degrees = math.degrees(math.atan2(-c, d))
     return round(degrees / 90) % 4 * 90, a * d - b * c < 0

@@ -1,4 +1,4 @@
-"""Say of every file what it holds and what can be decoded of it, without keeping a picture."""
+"""Report for every file what it holds and what can be decoded, without keeping an image."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from pipeline.decode.shared_memory import discard_buffer
 from pipeline.errors import VideoError
 from pipeline.records import Chunk, DecodeReport, Video
 
-THUMB = Geometry(8, 8, "squash", reducing_gap=1)
+THUMBNAIL = Geometry(8, 8, "squash", reducing_gap=1)
 
 
 def examine(
     videos: Sequence[Video], options: DecodeOptions, sampling: Sampling
 ) -> Iterator[tuple[Video, DecodeReport]]:
     """
-    Decode every frame of every video, and give the verdicts in order.
+    Decode every frame of every video, and yield the reports in order.
 
     Args:
         videos: to examine.
         options: how to decode.
-        sampling: of the runs that are to come; it decides which reader they use.
+        sampling: of later runs; which reader they use depends on it.
     """
     with DecodePool(options) as pool:
         futures: list[tuple[Video, Future[DecodeReport]]] = [
@@ -44,4 +44,4 @@ def _examine(process: DecodeProcess, video: Video, sampling: Sampling) -> Decode
         return DecodeReport(error.status, str(error))
     total = SamplePlan(index, sampling).num_samples
     chunk = Chunk(video, index, 0, total, total)
-    return decode_chunk(process, chunk, sampling, THUMB, discard_buffer()).report
+    return decode_chunk(process, chunk, sampling, THUMBNAIL, discard_buffer()).report

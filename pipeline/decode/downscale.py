@@ -1,7 +1,7 @@
 """
-Bring pictures near the size that an encoder wants, in the process that decoded them.
+Downscale images towards the size that an encoder needs, in the process that decoded them.
 
-One function for all readers, so that a picture does not depend on who read it.
+One function for all readers, so that an image does not depend on the reader.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from pipeline.records import Images
 
 def decoded_size(height: int, width: int, geometry: Geometry) -> tuple[int, int]:
     """
-    Tell the size in which a frame leaves the decode process.
+    Compute the size, (h, w), in which frames leave the decode process.
 
-    With a `reducing_gap` of 1 that is the wanted size; otherwise the frame shrunk by a whole
-    factor that leaves the encoder enough for an antialiased resize of its own.
+    With a `reducing_gap` of 1 this is the size of the geometry; otherwise the frame divided by an
+    integer factor that leaves the encoder enough pixels for its own antialiased resize.
     """
     if geometry.reducing_gap == 1:
         return geometry.height, geometry.width
@@ -27,28 +27,28 @@ def decoded_size(height: int, width: int, geometry: Geometry) -> tuple[int, int]
 
 
 def _factor(height: int, width: int, geometry: Geometry) -> int:
-    tall, wide = geometry.scaled
+    scaled_height, scaled_width = geometry.scaled
     if geometry.fit == "short":
-        ratio = min(height, width) / min(tall, wide)
+        ratio = min(height, width) / min(scaled_height, scaled_width)
     else:
-        ratio = min(height / tall, width / wide)
+        ratio = min(height / scaled_height, width / scaled_width)
     return max(1, int(ratio / geometry.reducing_gap))
 
 
-def shrink(picture: Images, size: tuple[int, int]) -> Images:
+def downscale(image: Images, size: tuple[int, int]) -> Images:
     """
-    Bring one RGB picture, (H, W, 3), to the size that `decoded_size` told.
+    Resize one RGB image, (H, W, 3), to the size, (h, w), that `decoded_size` returned.
 
-    Also used where a video changes its resolution on the way: all frames of a video leave in the
-    size of its first.
+    Enlarges as well: where a video changes its resolution, all frames leave in the size of the
+    first.
     """
     height, width = size
-    if picture.shape[:2] == size:
-        return picture
-    factor = picture.shape[0] // height
-    if factor > 1 and picture.shape[1] // width == factor:
-        # whole factors average blocks of pixels: an odd row or column at the edge is left out
-        picture = picture[: height * factor, : width * factor]
-    smaller = picture.shape[0] >= height and picture.shape[1] >= width
-    filter_ = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(picture, (width, height), interpolation=filter_))
+    if image.shape[:2] == size:
+        return image
+    factor = image.shape[0] // height
+    if factor > 1 and image.shape[1] // width == factor:
+        # an integer factor averages blocks of pixels: odd rows and columns at the edge are cropped
+        image = image[: height * factor, : width * factor]
+    smaller = image.shape[0] >= height and image.shape[1] >= width
+    interpolation = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, (width, height), interpolation=interpolation))

@@ -1,8 +1,8 @@
 """
-Decode one video, or one chunk of it, whatever it takes: reader after reader until one is clean.
+Decode one video, or one chunk of it: try reader after reader until one decodes it without a flaw.
 
-Every file gets a verdict. A reader that hangs, crashes, refuses, miscounts or complains is followed
-by the next; what the better of them could decode is used and counted.
+Every file gets a report. A reader that hangs, crashes, refuses, returns a wrong number of frames or
+prints errors is followed by the next one; what the best of them decoded is used and counted.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ import numpy as np
 from pipeline.config import Geometry, Sampling
 from pipeline.decode.downscale import decoded_size
 from pipeline.decode.process_pool import DecodeProcess, JobTimeout
-from pipeline.decode.readers import choose_readers, packets_are_pictures
+from pipeline.decode.protocol import Message
+from pipeline.decode.readers.choose import choose_readers, has_one_frame_per_packet
 from pipeline.decode.sampling import SamplePlan
 from pipeline.decode.shared_memory import SPARE_IMAGES, FrameBuffer
-from pipeline.decode.worker import Message
 from pipeline.errors import DecoderLost, VideoError
 from pipeline.records import Chunk, DecodeReport, FrameBatch, Video, VideoIndex
 
 
 def index_video(process: DecodeProcess, video: Video) -> VideoIndex:
     """
-    Read what the container of a video says.
+    Index the container of a video in a decode process.
 
     Raises:
-        VideoError: the video cannot be used, and why.
+        VideoError: the video cannot be used; the error holds its status and message.
     """
     if video.failure:
         raise VideoError(*video.failure)
@@ -42,7 +42,7 @@ def index_video(process: DecodeProcess, video: Video) -> VideoIndex:
         "max_pixels": options.max_pixels,
     }
     try:
-        index = VideoIndex.from_json(_asked_twice(process, job)["index"])
+        index = VideoIndex.from_json(_ask_twice(process, job)["index"])
     except JobTimeout as error:
         raise VideoError("decode_timeout", f"reading the container: {error}") from error
     except DecoderLost as error:
@@ -56,30 +56,34 @@ def index_video(process: DecodeProcess, video: Video) -> VideoIndex:
     return index
 
 
-def _asked_twice(process: DecodeProcess, job: Message) -> Message:
-    """Ask again where the process died: only this one way to index a file, and others kill too."""
+def _ask_twice(process: DecodeProcess, job: Message) -> Message:
+    """
+    Ask again if the process died.
+
+    It may have been killed from outside, and there is no other reader that indexes a file.
+    """
     try:
-        return _asked(process, job)
+        return _ask(process, job)
     except JobTimeout:
         raise
     except DecoderLost:
-        return _asked(process, job)
+        return _ask(process, job)
 
 
-def _asked(process: DecodeProcess, job: Message) -> Message:
+def _ask(process: DecodeProcess, job: Message) -> Message:
     answer = process.ask(job)
-    if "refused" in answer:  # an exception nobody thought of: no worse than an unknown format
+    if "refused" in answer:  # an unexpected exception: treated as an unknown format
         raise VideoError("undecodable", answer["refused"])
     return answer
 
 
 def num_images(chunk: Chunk) -> int:
-    """Tell how many pictures a chunk should give, context included."""
+    """Count the images that a chunk should have, context included."""
     return chunk.stop - chunk.start + chunk.context
 
 
 def new_buffer(chunk: Chunk, geometry: Geometry) -> FrameBuffer:
-    """Make room for the pictures of a chunk as they are decoded for a geometry."""
+    """Create a buffer for the images of a chunk, in the size in which they are decoded."""
     assert chunk.index is not None
     size = decoded_size(chunk.index.height, chunk.index.width, geometry)
     return FrameBuffer(np.empty((num_images(chunk), *size, 3), np.uint8))
@@ -93,17 +97,17 @@ def decode_chunk(
     buffer: FrameBuffer,
 ) -> FrameBatch:
     """
-    Decode the samples of a chunk.
+    Decode the sampled frames of a chunk.
 
     Args:
-        process: that decodes.
-        chunk: of a video whose container was read.
+        process: decodes.
+        chunk: of a video with an index.
         sampling: which frames.
-        geometry: for which they are shrunk.
-        buffer: where their pictures go, `num_images` of them.
+        geometry: image size of the encoder, towards which frames are downscaled.
+        buffer: receives `num_images` images.
 
     Returns:
-        What could be decoded, which may be nothing, and the verdict.
+        The frames that could be decoded, maybe none, and the report.
     """
     index = chunk.index
     assert index is not None
@@ -119,8 +123,7 @@ def decode_chunk(
         "capacity": num_images(chunk) + SPARE_IMAGES,
         "by_order": False,
     }
-    attempts = ReaderFallback(process, chunk, sampling, job, buffer)
-    answer, report = attempts.run()
+    answer, report = ReaderFallback(process, chunk, sampling, job, buffer).run()
     samples = np.asarray(answer["sample_index"], dtype=np.int64)
     return FrameBatch(
         chunk=chunk,
@@ -133,7 +136,7 @@ def decode_chunk(
     )
 
 
-NOTHING: Message = {
+EMPTY_ANSWER: Message = {
     "sample_index": [],
     "frame_index": [],
     "pts_seconds": [],
@@ -144,10 +147,22 @@ NOTHING: Message = {
     "problem": "",
     "full": False,
 }
+"""Stands for the answer of a decode process where no reader decoded a frame."""
+FAILURE_STATUSES = ("decode_timeout", "out_of_memory", "decode_crash", "unreadable")
+"""Status of a video without any frame: the first of these that a reader ended with."""
 
 
 class ReaderFallback:
-    """The attempts at one chunk, in order."""
+    """
+    Tries the readers for one chunk, in order.
+
+    Args:
+        process: decodes.
+        chunk: of a video with an index.
+        sampling: which frames.
+        job: the message for the decode process, without the reader.
+        buffer: receives the images.
+    """
 
     def __init__(
         self,
@@ -167,84 +182,88 @@ class ReaderFallback:
         self.job: Message = {**job, "frames": to_read}
         wanted = plan.stop - plan.first
         self.sparse = wanted * 2 < self.expected
-        self.said: list[str] = []
-        self.lost: set[str] = set()
-        """Statuses of readers that were lost, or gave up on the file."""
+        self.errors: list[str] = []
+        """One message for each reader that failed, `reader: message`."""
+        self.failures: set[str] = set()
+        """Statuses of readers whose process died, or that could not read the file at all."""
 
     def run(self) -> tuple[Message, DecodeReport]:
         """
-        Try readers until one gives everything.
+        Try readers until one decodes every frame.
 
-        PyAV is the referee: what it decodes of a damaged file is what there is. Where it gives
-        nothing, or is lost itself, the reader that gave most is taken.
+        PyAV is the reference: what it decodes of a damaged file is accepted. Where it decodes
+        nothing, or its process dies, the reader that decoded most is used.
+
+        Returns:
+            The answer of the decode process, and the report on this chunk.
         """
         best: tuple[int, str, Message] | None = None
         last = ""
         for name in self._readers():
-            answer, last = self._ask(name), name
+            answer, last = self._try(name), name
             if answer is None:
                 continue
-            worth = answer["decoded"] + len(answer["sample_index"])
-            if self._clean(name, answer) or (name == "pyav" and worth):
+            score = answer["decoded"] + len(answer["sample_index"])
+            if self._is_clean(name, answer) or (name == "pyav" and score):
                 return answer, self._report(name, answer)
-            if best is None or worth > best[0]:
-                best = (worth, name, answer)
-            self.said.append(f"{name}: {self._flaw(answer)}")
+            if best is None or score > best[0]:
+                best = (score, name, answer)
+            self.errors.append(f"{name}: {self._flaw(answer)}")
         if best is None or best[0] == 0:
-            return NOTHING, self._nothing()
+            return EMPTY_ANSWER, self._failure_report()
         _, name, answer = best
-        if name != last:  # a later attempt may have overwritten the pictures
-            again = self._ask(name)
+        if name != last:  # a later reader may have overwritten the images
+            again = self._try(name)
             if again is None:
-                return NOTHING, self._nothing()
+                return EMPTY_ANSWER, self._failure_report()
             answer = again
-        self.said = [said for said in self.said if not said.startswith(f"{name}:")]
+        self.errors = [error for error in self.errors if not error.startswith(f"{name}:")]
         return answer, self._report(name, answer)
 
     def _readers(self) -> tuple[str, ...]:
         forced = self.process.options.reader
         middle = self.chunk.start > 0
-        chosen = choose_readers(self.index, sparse=self.sparse, middle=middle)
-        if forced == "auto" or chosen == ("images",):
-            return chosen
-        return (forced, *(name for name in chosen if name != forced))
+        readers = choose_readers(self.index, sparse=self.sparse, middle=middle)
+        if forced == "auto" or readers == ("images",):
+            return readers
+        return (forced, *(name for name in readers if name != forced))
 
-    def _ask(self, reader: str) -> Message | None:
-        answer = self._ask_once(reader, by_order=False)
+    def _try(self, reader: str) -> Message | None:
+        answer = self._decode(reader, by_order=False)
         if answer is not None and answer["backwards"]:
-            # Frames come in the order of display: where their times do not rise, the container
-            # has labelled packets in the order of storage.
-            answer = self._ask_once(reader, by_order=True)
+            # frames come in display order: where their times decrease, the container has stored
+            # decode times as presentation times
+            answer = self._decode(reader, by_order=True)
         return answer
 
-    def _ask_once(self, reader: str, *, by_order: bool) -> Message | None:
-        fresh = self.process.known != self.chunk.video.location
+    def _decode(self, reader: str, *, by_order: bool) -> Message | None:
+        send_index = self.process.indexed_location != self.chunk.video.location
         job = {
             **self.job,
             "reader": reader,
             "by_order": by_order,
-            "index": self.index.to_json() if fresh else None,
+            "index": self.index.to_json() if send_index else None,
         }
         try:
             answer = self.process.ask(job, self.buffer.put)
         except (DecoderLost, VideoError) as error:
-            self.lost.add(_lost_status(error))
-            self.said.append(f"{reader}: {error}")
+            self.failures.add(_failure_status(error))
+            self.errors.append(f"{reader}: {error}")
             return None
-        self.process.known = self.chunk.video.location
+        self.process.indexed_location = self.chunk.video.location
         if "refused" in answer:
-            self.said.append(f"{reader}: {plain_words(answer['refused'])}")
+            self.errors.append(f"{reader}: {first_message(answer['refused'])}")
             return None
         return answer
 
-    def _clean(self, reader: str, answer: Message) -> bool:
+    def _is_clean(self, reader: str, answer: Message) -> bool:
         if answer["problem"] or answer["damaged"] or answer["full"]:
             return False
-        if reader == "pyav" and not packets_are_pictures(self.index):
-            # it reports every failure: packets without a picture are simply that, but at the start
+        if reader == "pyav" and not has_one_frame_per_packet(self.index):
+            # PyAV reports every failure, so packets without a frame are fine, except at the start
             late = answer["late"] and not self.chunk.start
             return bool(answer["decoded"] and not late) or not self.expected
-        return bool(answer["decoded"] == self.expected and not answer["complaint"])
+        return bool(answer["decoded"] == self.expected and not answer["decoder_stderr"])
 
     def _flaw(self, answer: Message) -> str:
         if answer["full"]:
@@ -252,63 +271,62 @@ class ReaderFallback:
         found = f"{answer['decoded']} of {self.expected} frames"
         if answer["damaged"] and not answer["problem"]:
             return f"{found}, {answer['damaged']} of them damaged"
-        reason = answer["problem"] or plain_words(answer["complaint"])
+        reason = answer["problem"] or first_message(answer["decoder_stderr"])
         return f"{found}: {reason}" if reason else found
 
     def _report(self, reader: str, answer: Message) -> DecodeReport:
         index, decoded = self.index, answer["decoded"]
-        clean = self._clean(reader, answer)
+        clean = self._is_clean(reader, answer)
         expected = decoded if clean else max(self.expected, decoded)
-        error = ("" if clean else self._flaw(answer)) or _short(index)
+        error = ("" if clean else self._flaw(answer)) or _container_problem(index)
         missing = expected - decoded
         return DecodeReport(
             status="ok" if not error and not missing else "partial",
             error=error,
             decoder=reader,
-            attempts=tuple(self.said),
+            attempts=tuple(self.errors),
             frames_expected=expected,
             frames_decoded=decoded,
             frames_duplicated=answer["duplicated"],
             frames_missing=missing,
             frames_damaged=answer["damaged"],
-            **facts(index),
+            **index_fields(index),
         )
 
-    def _nothing(self) -> DecodeReport:
-        kinds = ("decode_timeout", "out_of_memory", "decode_crash", "unreadable")
-        status = next((kind for kind in kinds if kind in self.lost), "undecodable")
+    def _failure_report(self) -> DecodeReport:
+        status = next((s for s in FAILURE_STATUSES if s in self.failures), "undecodable")
         return DecodeReport(
             status=status,
-            error="; ".join(self.said) or "no frame could be decoded",
-            attempts=tuple(self.said),
+            error="; ".join(self.errors) or "no frame could be decoded",
+            attempts=tuple(self.errors),
             frames_expected=self.expected,
             frames_missing=self.expected,
-            **facts(self.index),
+            **index_fields(self.index),
         )
 
 
-def _short(index: VideoIndex) -> str:
-    """Say what a container lacks, however well the rest of it was decoded."""
+def _container_problem(index: VideoIndex) -> str:
+    """Describe what is missing in a container, however well the rest of it was decoded."""
     if index.truncated and not index.problem:
         held = index.packets + index.packets_empty
         return f"the header claims {index.frames_from_header} frames, the file holds {held}"
     return index.problem
 
 
-def plain_words(complaint: str) -> str:
-    """Take the first thing that a library printed, without its addresses and time stamps."""
-    first = complaint.strip().splitlines()[0] if complaint.strip() else ""
+def first_message(text: str) -> str:
+    """Return the first line that a library printed, without addresses and time stamps."""
+    first = text.strip().splitlines()[0] if text.strip() else ""
     return re.sub(r" @ 0x[0-9a-f]+|\[\d\d:\d\d:\d\d\] |\S*/src/\S+: ", "", first)[:200]
 
 
-def _lost_status(error: DecoderLost | VideoError) -> str:
+def _failure_status(error: DecoderLost | VideoError) -> str:
     if isinstance(error, VideoError):
         return error.status
     return "decode_timeout" if isinstance(error, JobTimeout) else "decode_crash"
 
 
-def facts(index: VideoIndex) -> dict[str, Any]:
-    """Give what the container says, as fields of a `DecodeReport`."""
+def index_fields(index: VideoIndex) -> dict[str, Any]:
+    """Convert an index to fields of a `DecodeReport`."""
     return {
         "codec": index.codec,
         "pixel_format": index.pixel_format,

@@ -1,8 +1,8 @@
 """
-Choose frames by the time at which they are displayed.
+Select sampled frames by their presentation times.
 
 Sample k of `Sampling(fps=F)` is the frame that a player shows at k / F seconds: the last one whose
-time is not after it. So variable frame rates, cuts and late starts need no case of their own.
+time is not later. So variable frame rates, cuts and late starts need no special case.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from pipeline.config import Sampling
 from pipeline.records import Images, Integers, VideoIndex
 
 TICK_TOLERANCE_SECONDS = 5e-4
-"""Containers round times to ticks, often of a millisecond: a frame may be half a tick late."""
-HOLD_SECONDS = 1.0
-"""How long a frame stands in for following ones that could not be decoded."""
+"""Containers round times to ticks, often of 1 ms: a frame may be late by half a tick."""
+MAX_HOLD_SECONDS = 1.0
+"""How long a frame replaces following ones that could not be decoded."""
 
 
-class Timed(Protocol):
-    """A decoded frame, not yet converted to a picture."""
+class TimedFrame(Protocol):
+    """A decoded frame, not yet converted to RGB."""
 
     ticks: int | None
     damaged: bool
@@ -36,7 +36,7 @@ class Timed(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A frame that was asked for."""
+    """A sampled frame."""
 
     number: int
     """k, counted from 0 over the whole video."""
@@ -47,13 +47,13 @@ class Sample:
 
 class SamplePlan:
     """
-    Which frames of a video are the samples [start, stop).
+    Computes which frames of a video are the samples [start, stop).
 
     Args:
-        index: what the container says.
-        sampling: which samples there are.
+        index: of the container.
+        sampling: defines the samples of the video.
         start, stop: the samples of this chunk; all of the video by default.
-        context: samples before `start` that are given as well.
+        context: samples before `start` that are included.
     """
 
     def __init__(
@@ -80,24 +80,24 @@ class SamplePlan:
         return max(1, self._before(self.index.duration_seconds))
 
     def frame_indices(self) -> Integers:
-        """Frames that the samples should be, as the container tells it, (stop - first,)."""
+        """Return the frame position of each sample by the times of the index, (stop - first,)."""
         return self._frames(np.arange(self.first, self.stop))
 
     def frame_range(self) -> range:
-        """Frames that this chunk accounts for: those of all chunks are those of the video."""
+        """Return the frames that this chunk counts; the chunks of a video partition its frames."""
         return self._frame_range
 
     @cached_property
     def _frame_range(self) -> range:
         whole = self.stop >= self.num_samples
-        stop = len(self.index.pts) if whole else self._border(self.stop)
-        return range(self._border(self.start), stop)
+        stop = len(self.index.pts) if whole else self._first_frame(self.stop)
+        return range(self._first_frame(self.start), stop)
 
-    def _border(self, sample: int) -> int:
+    def _first_frame(self, sample: int) -> int:
         """
-        Tell the frame with which the chunk begins whose first sample is given.
+        Return the first frame that a chunk counts, given its first sample.
 
-        That is the last key frame behind the sample before: from there it is decoded in any case.
+        It is the last key frame after the previous sample: decoding starts there in any case.
         """
         if sample == 0:
             return 0
@@ -110,46 +110,46 @@ class SamplePlan:
         if self.sampling.every:
             return samples * self.sampling.every
         assert self.sampling.fps
-        at = samples / self.sampling.fps + self._tolerance
-        return np.searchsorted(self.index.seconds, at, side="right") - 1
+        times = samples / self.sampling.fps + self._tolerance
+        return np.searchsorted(self.index.seconds, times, side="right") - 1
 
     def _before(self, seconds: float) -> int:
         """Count the samples before a time."""
         assert self.sampling.fps
         return max(0, math.ceil((seconds - self._tolerance) * self.sampling.fps))
 
-    def taken(self, frame_index: int, seconds: float, until_seconds: float) -> range:
-        """Tell which samples of this chunk a frame displayed in [seconds, until) is."""
+    def samples_of(self, frame_index: int, seconds: float, until_seconds: float) -> range:
+        """Return the samples of this chunk that a frame shown in [seconds, until) is."""
         if self.sampling.every:
             sample, rest = divmod(frame_index, self.sampling.every)
             wanted = rest == 0 and self.first <= sample < self.stop
             return range(sample, sample + wanted)
         first, stop = self._before(seconds), self._before(until_seconds)
         if until_seconds <= 0 <= seconds:
-            stop = 1  # a lone frame of no duration is still seen
+            stop = 1  # a single frame without duration is sample 0
         return range(max(first, self.first), min(stop, self.stop))
 
-    def over(self, frame_index: int, seconds: float) -> bool:
-        """Whether this chunk needs neither a frame displayed at a time nor any that follows."""
+    def is_past(self, frame_index: int, seconds: float) -> bool:
+        """Whether this chunk needs neither this frame, shown at a time, nor any later one."""
         if self.stop >= self.num_samples or frame_index < self._frame_range.stop:
             return False
         # a frame may be the last samples of this chunk and the first of the next
         return bool(self.sampling.every) or self._before(seconds) >= self.stop
 
     def accounts_for(self, ticks: int | None) -> bool:
-        """Whether a packet that could not be decoded counts here, and not in another chunk."""
-        if ticks is None:  # met by every chunk that is read to the end
+        """Whether this chunk, and no other one, counts a packet that could not be decoded."""
+        if ticks is None:  # found by every chunk that is read to the end
             return self.stop >= self.num_samples
         position = int(np.searchsorted(self.index.pts, ticks, side="right")) - 1
         return max(0, position) in self._frame_range
 
     def shown_until(self, frame_index: int, seconds: float, following: float | None) -> float:
         """
-        Tell until when a frame is displayed.
+        Compute the time until which a frame is shown.
 
-        As in a player it stays until the next one that could be decoded, `following`. But a frame
-        does not stand in for a stretch of damage: beyond what the container says, it stays at most
-        `HOLD_SECONDS`, and at the end of what could be decoded not at all.
+        As in a player, this is the time of the next decoded frame, `following`. But a frame does
+        not replace a long damaged part: it is shown at most `MAX_HOLD_SECONDS` longer than the
+        container says, and not longer where no frame follows.
         """
         index = self.index
         if not index.steady or frame_index >= len(index.pts):
@@ -158,20 +158,22 @@ class SamplePlan:
         planned = index.duration_seconds if last else float(index.seconds[frame_index + 1])
         if following is None:
             return planned
-        return min(following, max(planned, seconds + HOLD_SECONDS))
+        return min(following, max(planned, seconds + MAX_HOLD_SECONDS))
 
     def wants(self, frame_index: int) -> bool:
-        """Whether a frame is a sample, should every frame decode; True where that is not known."""
+        """Whether a frame is a sample if every frame decodes; True where that is unknown."""
         index = self.index
         if not index.steady or frame_index >= len(index.pts):
             return True
         seconds = float(index.seconds[frame_index])
-        return bool(self.taken(frame_index, seconds, self.shown_until(frame_index, seconds, None)))
+        return bool(
+            self.samples_of(frame_index, seconds, self.shown_until(frame_index, seconds, None))
+        )
 
 
 @dataclass(slots=True)
-class Counts:
-    """What was seen while frames were chosen."""
+class FrameCounts:
+    """Numbers of frames seen by a selector."""
 
     decoded: int = 0
     duplicated: int = 0
@@ -179,24 +181,24 @@ class Counts:
     late: int = 0
     """Frames before the first one that could be decoded."""
     backwards: bool = False
-    """Times went back: only the order of frames can be trusted, and nothing else that was told."""
+    """Whether times decreased: then only the order of frames is reliable, and no other count."""
 
 
 class Selector:
-    """Choose the samples among decoded frames, in display order, looking one frame ahead."""
+    """Selects the samples among decoded frames, in display order, with one frame of lookahead."""
 
     def __init__(self, plan: SamplePlan, *, by_order: bool = False) -> None:
-        self.counts = Counts()
+        self.counts = FrameCounts()
         self._plan = plan
         self._by_order = by_order or not plan.index.timed
         self._pts = plan.index.pts
         self._steady = plan.index.steady
 
-    def select(self, frames: Iterable[Timed]) -> Iterator[Sample]:
-        """Give the samples in order. Stops reading after the last one, or where times go back."""
+    def select(self, frames: Iterable[TimedFrame]) -> Iterator[Sample]:
+        """Yield the samples in order. Stops after the last one, or where times decrease."""
         frames_here = self._plan.frame_range()
         last = self._plan.stop >= self._plan.num_samples
-        held: tuple[Timed, int, float] | None = None
+        held: tuple[TimedFrame, int, float] | None = None
         frame_index, last_ticks = -1, None
         for frame in frames:
             ticks = self._ticks(frame, frame_index)
@@ -218,12 +220,12 @@ class Selector:
             if held:
                 yield from self._emit(held, seconds)
             held, last_ticks = (frame, frame_index, seconds), ticks
-            if self._plan.over(frame_index, seconds):
+            if self._plan.is_past(frame_index, seconds):
                 return
         if held:
             yield from self._emit(held, None)
 
-    def _ticks(self, frame: Timed, frame_index: int) -> int:
+    def _ticks(self, frame: TimedFrame, frame_index: int) -> int:
         if frame.ticks is not None and not self._by_order:
             return frame.ticks
         following = frame_index + 1
@@ -232,22 +234,24 @@ class Selector:
 
     def _frame_index(self, ticks: int, before: int) -> int:
         """
-        Place a frame among the frames of the video.
+        Find the position of a frame among the frames of the video.
 
-        The container knows, so that a chunk numbers frames as the whole video does, and a frame
-        that cannot be decoded does not shift the numbers of the others.
+        It comes from the times of the index: so a chunk numbers frames as the whole video does,
+        and a frame that cannot be decoded does not shift the numbers of the others.
         """
         if self._steady:
             return max(before + 1, int(np.searchsorted(self._pts, ticks, side="right")) - 1)
         return before + 1
 
-    def _emit(self, held: tuple[Timed, int, float], following: float | None) -> Iterator[Sample]:
+    def _emit(
+        self, held: tuple[TimedFrame, int, float], following: float | None
+    ) -> Iterator[Sample]:
         frame, frame_index, seconds = held
         if following is not None and following <= seconds and not self._plan.sampling.every:
-            return  # another frame takes its place at once
+            return  # the next frame replaces it at once
         until = self._plan.shown_until(frame_index, seconds, following)
-        samples = self._plan.taken(frame_index, seconds, until)
+        samples = self._plan.samples_of(frame_index, seconds, until)
         if samples:
-            picture = frame.rgb()
+            image = frame.rgb()
             for number in samples:
-                yield Sample(number, picture, frame_index, seconds)
+                yield Sample(number, image, frame_index, seconds)

@@ -1,10 +1,9 @@
 """
-Memory for pictures: a ring that a decode process fills, and blocks in which shards wait.
+Memory for decoded frames: ring buffers that decode processes fill, and buffers of whole shards.
 
-What is shared is anonymous (`memfd`): it has no name in the file system, so nothing is left behind
-however a run ends, and the size of `/dev/shm` does not bound it. To touch a page for the first time
-takes longer than to write to it: rings are small and filled again and again, and blocks are on huge
-pages and go from one shard to the next.
+Shared memory is anonymous (`memfd`): it has no name in the file system, so nothing is left behind
+however a run ends, and the size of `/dev/shm` is no limit. Page faults cost more than the copy:
+ring buffers are small and reused, buffers of shards use huge pages and go from shard to shard.
 """
 
 from __future__ import annotations
@@ -22,12 +21,15 @@ import numpy as np
 from pipeline.records import Images, Integers
 
 ALIGNMENT = 64
+"""Bytes of a cache line."""
+RING_PARTS = 4
+"""Parts of a ring buffer: the parent reads one while the others are filled."""
 SPARE_IMAGES = 16
-"""More than a container let expect, for which room is made when they come."""
+"""Images beyond the expected number for which a buffer grows at once."""
 
 
 class RingBuffer:
-    """Shared memory that a decode process fills with pictures, again and again."""
+    """Shared memory that one decode process fills with images, again and again."""
 
     def __init__(self, num_bytes: int) -> None:
         self.num_bytes = num_bytes
@@ -36,61 +38,66 @@ class RingBuffer:
         self._view = mmap.mmap(self.descriptor, num_bytes)
 
     def parts(self, size: tuple[int, int], start: int, stop: int) -> list[Images]:
-        """View the pictures (T, h, w, 3) from one number to another, of all that it was given."""
-        pictures = as_ring(self._view, size)
-        count = len(pictures)
+        """
+        View the images [start, stop), counted since the first one of the job.
+
+        Returns:
+            One view (n, h, w, 3), or two where the range passes the end of the ring.
+        """
+        images = as_ring(self._view, size)
+        count = len(images)
         middle = min(stop, (start // count + 1) * count)
         first = start % count
-        parts = [pictures[first : first + middle - start], pictures[: stop - middle]]
+        parts = [images[first : first + middle - start], images[: stop - middle]]
         return [part for part in parts if len(part)]
 
     def close(self) -> None:
-        """Give the memory back once no view is left."""
+        """Free the memory as soon as no view of it is left."""
         os.close(self.descriptor)
         del self._view
 
 
 def as_ring(view: mmap.mmap, size: tuple[int, int]) -> Images:
-    """See memory as a ring of pictures (n, h, w, 3), as many as there is room for."""
+    """View memory as images (n, h, w, 3), as many as fit."""
     height, width = size
     count = len(view) // (height * width * 3)
     return np.ndarray((count, height, width, 3), np.uint8, buffer=view)
 
 
 Resize = Callable[[Images, Integers], Images]
-"""Makes other pictures of decoded ones, given the frame of each: one frame may come again."""
+"""Resizes images (n, h, w, 3), given the frame position of each, (n,): a frame may repeat."""
 
 
 @dataclass(slots=True)
 class FrameBuffer:
     """
-    Where the pictures of one chunk go as they are decoded.
+    Receives the images of one chunk while they are decoded.
 
     Args:
-        pictures: (T, H, W, 3), of which the first are filled.
-        fit: what becomes of decoded pictures before; None copies them.
+        images: (T, H, W, 3), filled from the beginning; replaced by a larger array when full.
+        resize: applied to decoded images before they are stored; None copies them.
     """
 
     images: Images
     resize: Resize | None = None
 
-    def put(self, start: int, pictures: Images, frame_index: Integers) -> None:
-        """Put decoded pictures (n, h, w, 3) in the rows from `start` on."""
-        stop = start + len(pictures)
+    def put(self, start: int, images: Images, frame_index: Integers) -> None:
+        """Store decoded images (n, h, w, 3) in the rows from `start` on."""
+        stop = start + len(images)
         if stop > len(self.images):
-            more = np.empty((stop + SPARE_IMAGES, *self.images.shape[1:]), np.uint8)
-            more[:start] = self.images[:start]
-            self.images = more
-        self.images[start:stop] = self.resize(pictures, frame_index) if self.resize else pictures
+            larger = np.empty((stop + SPARE_IMAGES, *self.images.shape[1:]), np.uint8)
+            larger[:start] = self.images[:start]
+            self.images = larger
+        self.images[start:stop] = self.resize(images, frame_index) if self.resize else images
 
 
 def discard_buffer() -> FrameBuffer:
-    """Give room in which nothing is kept."""
-    return FrameBuffer(np.empty((0, 0, 0, 3), np.uint8), lambda pictures, _: pictures[:, :0, :0])
+    """Create a buffer that discards all images."""
+    return FrameBuffer(np.empty((0, 0, 0, 3), np.uint8), lambda images, _: images[:, :0, :0])
 
 
 class BufferBlock:
-    """Private memory for the pictures of one shard, handed out from its beginning on."""
+    """Private memory for the images of one shard, allocated from its beginning."""
 
     def __init__(self, num_bytes: int) -> None:
         self.num_bytes = max(1, num_bytes)
@@ -102,10 +109,10 @@ class BufferBlock:
 
     def allocate(self, shape: tuple[int, int, int, int]) -> Images:
         """
-        Hand out memory for pictures, (T, H, W, 3), to any thread.
+        Allocate memory for images, (T, H, W, 3); any thread may call this.
 
         Raises:
-            TypeError: there is not so much left.
+            TypeError: not enough memory is left.
         """
         with self._lock:
             start = self._used
@@ -113,16 +120,16 @@ class BufferBlock:
         return np.ndarray(shape, np.uint8, buffer=self._view, offset=min(start, self.num_bytes))
 
     def clear(self) -> None:
-        """Hand out the same memory again; nobody may look at it any more."""
+        """Free all that is allocated; nothing may refer to it any more."""
         self._used = 0
 
 
 class BufferPool:
     """
-    Lends blocks and takes them back, so that their pages are touched for the first time once.
+    Keeps released blocks for reuse, so that their page faults happen only once.
 
     Args:
-        keep: blocks at most, of what was given back.
+        keep: maximum number of released blocks that are kept.
     """
 
     def __init__(self, keep: int) -> None:
@@ -131,28 +138,28 @@ class BufferPool:
         self._lock = threading.Lock()
 
     def acquire(self, num_bytes: int) -> BufferBlock:
-        """Lend a block of at least so many bytes; a new one takes the place of one too small."""
+        """Return a block of at least this size; a new one replaces the smallest free one."""
         with self._lock:
-            fitting = [block for block in self._free if block.num_bytes >= num_bytes]
-            if not fitting:
+            large_enough = [block for block in self._free if block.num_bytes >= num_bytes]
+            if not large_enough:
                 self._free = sorted(self._free, key=lambda block: block.num_bytes)[1:]
                 return BufferBlock(num_bytes)
-            lent = min(fitting, key=lambda block: block.num_bytes)
-            self._free.remove(lent)
-        lent.clear()
-        return lent
+            block = min(large_enough, key=lambda block: block.num_bytes)
+            self._free.remove(block)
+        block.clear()
+        return block
 
     def release(self, block: BufferBlock) -> None:
-        """Take back a block that nobody looks at any more."""
+        """Take back a block; nothing may refer to its memory any more."""
         with self._lock:
             self._free = [*self._free, block][-self._keep :] if self._keep else []
 
     def close(self) -> None:
-        """Give back all that is free."""
+        """Free all released blocks."""
         with self._lock:
             self._free = []
 
 
 def aligned(num_bytes: int) -> int:
-    """Round up so that what follows starts on a cache line."""
+    """Round up to whole cache lines."""
     return -(-num_bytes // ALIGNMENT) * ALIGNMENT

@@ -16,7 +16,6 @@ import pandas as pd
 import pyarrow as pa
 
 from pipeline.diagnostics.gradients import CellDiagnosis, Measured, measure
-from pipeline.errors import OptionError
 from pipeline.recognition.recognizer import Recognizer
 from pipeline.results.plots import Curve, plot_diagnosis
 from pipeline.storage import write_json, write_table
@@ -103,21 +102,6 @@ def diagnose_saved(
     named = [replace(example, label=number[example.label]) for example in examples]
     at = measure(recognizer.model, named, "saved")
     return CellDiagnosis(f"{recognizer.name} ({recognizer.temporal.cell})", (at,))
-
-
-def require_known(recognizer: Recognizer, labels: Sequence[str]) -> None:
-    """
-    Require that a recognizer knows labels.
-
-    Raises:
-        OptionError: it does not know one.
-    """
-    unknown = sorted(set(labels) - set(recognizer.labels))
-    if unknown:
-        raise OptionError(
-            f"{recognizer.name} does not know the labels {', '.join(unknown)}; it knows "
-            f"{', '.join(recognizer.labels)}: diagnose it with labels that it was trained on"
-        )
 
 
 def seconds_per_frame(examples: Sequence[Example]) -> float:

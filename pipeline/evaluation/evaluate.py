@@ -1,11 +1,11 @@
 """
-Judge a recognizer on labelled clips: as it was saved, or its architecture trained anew in folds.
+Evaluate a recognizer on labelled clips: its saved weights, or its architecture in cross-validation.
 
-    found = evaluate_saved(recognizer, gathered, stored_videos(pipeline.store))
-    write_evaluation(found, out)
-    write_page(found, out)
+    evaluation = evaluate_saved(recognizer, dataset, read_stored(session.store))
+    write_evaluation(evaluation, out)
+    write_page(evaluation, out)
 
-Whichever it is, the baselines and chance are asked about the same clips.
+In both cases, the baselines predict the same clips.
 """
 
 from __future__ import annotations
@@ -20,220 +20,265 @@ import numpy as np
 from pipeline.encode.feature_store import FeatureStore
 from pipeline.errors import OptionError
 from pipeline.evaluation.cross_validation import Fold, empty_warnings, group_folds, leak_warnings
-from pipeline.evaluation.knowledge import relabel, trained_on
-from pipeline.evaluation.predictions import Answers, Round, ask_baselines, ask_model, cross_validate
-from pipeline.evaluation.scores import SequenceVerdict, Verdict, judge, judge_sequences
+from pipeline.evaluation.predictions import (
+    FoldResult,
+    Predictions,
+    cross_validate,
+    predict_baselines,
+    predict_model,
+)
+from pipeline.evaluation.scores import (
+    MethodScores,
+    SequenceScores,
+    score_methods,
+    score_sequences,
+)
 from pipeline.evaluation.segmentation import (
     LabelledFrames,
     ReadVideo,
-    Stored,
+    StoredFeatures,
     find_sequences,
-    label_sequences,
+    held_out_parts,
+    predict_sequences,
     video_of,
 )
-from pipeline.recognition.recognizer import Recognizer
+from pipeline.recognition.recognizer import Recognizer, require_labels
 from pipeline.records import merge_reports
 from pipeline.storage import printable
 from pipeline.temporal.batching import Example, Examples
 from pipeline.temporal.options import TrainingOptions
 from pipeline.temporal.trainer import TrainingResult
 from pipeline.training.build_dataset import Gathered
+from pipeline.training.train_recognizer import stays_true
 
-SAVED = 0
-"""The seed under which answers of a saved recognizer go."""
-MOST_LEFT_OUT = 10
-"""Groups that are held out one at a time where only baselines learn; more are dealt to folds."""
+SAVED_SEED = 0
+"""Seed in the results of a saved recognizer, whose training seed does not matter."""
+MAX_SINGLE_GROUPS = 10
+"""Groups up to which the baselines of a saved recognizer leave one group out per fold; more are
+split into as many folds."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All that was asked, answered, and found."""
+    """Predictions and metrics of a recognizer and the baselines."""
 
     examples: Examples
-    answers: tuple[Answers, ...]
-    verdicts: tuple[Verdict, ...]
+    predictions: tuple[Predictions, ...]
+    methods: tuple[MethodScores, ...]
     """Of the model first."""
-    frames: tuple[LabelledFrames, ...] = ()
-    """What the model says of sequences; none where no video has several labelled parts."""
-    sequences: tuple[SequenceVerdict, ...] = ()
+    sequences: tuple[LabelledFrames, ...] = ()
+    """Predictions of the model on videos with several labelled parts."""
+    sequence_methods: tuple[SequenceScores, ...] = ()
+    """Empty without sequences."""
     warnings: tuple[str, ...] = ()
-    """What makes the figures weaker than they look."""
-    facts: dict[str, Any] = field(default_factory=dict)
-    """How it came to be, as plain JSON."""
+    """Reasons why the metrics may be unreliable."""
+    metadata: dict[str, Any] = field(default_factory=dict)
+    """Recognizer, folds and options, as plain JSON."""
 
 
-def stored_videos(store: FeatureStore) -> ReadVideo:
-    """Give what is stored of a video, by its id."""
+def read_stored(store: FeatureStore) -> ReadVideo:
+    """Make a function that reads the stored features of a video."""
 
-    def read(video_id: str) -> Stored:
+    def read(video_id: str) -> StoredFeatures:
         duration = merge_reports(store.reports(video_id)).duration_seconds
         return list(store.stream(video_id)), duration or 0.0
 
     return read
 
 
-def evaluate_saved(recognizer: Recognizer, gathered: Gathered, read_video: ReadVideo) -> Evaluation:
+def require_known_labels(recognizer: Recognizer, labels: Collection[str]) -> None:
     """
-    Judge a recognizer as it was saved, on the split `test` where the labels have one.
-
-    The baselines learn from the other splits, or where there are none, from the other groups.
-
-    Args:
-        recognizer: what is judged.
-        gathered: what it is asked about.
-        read_video: gives what is stored of a video.
+    Require that a recognizer has all of these labels.
 
     Raises:
-        OptionError: a label that the recognizer does not know.
+        OptionError: it lacks one.
     """
-    labels = gathered.examples.labels
-    items = gathered.of("test") or gathered.examples.items
-    others = gathered.of("train", "validation") if gathered.of("test") else []
-    asked = relabel(Examples(tuple(items), labels), recognizer.labels)
-    learned = relabel(Examples(tuple(others), labels), recognizer.labels)
-    everything = Fold("", (), np.zeros(0, np.int64), np.arange(len(items)))
-    fitted = TrainingResult(recognizer.model, recognizer.temperature, ())
-    answers = ask_model(asked, everything, fitted, SAVED)
-    baselines, warnings = _baselines(asked, learned)
-    warnings += _split_warnings(gathered)
-    frames = label_sequences(recognizer, find_sequences(asked.items), read_video, seed=SAVED)
-    warnings += _overlap_warnings(items, trained_on(recognizer), recognizer)
-    facts = {**_of_recognizer(recognizer), "folds": []}
-    return _evaluation(asked, [*answers, *baselines], frames, _left_out(gathered) + warnings, facts)
+    require_labels(recognizer, labels, "use --folds to train its architecture on the new labels")
 
 
-def _baselines(asked: Examples, learned: Examples) -> tuple[list[Answers], list[str]]:
-    """Ask baselines that learn from other clips, or else from the other groups. Also warnings."""
-    if learned.items:
-        count = len(asked.items)
-        both = Examples(asked.items + learned.items, asked.labels)
-        numbers = np.arange(len(both.items))
-        return ask_baselines(both, [Fold("", (), numbers[count:], numbers[:count])]), []
-    groups = len({item.group for item in asked.items})
+def training_options(recognizer: Recognizer) -> TrainingOptions:
+    """
+    Give the options with which a recognizer was trained.
+
+    Raises:
+        OptionError: its metadata lacks them, or this version does not support them.
+    """
     try:
-        folds = folds_of(asked, 0 if groups <= MOST_LEFT_OUT else MOST_LEFT_OUT)
-    except OptionError as error:
-        return [], [f"no baselines beside it, as they have nothing to learn from: {error}"]
-    return ask_baselines(asked, folds), []
+        return TrainingOptions(**recognizer.notes["training"])
+    except (KeyError, TypeError, OptionError) as error:
+        raise OptionError(
+            f"{recognizer.name} has no valid training options ({error!r}), so it cannot be "
+            "trained again: only recognizers made by `clipline train` have them"
+        ) from error
 
 
-def folds_of(examples: Examples, count: int) -> list[Fold]:
-    """Split examples by their groups, as `group_folds` does."""
+def retraining_options(recognizer: Recognizer, labels: Sequence[str]) -> TrainingOptions:
+    """
+    Give the options for training the architecture of a recognizer on other labels.
+
+    Mirroring is disabled if the labels depend on left and right, unless those of the recognizer do
+    as well: then the user enabled it explicitly.
+
+    Raises:
+        OptionError: as for `training_options`.
+    """
+    options = training_options(recognizer)
+    if stays_true(labels) or not stays_true(recognizer.labels):
+        return options
+    return replace(options, mirror_grid=0)
+
+
+def make_folds(examples: Examples, count: int) -> list[Fold]:
+    """Split examples by their groups, see `group_folds`."""
     groups = [item.group for item in examples.items]
     return group_folds(groups, [examples.labels[item.label] for item in examples.items], count)
 
 
-def _split_warnings(gathered: Gathered) -> list[str]:
-    """Say where a table has splits, but none to test on."""
-    splits = {split for split in gathered.splits if split is not None}
-    if not splits or "test" in splits:
-        return []
-    lost = len(gathered.left_out)
-    return [
-        "no clip of the split test can be judged"
-        + f" ({lost} row{'s' * (lost != 1)} left out)" * bool(lost)
-        + f", so all are: those of the split{'s' * (len(splits) != 1)} {', '.join(sorted(splits))}"
-    ]
+def evaluate_saved(recognizer: Recognizer, gathered: Gathered, read_video: ReadVideo) -> Evaluation:
+    """
+    Evaluate a recognizer with its saved weights, on the split `test` if the labels have one.
 
+    The baselines are trained on the other splits, or else by cross-validation over the groups.
 
-def _overlap_warnings(
-    items: Sequence[Example], learned: Collection[str], recognizer: Recognizer
-) -> list[str]:
-    known = [item.name for item in items if item.video_id in learned]
-    if not known:
-        return []
-    first = ", ".join(known[:3]) + ", …" * (len(known) > 3)
-    anew = (
-        "it" if recognizer.network is None else "its temporal model, not its fine-tuned backbone,"
+    Args:
+        recognizer: to evaluate.
+        gathered: labelled clips.
+        read_video: reads the stored features of a video.
+
+    Raises:
+        OptionError: the recognizer lacks a label.
+    """
+    labels = gathered.examples.labels
+    items = gathered.of("test") or gathered.examples.items
+    others = gathered.of("train", "validation") if gathered.of("test") else []
+    test = relabel(Examples(tuple(items), labels), recognizer)
+    train = relabel(Examples(tuple(others), labels), recognizer)
+    everything = Fold("", (), np.zeros(0, np.int64), np.arange(len(items)))
+    trained = TrainingResult(recognizer.model, recognizer.temperature, ())
+    predictions = predict_model(test, everything, trained, SAVED_SEED)
+    baselines, warnings = _baselines(test, train)
+    sequences = predict_sequences(
+        recognizer, find_sequences(test.items), read_video, seed=SAVED_SEED
     )
-    return [
-        f"{len(known)} of {len(items)} clips are of videos that the recognizer was trained on "
-        f"({first}): it may know them by heart; --folds trains {anew} anew without them"
-    ]
+    return _evaluation(
+        test,
+        [*predictions, *baselines],
+        sequences,
+        [
+            *_skipped_warnings(gathered),
+            *warnings,
+            *_split_warnings(gathered),
+            *_overlap_warnings(items, recognizer),
+        ],
+        {**_recognizer_metadata(recognizer), "folds": []},
+    )
 
 
-def _tuning_warnings(recognizer: Recognizer) -> list[str]:
-    """Say that folds do not undo what a backbone has learned."""
-    if recognizer.network is None:
-        return []
-    return [
-        "the backbone was fine-tuned, and is taken as it is: in each fold, only the temporal model "
-        "is trained anew. Where the backbone has learned from these clips, its features know the "
-        "answers, and the figures are too good, those of the baselines as well: judge it on clips "
-        "that it has not learned from (split test), or train without --fine-tune"
-    ]
+def relabel(examples: Examples, recognizer: Recognizer) -> Examples:
+    """
+    Change label indices to those of a recognizer.
+
+    Raises:
+        OptionError: it lacks a label.
+    """
+    labels = recognizer.labels
+    require_known_labels(recognizer, {examples.labels[item.label] for item in examples.items})
+    index = {label: number for number, label in enumerate(labels)}
+    items = [replace(item, label=index[examples.labels[item.label]]) for item in examples.items]
+    return Examples(tuple(items), tuple(labels))
+
+
+def _baselines(test: Examples, train: Examples) -> tuple[list[Predictions], list[str]]:
+    """Predict test clips by baselines that are trained on others. Also gives warnings."""
+    if train.items:
+        count = len(test.items)
+        both = Examples(test.items + train.items, test.labels)
+        index = np.arange(len(both.items))
+        return predict_baselines(both, [Fold("", (), index[count:], index[:count])]), []
+    groups = len({item.group for item in test.items})
+    try:
+        folds = make_folds(test, 0 if groups <= MAX_SINGLE_GROUPS else MAX_SINGLE_GROUPS)
+    except OptionError as error:
+        return [], [f"no baselines, as there are no clips to train them on: {error}"]
+    return predict_baselines(test, folds), []
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How a model is trained and judged again and again."""
+class CrossValidation:
+    """Folds, training options and number of seeds of a cross-validation."""
 
     folds: tuple[Fold, ...]
     options: TrainingOptions
-    """Of every training, but for its seed."""
+    """Of all trainings; `seed` is the first seed."""
     seeds: int = 1
-    """Trainings a fold, each with its own chance."""
+    """Trainings per fold."""
 
     def __post_init__(self) -> None:
         if self.seeds < 1:
             raise OptionError(f"--seeds must be 1 or more, got {self.seeds}")
 
 
-OnRound = Callable[[Round], None]
+OnFold = Callable[[FoldResult], None]
 
 
 def evaluate_folds(
     recognizer: Recognizer,
     gathered: Gathered,
-    plan: Plan,
+    plan: CrossValidation,
     read_video: ReadVideo,
-    on_round: OnRound | None = None,
+    on_fold: OnFold | None = None,
 ) -> Evaluation:
     """
-    Judge the architecture of a recognizer: train it from scratch in every fold.
+    Evaluate the architecture of a recognizer: train it from scratch in every fold.
+
+    A video with labelled parts in several folds is predicted in each of them, where only the parts
+    held out in that fold have targets.
 
     Args:
-        recognizer: what it is made like; its weights are not used.
-        gathered: what it learns from and is asked about, by folds.
+        recognizer: gives architecture, sampling and windows; its weights are not used.
+        gathered: labelled clips.
         plan: folds and seeds.
-        read_video: gives what is stored of a video.
-        on_round: told of each training as it is done.
+        read_video: reads the stored features of a video.
+        on_fold: called after each training.
     """
     examples = gathered.examples
-    answers = ask_baselines(examples, plan.folds)
+    predictions = predict_baselines(examples, plan.folds)
     frames: list[LabelledFrames] = []
     sequences = find_sequences(examples.items)
     temporal = recognizer.temporal
-    for done in cross_validate(examples, plan.folds, temporal, plan.options, seeds=plan.seeds):
-        answers += done.answers
-        groups = set(done.fold.groups)
-        held = [parts for parts in sequences if {part.group for part in parts} <= groups]
-        like = _trained_like(recognizer, examples, done.fitted)
-        frames += label_sequences(like, held, read_video, seed=done.seed, fold=done.fold.name)
-        if on_round is not None:
-            on_round(done)
-    names = [examples.labels[item.label] for item in examples.items]
+    for result in cross_validate(examples, plan.folds, temporal, plan.options, seeds=plan.seeds):
+        predictions += result.predictions
+        frames += predict_sequences(
+            _retrained(recognizer, examples, result.trained),
+            held_out_parts(sequences, result.fold.groups),
+            read_video,
+            seed=result.seed,
+            fold=result.fold.name,
+        )
+        if on_fold is not None:
+            on_fold(result)
+    labels = [examples.labels[item.label] for item in examples.items]
     warnings = [
-        *_left_out(gathered),
-        *_tuning_warnings(recognizer),
+        *_skipped_warnings(gathered),
+        *_finetune_warnings(recognizer),
         *_group_warnings(examples),
-        *empty_warnings(names, plan.folds),
+        *empty_warnings(labels, plan.folds),
         *leak_warnings(examples.items),
     ]
-    facts = {**_of_recognizer(recognizer), **_of_plan(plan)}
-    return _evaluation(examples, answers, frames, warnings, facts)
+    metadata = {**_recognizer_metadata(recognizer), **_fold_metadata(plan)}
+    return _evaluation(examples, predictions, frames, warnings, metadata)
 
 
-def _trained_like(recognizer: Recognizer, examples: Examples, fitted: TrainingResult) -> Recognizer:
+def _retrained(recognizer: Recognizer, examples: Examples, trained: TrainingResult) -> Recognizer:
     return replace(
         recognizer,
         labels=examples.labels,
-        model=fitted.model,
-        temperature=fitted.temperature,
+        model=trained.model,
+        temperature=trained.temperature,
     )
 
 
-def _of_recognizer(recognizer: Recognizer) -> dict[str, Any]:
+def _recognizer_metadata(recognizer: Recognizer) -> dict[str, Any]:
     return {
         "recognizer": recognizer.name,
         "recognizer_id": recognizer.identity,
@@ -243,7 +288,7 @@ def _of_recognizer(recognizer: Recognizer) -> dict[str, Any]:
     }
 
 
-def _of_plan(plan: Plan) -> dict[str, Any]:
+def _fold_metadata(plan: CrossValidation) -> dict[str, Any]:
     folds = [
         {
             "name": fold.name,
@@ -256,35 +301,78 @@ def _of_plan(plan: Plan) -> dict[str, Any]:
     return {"folds": folds, "seeds": plan.seeds, "training": dataclasses.asdict(plan.options)}
 
 
-def _left_out(gathered: Gathered) -> list[str]:
+def _skipped_warnings(gathered: Gathered) -> list[str]:
+    return [f"row {clip.row} is skipped: {clip.video}: {clip.reason}" for clip in gathered.left_out]
+
+
+def _split_warnings(gathered: Gathered) -> list[str]:
+    """Warn if the labels have splits, but no usable clip of the split `test`."""
+    splits = {split for split in gathered.splits if split is not None}
+    if not splits or "test" in splits:
+        return []
+    skipped = len(gathered.left_out)
     return [
-        f"row {left.row} is left out: {left.video}: {left.reason}" for left in gathered.left_out
+        "the split test has no usable clip"
+        + f" ({skipped} row{'s' * (skipped != 1)} skipped)" * bool(skipped)
+        + ", so the recognizer is evaluated on all clips, of the "
+        + f"split{'s' * (len(splits) != 1)} {', '.join(sorted(splits))}"
+    ]
+
+
+def trained_on(recognizer: Recognizer) -> set[str]:
+    """Give the ids of the videos on which a recognizer was trained; empty if unknown."""
+    return set(recognizer.notes.get("training_videos", ()))
+
+
+def _overlap_warnings(items: Sequence[Example], recognizer: Recognizer) -> list[str]:
+    """Warn about test clips of videos on which the recognizer was trained."""
+    known = trained_on(recognizer)
+    names = [item.name for item in items if item.video_id in known]
+    if not names:
+        return []
+    first = ", ".join(names[:3]) + ", …" * (len(names) > 3)
+    part = "it" if recognizer.network is None else "its temporal model (not the backbone)"
+    return [
+        f"{len(names)} of {len(items)} clips are of videos on which the recognizer was trained "
+        f"({first}), so its metrics are too optimistic; --folds trains {part} without them"
+    ]
+
+
+def _finetune_warnings(recognizer: Recognizer) -> list[str]:
+    """Warn that a fine-tuned backbone is not trained again in the folds."""
+    if recognizer.network is None:
+        return []
+    return [
+        "the backbone was fine-tuned and stays as it is: in each fold, only the temporal model is "
+        "trained again. If the backbone was fine-tuned on these clips, all metrics are too "
+        "optimistic, those of the baselines as well: evaluate on other clips (split test), or "
+        "train without --fine-tune"
     ]
 
 
 def _group_warnings(examples: Examples) -> list[str]:
-    """Say where nobody has said which clips belong together, so that folds are random ones."""
+    """Warn if every video is a group, so that related clips may be in different groups."""
     if any(printable(item.group) != video_of(item) for item in examples.items):
         return []
     return [
-        "the labels have no column group, so that each video is one: clips of the same scene or "
-        "person may be learned from and judged at the same time, and the figures too good"
+        "the labels have no column group, so each video is a group: clips of the same scene or "
+        "person may be in training and test set at once, and metrics too optimistic"
     ]
 
 
 def _evaluation(
     examples: Examples,
-    answers: Sequence[Answers],
-    frames: Sequence[LabelledFrames],
+    predictions: Sequence[Predictions],
+    sequences: Sequence[LabelledFrames],
     warnings: Sequence[str],
-    facts: dict[str, Any],
+    metadata: dict[str, Any],
 ) -> Evaluation:
     return Evaluation(
         examples,
-        tuple(answers),
-        tuple(judge(examples, answers)),
-        tuple(frames),
-        tuple(judge_sequences(frames)),
+        tuple(predictions),
+        tuple(score_methods(examples, predictions)),
+        tuple(sequences),
+        tuple(score_sequences(sequences)),
         tuple(warnings),
-        facts,
+        metadata,
     )

@@ -1,9 +1,9 @@
 """
-How good answers are, as figures. All of it is plain numpy on arrays that anybody can make.
+Metrics of predictions, computed from numpy arrays.
 
-Of clips:      true labels (n,) and scores (n, K), whose order within a row is what counts
-Of sequences:  true and predicted labels of every frame, (T,); frames whose true label is negative
-               are not labelled and count nowhere
+Clips:      true labels (n,) and scores (n, K); the predicted label has the highest score
+Sequences:  true and predicted label of every frame, (T,); frames with a negative true label are
+            not labelled and are ignored
 """
 
 from __future__ import annotations
@@ -19,17 +19,21 @@ from pipeline.records import Integers
 from pipeline.temporal.calibration import Scores
 
 NOT_LABELLED = -1
-"""In the place of the label of a frame."""
+"""Label index of a frame without a label."""
 BINS = 15
 """Of the expected calibration error."""
 
 
-def confusion(truth: Integers, scores: Scores) -> Scores:
+def confusion_matrix(truth: Integers, scores: Scores) -> Scores:
     """
-    Count how often each label (row) was taken for each (column), (K, K).
+    Count the clips of each true label (row) by predicted label (column), (K, K).
 
-    Labels that share the best score of a clip share the clip: constant scores are a guess, not a
-    vote for the first label.
+    A clip with several highest scores is divided equally among those labels, so that constant
+    scores are not a vote for the first label.
+
+    Args:
+        truth: (n,).
+        scores: (n, K).
     """
     best = scores == scores.max(1, keepdims=True)
     counts = np.zeros((scores.shape[1],) * 2)
@@ -38,42 +42,44 @@ def confusion(truth: Integers, scores: Scores) -> Scores:
 
 
 def accuracy(counts: Scores) -> float:
-    """Give the share of clips that are right, from a confusion matrix (K, K)."""
+    """Compute the share of correct clips from a confusion matrix (K, K)."""
     return float(np.trace(counts) / counts.sum())
 
 
 @dataclass(frozen=True, slots=True)
-class ClassFigures:
-    """How good the answers are for each label; all arrays are (K,)."""
+class ClassMetrics:
+    """Metrics of each label; all arrays are (K,)."""
 
     precision: Scores
-    """Of the clips said to be it, the share that are; 0 where none was."""
+    """0 for labels that are never predicted."""
     recall: Scores
-    """Of the clips that are it, the share that were said to be; 0 where there are none."""
+    """0 for labels without clips."""
     f1: Scores
     clips: Scores
-    """Clips that are it."""
+    """Number of clips with this true label."""
 
 
-def class_figures(counts: Scores) -> ClassFigures:
-    """Read the figures of each label from a confusion matrix (K, K)."""
-    right, said, there = np.diag(counts), counts.sum(0), counts.sum(1)
-    return ClassFigures(
-        precision=_ratio(right, said),
-        recall=_ratio(right, there),
-        f1=_ratio(2 * right, said + there),
-        clips=there,
+def class_metrics(counts: Scores) -> ClassMetrics:
+    """Compute the metrics of each label from a confusion matrix (K, K)."""
+    correct, predicted, actual = np.diag(counts), counts.sum(0), counts.sum(1)
+    return ClassMetrics(
+        precision=_ratio(correct, predicted),
+        recall=_ratio(correct, actual),
+        f1=_ratio(2 * correct, predicted + actual),
+        clips=actual,
     )
 
 
-def _ratio(part: Scores, whole: Scores) -> Scores:
-    return np.divide(part, whole, out=np.zeros_like(part, np.float64), where=whole > 0)
+def _ratio(numerator: Scores, denominator: Scores) -> Scores:
+    """Divide; 0 where the denominator is 0."""
+    zeros = np.zeros_like(numerator, np.float64)
+    return np.divide(numerator, denominator, out=zeros, where=denominator > 0)
 
 
 def macro_f1(counts: Scores) -> float:
-    """Average F1 over the labels that occur, as truth or as answer, each counting the same."""
+    """Average F1 over the labels that occur in a confusion matrix (K, K), true or predicted."""
     occurs = counts.sum(0) + counts.sum(1) > 0
-    return float(class_figures(counts).f1[occurs].mean())
+    return float(class_metrics(counts).f1[occurs].mean())
 
 
 def mean_average_precision(truth: Integers, scores: Scores) -> float:
@@ -90,74 +96,75 @@ def mean_average_precision(truth: Integers, scores: Scores) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Reliability:
-    """Clips by how sure the answer claims to be; all arrays are (bins,)."""
+    """Clips in bins of equal width by the probability of the predicted label; arrays (bins,)."""
 
     confidence: Scores
-    """Mean claimed probability; 0 where there are no clips."""
+    """Mean predicted probability; 0 in empty bins."""
     accuracy: Scores
-    """Share that are right; 0 where there are no clips."""
+    """Share of correct clips; 0 in empty bins."""
     clips: Scores
 
     @property
     def error(self) -> float:
-        """Expected calibration error: the mean distance between claim and truth, over clips."""
+        """Expected calibration error: the mean of |confidence − accuracy| over the clips."""
         gaps = np.abs(self.confidence - self.accuracy)
         return float((gaps * self.clips).sum() / self.clips.sum())
 
 
 def reliability(truth: Integers, probabilities: Scores, bins: int = BINS) -> Reliability:
     """
-    Sort clips into bins of equal width by the probability of their best label.
+    Compute the reliability diagram of predictions.
 
     Args:
         truth: (n,).
-        probabilities: (n, K), each row summing to 1.
-        bins: how many.
+        probabilities: (n, K), each row sums to 1.
+        bins: number of bins.
     """
-    claimed = probabilities.max(1)
-    right = (probabilities.argmax(1) == truth).astype(np.float64)
-    # a bin holds its upper edge, as in Guo et al. 2017
-    place = np.clip(np.ceil(claimed * bins).astype(np.int64) - 1, 0, bins - 1)
-    clips = _sums(np.ones_like(claimed), place, bins)
+    confidence = probabilities.max(1)
+    correct = (probabilities.argmax(1) == truth).astype(np.float64)
+    # bins include their upper edge, as in Guo et al. 2017
+    index = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    clips = _bin_sums(np.ones_like(confidence), index, bins)
     return Reliability(
-        confidence=_ratio(_sums(claimed, place, bins), clips),
-        accuracy=_ratio(_sums(right, place, bins), clips),
+        confidence=_ratio(_bin_sums(confidence, index, bins), clips),
+        accuracy=_ratio(_bin_sums(correct, index, bins), clips),
         clips=clips,
     )
 
 
-def _sums(values: Scores, place: Integers, bins: int) -> Scores:
-    return np.bincount(place, values, bins).astype(np.float64)
+def _bin_sums(values: Scores, index: Integers, bins: int) -> Scores:
+    return np.bincount(index, values, bins).astype(np.float64)
 
 
 @dataclass(frozen=True, slots=True)
-class SequenceFigures:
-    """How good the labels of sequences are (Lea et al. 2017); all in [0, 1]."""
+class SequenceMetrics:
+    """Metrics of temporal segmentation (Lea et al. 2017); all in [0, 1]."""
 
     frame_accuracy: float
-    """Share of labelled frames that are right."""
+    """Share of labelled frames whose label is correct."""
     edit_score: float
-    """Mean over videos of 1 − edit distance between the orders of labels / the longer of them."""
+    """Mean over videos of 1 − edit distance of the sequences of segment labels / the longer
+    length."""
     f1_at_10: float
-    """Of segments over all videos; one is found by a claim of its label that it overlaps by 10 %,
-    intersection over union."""
+    """Segment F1 over all videos; a predicted segment is correct if its intersection over union
+    with a segment of the same label is at least 10 %."""
     f1_at_25: float
     f1_at_50: float
 
 
-def sequence_figures(videos: Sequence[tuple[Integers, Integers]]) -> SequenceFigures:
+def sequence_metrics(videos: Sequence[tuple[Integers, Integers]]) -> SequenceMetrics:
     """
-    Judge the labels of frames.
+    Compare true and predicted labels of frames.
 
     Args:
-        videos: truth and prediction of each, (T,) both; at least one frame is labelled.
+        videos: true and predicted labels of each video, (T,) both; at least one frame is labelled.
     """
-    masked = [(truth, np.where(truth < 0, NOT_LABELLED, said)) for truth, said in videos]
-    segments = [(_segments(truth), _segments(said)) for truth, said in masked if max(truth) >= 0]
-    known = sum(int((truth >= 0).sum()) for truth, _ in videos)
-    right = sum(int(((truth == said) & (truth >= 0)).sum()) for truth, said in videos)
-    return SequenceFigures(
-        frame_accuracy=right / known,
+    masked = [(truth, np.where(truth < 0, NOT_LABELLED, pred)) for truth, pred in videos]
+    segments = [(_segments(truth), _segments(pred)) for truth, pred in masked if max(truth) >= 0]
+    labelled = sum(int((truth >= 0).sum()) for truth, _ in videos)
+    correct = sum(int(((truth == pred) & (truth >= 0)).sum()) for truth, pred in videos)
+    return SequenceMetrics(
+        frame_accuracy=correct / labelled,
         edit_score=float(np.mean([_edit_score(*both) for both in segments])),
         f1_at_10=_segment_f1(segments, 0.10),
         f1_at_25=_segment_f1(segments, 0.25),
@@ -165,47 +172,47 @@ def sequence_figures(videos: Sequence[tuple[Integers, Integers]]) -> SequenceFig
     )
 
 
-Run = tuple[int, int, int]
-"""Start, stop and label of equal frames, [start, stop)."""
+Segment = tuple[int, int, int]
+"""Start, stop and label of frames with equal labels, [start, stop)."""
 
 
-def _segments(labels: Integers) -> list[Run]:
-    """Join equal neighbours; what is not labelled parts them, and is none itself."""
-    return [run for run in runs(labels) if run[2] >= 0]
+def _segments(labels: Integers) -> list[Segment]:
+    """Split labels of frames into segments; frames without a label belong to none."""
+    return [segment for segment in runs(labels) if segment[2] >= 0]
 
 
-def _edit_score(there: list[Run], claims: list[Run]) -> float:
-    """Give 1 − the Levenshtein distance of the orders of labels over the longer one's length."""
-    order = np.array([label for *_, label in claims])
-    row = np.arange(len(order) + 1)
-    for count, (*_, label) in enumerate(there, start=1):
-        changed = row[:-1] + (order != label)
-        above = np.append(count, np.minimum(changed, row[1:] + 1))
-        # an insertion costs 1 a place: the best place to begin inserting is a running minimum
-        places = np.arange(len(above))
-        row = np.minimum.accumulate(above - places) + places
-    return 1 - float(row[-1]) / max(len(there), len(claims))
+def _edit_score(truth: list[Segment], predicted: list[Segment]) -> float:
+    """Compute 1 − the Levenshtein distance of the segment labels / the longer length."""
+    labels = np.array([label for *_, label in predicted])
+    row = np.arange(len(labels) + 1)
+    for count, (*_, label) in enumerate(truth, start=1):
+        substituted = row[:-1] + (labels != label)
+        above = np.append(count, np.minimum(substituted, row[1:] + 1))
+        # each insertion costs 1 per position, so the best start is a running minimum
+        positions = np.arange(len(above))
+        row = np.minimum.accumulate(above - positions) + positions
+    return 1 - float(row[-1]) / max(len(truth), len(predicted))
 
 
-def _segment_f1(videos: Sequence[tuple[list[Run], list[Run]]], overlap: float) -> float:
-    """Give F1 = 2 found / (segments there + segments claimed)."""
-    found = sum(_matches(there, claims, overlap) for there, claims in videos)
-    return 2 * found / sum(len(there) + len(claims) for there, claims in videos)
+def _segment_f1(videos: Sequence[tuple[list[Segment], list[Segment]]], threshold: float) -> float:
+    """Compute F1 = 2 · matches / (true segments + predicted segments)."""
+    matches = sum(_matches(truth, predicted, threshold) for truth, predicted in videos)
+    return 2 * matches / sum(len(truth) + len(predicted) for truth, predicted in videos)
 
 
-def _matches(there: list[Run], claims: list[Run], overlap: float) -> int:
-    """Count the claims that overlap a segment of their label enough; each is found once."""
-    found: set[int] = set()
-    for claim in claims:
-        ratios = [_intersection_over_union(claim, run) for run in there]
-        best = int(np.argmax(ratios))
-        if ratios[best] >= overlap:
-            found.add(best)
-    return len(found)
+def _matches(truth: list[Segment], predicted: list[Segment], threshold: float) -> int:
+    """Count the true segments that a predicted one overlaps with at least the threshold IoU."""
+    matched: set[int] = set()
+    for segment in predicted:
+        overlaps = [_intersection_over_union(segment, other) for other in truth]
+        best = int(np.argmax(overlaps))
+        if overlaps[best] >= threshold:
+            matched.add(best)
+    return len(matched)
 
 
-def _intersection_over_union(one: Run, other: Run) -> float:
+def _intersection_over_union(one: Segment, other: Segment) -> float:
     if one[2] != other[2]:
         return 0.0
-    common = min(one[1], other[1]) - max(one[0], other[0])
-    return max(0, common) / (max(one[1], other[1]) - min(one[0], other[0]))
+    intersection = min(one[1], other[1]) - max(one[0], other[0])
+    return max(0, intersection) / (max(one[1], other[1]) - min(one[0], other[0]))

@@ -1,9 +1,9 @@
 """
-Ask a model, and whatever it has to beat, what clips are that they have not learned from.
+Predictions on the test clips of cross-validation folds: the model, ablations, and baselines.
 
-Each method gives `Answers` to a fold: the model itself, the linear baselines, chance, and the same
-model robbed of time: what it still knows of frames in random order, it does not know from their
-order, and what it still knows of one frame held, it does not know from motion.
+Two ablations test what the model gets from time: with shuffled frames it cannot use their order,
+with the middle frame repeated it cannot use motion. The baselines are logistic regression and the
+label frequencies of the training set.
 """
 
 from __future__ import annotations
@@ -29,30 +29,30 @@ from pipeline.temporal.schedule import train_validation_split
 from pipeline.temporal.trainer import TrainingResult, fit, predict
 
 MODEL = "model"
-SHUFFLED = "model, frames shuffled"
-STILL = "model, middle frame held"
-CHANCE = "chance"
-METHODS = (MODEL, SHUFFLED, STILL, *BASELINES, CHANCE)
-"""In the order in which they are shown."""
+SHUFFLED_FRAMES = "model, frames shuffled"
+FROZEN_FRAME = "model, middle frame held"
+PRIOR = "chance"
+METHODS = (MODEL, SHUFFLED_FRAMES, FROZEN_FRAME, *BASELINES, PRIOR)
+"""Names of methods in tables and results, in the order in which they are shown."""
 SHUFFLES = 5
-"""Random orders that each clip is judged in."""
+"""Random frame orders in which each clip is predicted."""
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What one method says of the clips of one fold."""
+class Predictions:
+    """Predictions of one method on the test clips of one fold."""
 
     method: str
     """One of `METHODS`."""
     seed: int
-    """Of the training; 0 for methods without chance."""
+    """Of the training; 0 for deterministic methods."""
     fold: str
     clips: Integers
-    """Numbers of the examples, (n,); with frames shuffled, each comes several times."""
+    """Indices of the examples, (n,); with shuffled frames, each clip occurs several times."""
     logits: Scores
     """(n, K)."""
     temperature: float = 1.0
-    """Divides the logits, so that scores are frequencies."""
+    """Divides the logits, for calibrated probabilities."""
 
     def __post_init__(self) -> None:
         if self.logits.ndim != 2 or self.logits.shape[0] != len(self.clips):
@@ -67,25 +67,29 @@ def train_fold(
     temporal: TemporalOptions,
     options: TrainingOptions,
 ) -> TrainingResult:
-    """Train on a fold from scratch, as `train` would if the fold's clips were all there is."""
-    known = [examples.items[number] for number in fold.train.tolist()]
-    learned, held = train_validation_split(known, options.validation, options.seed)
-    return fit(learned, len(examples.labels), temporal, options, validation=held)
+    """Train a model from scratch on the training set of a fold, as `clipline train` would."""
+    items = [examples.items[index] for index in fold.train.tolist()]
+    train, validation = train_validation_split(items, options.validation, options.seed)
+    return fit(train, len(examples.labels), temporal, options, validation=validation)
 
 
-def ask_model(examples: Examples, fold: Fold, fitted: TrainingResult, seed: int) -> list[Answers]:
-    """Ask a model about the clips of a fold, as they are and robbed of time."""
-    items = [examples.items[number] for number in fold.test.tolist()]
-    chance = np.random.default_rng(seed)
-    mixed = [shuffle_frames(item, chance) for _ in range(SHUFFLES) for item in items]
-    asked = (
+def predict_model(
+    examples: Examples, fold: Fold, trained: TrainingResult, seed: int
+) -> list[Predictions]:
+    """Predict the test clips of a fold with a model, and with its two ablations."""
+    items = [examples.items[index] for index in fold.test.tolist()]
+    rng = np.random.default_rng(seed)
+    shuffled = [shuffle_frames(item, rng) for _ in range(SHUFFLES) for item in items]
+    inputs = (
         (MODEL, items, fold.test),
-        (SHUFFLED, mixed, np.tile(fold.test, SHUFFLES)),
-        (STILL, [hold_frame(item) for item in items], fold.test),
+        (SHUFFLED_FRAMES, shuffled, np.tile(fold.test, SHUFFLES)),
+        (FROZEN_FRAME, [freeze_frame(item) for item in items], fold.test),
     )
     return [
-        Answers(method, seed, fold.name, clips, _logits(fitted.model, given), fitted.temperature)
-        for method, given, clips in asked
+        Predictions(
+            method, seed, fold.name, clips, _logits(trained.model, given), trained.temperature
+        )
+        for method, given, clips in inputs
     ]
 
 
@@ -93,50 +97,51 @@ def _logits(model: TemporalModel, items: Sequence[Example]) -> Scores:
     return predict(model, items).astype(np.float64)
 
 
-def shuffle_frames(item: Example, chance: np.random.Generator) -> Example:
-    """Put the frames of a clip that count in random order."""
+def shuffle_frames(item: Example, rng: np.random.Generator) -> Example:
+    """Shuffle the unmasked frames of a clip."""
     order = np.arange(len(item.features))
-    places = np.flatnonzero(item.mask)
-    order[places] = chance.permutation(places)
+    unmasked = np.flatnonzero(item.mask)
+    order[unmasked] = rng.permutation(unmasked)
     return replace(item, features=item.features[order])
 
 
-def hold_frame(item: Example) -> Example:
-    """Put the middle one of the frames that count in the place of all of them."""
+def freeze_frame(item: Example) -> Example:
+    """Replace all unmasked frames of a clip by the middle one."""
     order = np.arange(len(item.features))
-    places = np.flatnonzero(item.mask)
-    order[places] = places[len(places) // 2 : len(places) // 2 + 1]
+    unmasked = np.flatnonzero(item.mask)
+    order[unmasked] = unmasked[len(unmasked) // 2 : len(unmasked) // 2 + 1]
     return replace(item, features=item.features[order])
 
 
-def ask_baselines(examples: Examples, folds: Sequence[Fold]) -> list[Answers]:
-    """Fit the linear baselines on each fold, and ask them and chance about its clips."""
+def predict_baselines(examples: Examples, folds: Sequence[Fold]) -> list[Predictions]:
+    """Fit the baselines on the training set of each fold, and predict its test clips."""
     labels = np.array([item.label for item in examples.items])
     clips = [item.features[item.mask] for item in examples.items]
     count = len(examples.labels)
-    answers = []
-    for name, read in BASELINES.items():
-        vectors = pool_clips(read, clips)  # (n, F)
+    predictions = []
+    for name, pool in BASELINES.items():
+        vectors = pool_clips(pool, clips)  # (n, F)
         for fold in folds:
-            linear = fit_logistic_regression(vectors[fold.train], labels[fold.train], count)
-            logits = linear.logits(vectors[fold.test])
-            answers.append(Answers(name, 0, fold.name, fold.test, logits))
+            model = fit_logistic_regression(vectors[fold.train], labels[fold.train], count)
+            logits = model.logits(vectors[fold.test])
+            predictions.append(Predictions(name, 0, fold.name, fold.test, logits))
     for fold in folds:
         prior = np.tile(prior_logits(labels[fold.train], count), (len(fold.test), 1))
-        answers.append(Answers(CHANCE, 0, fold.name, fold.test, prior))
-    return answers
+        predictions.append(Predictions(PRIOR, 0, fold.name, fold.test, prior))
+    return predictions
 
 
 @dataclass(frozen=True)
-class Round:
-    """One fold, judged with one seed."""
+class FoldResult:
+    """The model that was trained on one fold with one seed, and its predictions."""
 
     fold: Fold
     seed: int
-    fitted: TrainingResult
+    trained: TrainingResult
     accuracy: float
-    """Of the model."""
-    answers: tuple[Answers, ...]
+    """Of the model on the test clips."""
+    predictions: tuple[Predictions, ...]
+    """Of the model and its ablations."""
 
 
 def cross_validate(
@@ -146,24 +151,24 @@ def cross_validate(
     options: TrainingOptions,
     *,
     seeds: int = 1,
-) -> Iterator[Round]:
+) -> Iterator[FoldResult]:
     """
-    Train and judge a model on every fold, with every seed.
+    Train a model on every fold with every seed, and predict the test clips.
 
     Args:
         examples: labelled clips.
-        folds: how they are split.
+        folds: training and test sets.
         temporal: the architecture.
-        options: how it is trained; `seed` is the first one.
-        seeds: trainings a fold, each with its own chance.
+        options: of the trainings; `seed` is the first seed.
+        seeds: trainings per fold.
 
     Yields:
-        A round as it is done.
+        The result of each training when it is done.
     """
     labels = np.array([item.label for item in examples.items])
     for seed in range(options.seed, options.seed + seeds):
         for fold in folds:
-            fitted = train_fold(examples, fold, temporal, replace(options, seed=seed))
-            answers = ask_model(examples, fold, fitted, seed)
-            right = answers[0].logits.argmax(1) == labels[fold.test]
-            yield Round(fold, seed, fitted, float(right.mean()), tuple(answers))
+            trained = train_fold(examples, fold, temporal, replace(options, seed=seed))
+            predictions = predict_model(examples, fold, trained, seed)
+            correct = predictions[0].logits.argmax(1) == labels[fold.test]
+            yield FoldResult(fold, seed, trained, float(correct.mean()), tuple(predictions))

@@ -18,7 +18,7 @@ from pipeline.evaluation.evaluate import Evaluation
 from pipeline.evaluation.plots import plot_confusion, plot_methods, plot_reliability
 from pipeline.evaluation.predictions import MODEL
 from pipeline.evaluation.segmentation import LabelledFrames
-from pipeline.evaluation.tables import class_table, method_table, tell
+from pipeline.evaluation.tables import class_table, format_mean_std, method_table
 from pipeline.recognition.smoothing import runs
 from pipeline.records import Integers
 from pipeline.results.report import COLOURS, STYLE
@@ -39,7 +39,7 @@ def write_page(evaluation: Evaluation, out: Path) -> Path:
         _head(evaluation),
         _warnings(evaluation.warnings),
         "<h2>Beside what it has to beat</h2>",
-        _table(method_table(evaluation.verdicts)),
+        _table(method_table(evaluation.methods)),
         _picture(METHODS_PICTURE, "accuracy of each method"),
         "<h2>Labels</h2>",
         _table(class_table(evaluation)),
@@ -49,7 +49,7 @@ def write_page(evaluation: Evaluation, out: Path) -> Path:
         _mistakes(evaluation),
         _sequences(evaluation),
         _folds(evaluation),
-        _how(evaluation.facts),
+        _how(evaluation.metadata),
     ]
     page = (
         "<!doctype html><html lang=en><meta charset=utf-8>"
@@ -63,8 +63,8 @@ def write_page(evaluation: Evaluation, out: Path) -> Path:
 
 
 def _draw(evaluation: Evaluation, out: Path) -> None:
-    model = evaluation.verdicts[0]
-    seeds = {v.method: [one.accuracy for one in v.seeds] for v in evaluation.verdicts}
+    model = evaluation.methods[0]
+    seeds = {v.method: [one.accuracy for one in v.seeds] for v in evaluation.methods}
     plot_methods(seeds, out / METHODS_PICTURE)
     plot_confusion(model.confusion, evaluation.examples.labels, out / CONFUSION_PICTURE)
     bins = model.reliability
@@ -72,12 +72,12 @@ def _draw(evaluation: Evaluation, out: Path) -> None:
 
 
 def _name(evaluation: Evaluation) -> str:
-    return str(evaluation.facts.get("recognizer", "recognizer"))
+    return str(evaluation.metadata.get("recognizer", "recognizer"))
 
 
 def _head(evaluation: Evaluation) -> str:
-    model = evaluation.verdicts[0]
-    folds, seeds = evaluation.facts["folds"], len(model.seeds)
+    model = evaluation.methods[0]
+    folds, seeds = evaluation.metadata["folds"], len(model.seeds)
     how = f"trained anew in {len(folds)} folds, {seeds} times each" if folds else "as it was saved"
     figures = {
         "accuracy": "accuracy",
@@ -86,7 +86,7 @@ def _head(evaluation: Evaluation) -> str:
         "calibration_error": "expected calibration error",
     }
     cards = "".join(
-        f"<div class=card><b>{tell(model.seeds, name)}</b><span>{said}</span></div>"
+        f"<div class=card><b>{format_mean_std(model.seeds, name)}</b><span>{said}</span></div>"
         for name, said in figures.items()
     )
     lead = f"{how} · {len(evaluation.examples.items):,} clips"
@@ -122,7 +122,7 @@ def _mistakes(evaluation: Evaluation) -> str:
     """List the wrong answers of the model that it was most sure of, each clip once."""
     worst: dict[int, tuple[float, str]] = {}
     labels, items = evaluation.examples.labels, evaluation.examples.items
-    for given in evaluation.answers:
+    for given in evaluation.predictions:
         scores = softmax(given.logits / given.temperature)  # (n, K)
         if given.method != MODEL:
             continue
@@ -143,7 +143,7 @@ def _mistakes(evaluation: Evaluation) -> str:
 
 
 def _sequences(evaluation: Evaluation) -> str:
-    if not evaluation.sequences:
+    if not evaluation.sequence_methods:
         return ""
     labels = evaluation.examples.labels
     colours = [COLOURS[number % len(COLOURS)] for number in range(len(labels))]
@@ -151,10 +151,10 @@ def _sequences(evaluation: Evaluation) -> str:
         f"<span><i style='background:{colour}'></i>{escape(label)}</span>"
         for label, colour in zip(labels, colours, strict=True)
     )
-    first = [video for video in evaluation.frames if video.seed == evaluation.frames[0].seed]
+    first = [video for video in evaluation.sequences if video.seed == evaluation.sequences[0].seed]
     lanes = "".join(_lanes(video, colours) for video in first[:VIDEOS_SHOWN])
     return (
-        f"<h2>Whole videos, frame by frame</h2>{_table(method_table(evaluation.sequences))}"
+        f"<h2>Whole videos, frame by frame</h2>{_table(method_table(evaluation.sequence_methods))}"
         f"<div class=key>{key}</div>"
         f"<table><tr><th>video<th>above: as labelled; below: as recognized{lanes}</table>"
     )
@@ -162,7 +162,7 @@ def _sequences(evaluation: Evaluation) -> str:
 
 def _lanes(video: LabelledFrames, colours: Sequence[str]) -> str:
     name = escape(video.video)
-    drawn = "".join(_lane(labels, colours) for labels in (video.truth, video.said))
+    drawn = "".join(_lane(labels, colours) for labels in (video.target, video.predicted))
     return f"<tr><td class=name>{name}<td style='width:65%'>{drawn}"
 
 
@@ -178,12 +178,12 @@ def _lane(labels: Integers, colours: Sequence[str]) -> str:
 
 def _folds(evaluation: Evaluation) -> str:
     """Show how much the accuracy depends on which groups are held out."""
-    folds = evaluation.facts["folds"]
+    folds = evaluation.metadata["folds"]
     if not folds:
         return ""
     truth = np.array([item.label for item in evaluation.examples.items])
     right: dict[str, list[bool]] = {fold["name"]: [] for fold in folds}
-    for given in evaluation.answers:
+    for given in evaluation.predictions:
         if given.method == MODEL:
             right[given.fold] += (given.logits.argmax(1) == truth[given.clips]).tolist()
     rows = [

@@ -1,8 +1,8 @@
 """
-From answers to figures: what each method is worth, and how much of that is chance of the training.
+Metrics of each method, with their standard deviation over the training seeds.
 
-    rounds = cross_validate(examples, group_folds(examples, 0), TemporalOptions(), options, seeds=3)
-    verdicts = judge(examples, [given for one in rounds for given in one.answers])
+    results = cross_validate(examples, make_folds(examples, 0), TemporalOptions(), options, seeds=3)
+    scores = score_methods(examples, [p for result in results for p in result.predictions])
 """
 
 from __future__ import annotations
@@ -16,83 +16,83 @@ import numpy as np
 
 from pipeline.evaluation.metrics import (
     Reliability,
-    SequenceFigures,
+    SequenceMetrics,
     accuracy,
-    confusion,
+    confusion_matrix,
     macro_f1,
     mean_average_precision,
     reliability,
-    sequence_figures,
+    sequence_metrics,
 )
-from pipeline.evaluation.predictions import CHANCE, METHODS, MODEL, Answers
-from pipeline.evaluation.segmentation import LabelledFrames, guess_most_frequent
+from pipeline.evaluation.predictions import METHODS, MODEL, PRIOR, Predictions
+from pipeline.evaluation.segmentation import LabelledFrames, predict_most_frequent
 from pipeline.records import Integers
 from pipeline.temporal.batching import Examples
 from pipeline.temporal.calibration import Scores, softmax
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
-    """How good the answers of one method are; all in [0, 1]."""
+class ClipMetrics:
+    """Metrics of one method with one seed; all in [0, 1]."""
 
     accuracy: float
     macro_f1: float
     mean_average_precision: float
     calibration_error: float
-    """Expected calibration error, at the temperature that was fitted on clips held back."""
+    """Expected calibration error at the temperature fitted on the validation set."""
     calibration_error_before: float
-    """The same at temperature 1."""
+    """Expected calibration error at temperature 1."""
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What one method is worth."""
+class MethodScores:
+    """Metrics of one method on clips."""
 
     method: str
-    seeds: tuple[Figures, ...]
-    """One a seed, over the clips of all folds together."""
+    seeds: tuple[ClipMetrics, ...]
+    """One per seed, over the test clips of all folds."""
     confusion: Scores
-    """Clips of each label (row) that were given each (column), mean over the seeds, (K, K)."""
+    """Clips by true (row) and predicted label (column), mean over the seeds, (K, K)."""
     reliability: Reliability
     """At the fitted temperature, over all seeds."""
 
 
 @dataclass(frozen=True, slots=True)
-class SequenceVerdict:
-    """What one method is worth on sequences."""
+class SequenceScores:
+    """Metrics of one method on sequences."""
 
     method: str
-    seeds: tuple[SequenceFigures, ...]
+    seeds: tuple[SequenceMetrics, ...]
 
 
-def over_seeds(seeds: Sequence[Any], figure: str) -> tuple[float, float | None]:
-    """Give the mean of a figure and its standard deviation, which a single seed does not have."""
-    values = [getattr(figures, figure) for figures in seeds]
-    spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
-    return float(np.mean(values)), spread
+def mean_std(seeds: Sequence[Any], name: str) -> tuple[float, float | None]:
+    """Compute the mean of a metric and its sample standard deviation, None for a single seed."""
+    values = [getattr(metrics, name) for metrics in seeds]
+    std = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return float(np.mean(values)), std
 
 
-def figure_names(figures: object) -> list[str]:
-    """Name the figures of a record of figures."""
-    return [each.name for each in fields(figures)]  # type: ignore[arg-type]
+def metric_names(metrics: object) -> list[str]:
+    """List the fields of a dataclass of metrics."""
+    return [each.name for each in fields(metrics)]  # type: ignore[arg-type]
 
 
-def judge(examples: Examples, answers: Sequence[Answers]) -> list[Verdict]:
-    """Turn answers into verdicts, one a method, in the order of `METHODS`."""
-    by_method: dict[str, dict[int, list[Answers]]] = defaultdict(lambda: defaultdict(list))
-    for given in answers:
-        by_method[given.method][given.seed].append(given)
-    known = [method for method in METHODS if method in by_method]
-    return [_verdict(examples, method, list(by_method[method].values())) for method in known]
+def score_methods(examples: Examples, predictions: Sequence[Predictions]) -> list[MethodScores]:
+    """Compute the metrics of each method, in the order of `METHODS`."""
+    by_method: dict[str, dict[int, list[Predictions]]] = defaultdict(lambda: defaultdict(list))
+    for one in predictions:
+        by_method[one.method][one.seed].append(one)
+    methods = [method for method in METHODS if method in by_method]
+    return [_score(examples, method, list(by_method[method].values())) for method in methods]
 
 
-def _verdict(examples: Examples, method: str, seeds: Sequence[Sequence[Answers]]) -> Verdict:
-    joined = [_join(examples, answers) for answers in seeds]
+def _score(examples: Examples, method: str, seeds: Sequence[Sequence[Predictions]]) -> MethodScores:
+    joined = [_join(examples, predictions) for predictions in seeds]
     truth = np.concatenate([one.truth for one in joined])
     probabilities = np.concatenate([one.probabilities for one in joined])
-    return Verdict(
+    return MethodScores(
         method,
-        tuple(_figures(one) for one in joined),
+        tuple(_metrics(one) for one in joined),
         np.mean([one.counts for one in joined], axis=0),
         reliability(truth, probabilities),
     )
@@ -100,7 +100,7 @@ def _verdict(examples: Examples, method: str, seeds: Sequence[Sequence[Answers]]
 
 @dataclass(frozen=True)
 class _Joined:
-    """The answers of all folds together."""
+    """The predictions of all folds of one seed."""
 
     truth: Integers
     """(n,)."""
@@ -108,55 +108,55 @@ class _Joined:
     """(n, K)."""
     temperatures: Scores
     """(n,)."""
-    clips: int
-    """Different clips: with shuffled frames, fewer than answers."""
+    num_clips: int
+    """Distinct clips: fewer than predictions if frames were shuffled several times."""
 
     @property
     def probabilities(self) -> Scores:
-        """At the fitted temperatures, (n, K)."""
+        """Probabilities at the fitted temperatures, (n, K)."""
         return softmax(self.logits / self.temperatures[:, None])
 
     @property
     def counts(self) -> Scores:
-        """Confusion matrix, (K, K); a clip counts once in all, however often it was asked about."""
-        return confusion(self.truth, self.logits) * (self.clips / len(self.truth))
+        """Confusion matrix (K, K); each clip has a total weight of 1."""
+        return confusion_matrix(self.truth, self.logits) * (self.num_clips / len(self.truth))
 
 
-def _join(examples: Examples, answers: Sequence[Answers]) -> _Joined:
+def _join(examples: Examples, predictions: Sequence[Predictions]) -> _Joined:
     labels = np.array([item.label for item in examples.items])
-    clips = np.concatenate([given.clips for given in answers])
+    clips = np.concatenate([one.clips for one in predictions])
     return _Joined(
         truth=labels[clips],
-        logits=np.concatenate([given.logits for given in answers]),
-        temperatures=np.concatenate([np.full(len(a.clips), a.temperature) for a in answers]),
-        clips=len(np.unique(clips)),
+        logits=np.concatenate([one.logits for one in predictions]),
+        temperatures=np.concatenate([np.full(len(p.clips), p.temperature) for p in predictions]),
+        num_clips=len(np.unique(clips)),
     )
 
 
-def _figures(joined: _Joined) -> Figures:
-    return Figures(
+def _metrics(joined: _Joined) -> ClipMetrics:
+    return ClipMetrics(
         accuracy=accuracy(joined.counts),
         macro_f1=macro_f1(joined.counts),
-        # probabilities of different folds can be compared, their logits cannot
+        # unlike logits, probabilities of different folds are comparable
         mean_average_precision=mean_average_precision(joined.truth, joined.probabilities),
         calibration_error=reliability(joined.truth, joined.probabilities).error,
         calibration_error_before=reliability(joined.truth, softmax(joined.logits)).error,
     )
 
 
-def judge_sequences(frames: Sequence[LabelledFrames]) -> list[SequenceVerdict]:
-    """Judge the labels of frames, beside the most frequent label everywhere."""
-    if not frames:
+def score_sequences(sequences: Sequence[LabelledFrames]) -> list[SequenceScores]:
+    """Compute the metrics of the model, and of the most frequent label, on sequences."""
+    if not sequences:
         return []
     seeds: dict[int, list[LabelledFrames]] = defaultdict(list)
-    for video in frames:
-        seeds[video.seed].append(video)
-    guess = _sequence_figures(guess_most_frequent(next(iter(seeds.values()))))
+    for sequence in sequences:
+        seeds[sequence.seed].append(sequence)
+    most_frequent = predict_most_frequent(next(iter(seeds.values())))
     return [
-        SequenceVerdict(MODEL, tuple(map(_sequence_figures, seeds.values()))),
-        SequenceVerdict(CHANCE, (guess,)),
+        SequenceScores(MODEL, tuple(map(_sequence_metrics, seeds.values()))),
+        SequenceScores(PRIOR, (_sequence_metrics(most_frequent),)),
     ]
 
 
-def _sequence_figures(videos: Sequence[LabelledFrames]) -> SequenceFigures:
-    return sequence_figures([(video.truth, video.said) for video in videos])
+def _sequence_metrics(sequences: Sequence[LabelledFrames]) -> SequenceMetrics:
+    return sequence_metrics([(one.target, one.predicted) for one in sequences])

@@ -1,14 +1,14 @@
 """
-Label whole videos, frame by frame, where people have labelled several parts of each.
+Predict the label of every frame of videos that have several labelled parts.
 
-The recognizer reads such a video from its first frame to its last, as `run` does, and its segments
-are held against the labelled parts. Frames that nobody has labelled count nowhere.
+The recognizer reads a video from its first to its last frame, as `clipline run` does; its segments
+are compared with the labelled parts. Frames outside of these are ignored.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,15 +20,15 @@ from pipeline.recognition.windows import EPSILON_SECONDS
 from pipeline.records import FrameFeatures, Integers, Seconds
 from pipeline.temporal.batching import Example
 
-Stored = tuple[Sequence[FrameFeatures], float]
-"""Features of a video in order, and its duration in seconds."""
-ReadVideo = Callable[[str], Stored]
-"""Gives what is stored of a video, by its id."""
+StoredFeatures = tuple[Sequence[FrameFeatures], float]
+"""Features of a video in temporal order, and its duration in seconds."""
+ReadVideo = Callable[[str], StoredFeatures]
+"""Reads the stored features of a video by its id."""
 
 
 @dataclass(frozen=True)
 class LabelledFrames:
-    """One video: what its frames are, and what was said of them. All arrays are (T,)."""
+    """True and predicted labels of the frames of one video; all arrays are (T,)."""
 
     video: str
     video_id: str
@@ -36,14 +36,14 @@ class LabelledFrames:
     """Of the training."""
     fold: str
     seconds: Seconds
-    truth: Integers
-    """-1 where nobody has labelled the frame."""
-    said: Integers
-    """-1 where the recognizer says nothing."""
+    target: Integers
+    """-1 for frames without a label."""
+    predicted: Integers
+    """-1 for frames without a prediction."""
 
 
 def find_sequences(items: Sequence[Example]) -> list[list[Example]]:
-    """Give the parts of each video that has several labelled ones, in the order of time."""
+    """Group the clips of each video with several labelled parts, in temporal order."""
     videos: dict[str, list[Example]] = defaultdict(list)
     for item in items:
         videos[item.video_id].append(item)
@@ -54,12 +54,20 @@ def find_sequences(items: Sequence[Example]) -> list[list[Example]]:
     ]
 
 
+def held_out_parts(
+    sequences: Sequence[Sequence[Example]], groups: Collection[str]
+) -> list[list[Example]]:
+    """Keep the labelled parts of some groups, by video; videos without such parts are dropped."""
+    parts = [[part for part in sequence if part.group in groups] for sequence in sequences]
+    return [found for found in parts if found]
+
+
 def video_of(item: Example) -> str:
     """Give the name of the video that a clip is a part of."""
     return item.name.removesuffix(f" [{item.start_seconds:g}, {item.end_seconds:g})")
 
 
-def label_sequences(
+def predict_sequences(
     recognizer: Recognizer,
     sequences: Sequence[Sequence[Example]],
     read_video: ReadVideo,
@@ -68,17 +76,17 @@ def label_sequences(
     fold: str = "",
 ) -> list[LabelledFrames]:
     """
-    Label the frames of videos.
+    Predict the labels of all frames of videos.
 
     Args:
-        recognizer: what says it; its labels are those of the examples.
-        sequences: the labelled parts of each video.
-        read_video: gives what is stored of a video.
-        seed: kept with the answers.
-        fold: kept with the answers.
+        recognizer: its labels are those of the examples.
+        sequences: labelled parts of each video; only their frames get a target.
+        read_video: reads the stored features of a video.
+        seed: stored in the results.
+        fold: stored in the results.
     """
-    asked = [(parts[0].video_id, *read_video(parts[0].video_id)) for parts in sequences]
-    answers = recognize(recognizer, asked)
+    videos = [(parts[0].video_id, *read_video(parts[0].video_id)) for parts in sequences]
+    recognitions = recognize(recognizer, videos)
     return [
         LabelledFrames(
             video=video_of(parts[0]),
@@ -86,10 +94,12 @@ def label_sequences(
             seed=seed,
             fold=fold,
             seconds=(seconds := _seconds(recognizer, features)),
-            truth=_truth(parts, seconds),
-            said=_said(answer, seconds),
+            target=_target(parts, seconds),
+            predicted=_predicted(recognition, seconds),
         )
-        for parts, (_, features, _), answer in zip(sequences, asked, answers, strict=True)
+        for parts, (_, features, _), recognition in zip(
+            sequences, videos, recognitions, strict=True
+        )
     ]
 
 
@@ -97,28 +107,29 @@ def _seconds(recognizer: Recognizer, features: Iterable[FrameFeatures]) -> Secon
     return np.concatenate([sample_times(part, recognizer.sampling) for part in features])
 
 
-def _truth(parts: Iterable[Example], seconds: Seconds) -> Integers:
+def _target(parts: Iterable[Example], seconds: Seconds) -> Integers:
     labels = np.full(len(seconds), NOT_LABELLED)
     for part in parts:
-        labels[_within(seconds, part.start_seconds, part.end_seconds)] = part.label
+        labels[_frames_between(seconds, part.start_seconds, part.end_seconds)] = part.label
     return labels
 
 
-def _said(answer: Recognition, seconds: Seconds) -> Integers:
+def _predicted(recognition: Recognition, seconds: Seconds) -> Integers:
     labels = np.full(len(seconds), NOT_LABELLED)
-    for run in answer.segments:
-        labels[_within(seconds, run.start_seconds, run.end_seconds)] = run.label
+    for segment in recognition.segments:
+        frames = _frames_between(seconds, segment.start_seconds, segment.end_seconds)
+        labels[frames] = segment.label
     return labels
 
 
-def _within(seconds: Seconds, start: float, end: float) -> slice:
-    """Give the frames of [start, end), as windows are cut."""
+def _frames_between(seconds: Seconds, start: float, end: float) -> slice:
+    """Select the frames of [start, end), with the tolerance of clip windows."""
     first, stop = np.searchsorted(seconds, np.array([start, end]) - EPSILON_SECONDS)
     return slice(int(first), int(stop))
 
 
-def guess_most_frequent(videos: Sequence[LabelledFrames]) -> list[LabelledFrames]:
-    """Say of every frame the label that most labelled frames have: what chance is worth."""
-    known = np.concatenate([video.truth[video.truth >= 0] for video in videos])
-    best = int(np.bincount(known).argmax())
-    return [replace(video, said=np.full_like(video.said, best)) for video in videos]
+def predict_most_frequent(sequences: Sequence[LabelledFrames]) -> list[LabelledFrames]:
+    """Predict the most frequent target for every frame, as a baseline."""
+    targets = np.concatenate([one.target[one.target >= 0] for one in sequences])
+    label = int(np.bincount(targets).argmax())
+    return [replace(one, predicted=np.full_like(one.predicted, label)) for one in sequences]

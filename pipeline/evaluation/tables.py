@@ -1,11 +1,11 @@
 """
-Write an evaluation as tables that pandas reads, and its figures as JSON.
+Write an evaluation as Parquet tables and JSON.
 
-    EVAL/predictions.parquet   one an answer: clip, method, seed
-    EVAL/classes.parquet       one a label and method
-    EVAL/confusion.parquet     one a pair of labels and method
-    EVAL/sequences.parquet     one a frame of a video with several labelled parts, and seed
-    EVAL/metrics.json          all figures, each with its spread over the seeds
+    EVAL/predictions.parquet   one row per prediction: clip, method and seed
+    EVAL/classes.parquet       one row per label and method
+    EVAL/confusion.parquet     one row per pair of labels and method
+    EVAL/sequences.parquet     one row per frame of videos with several labelled parts, and seed
+    EVAL/metrics.json          all metrics with their standard deviation over the seeds
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.evaluation.evaluate import Evaluation
-from pipeline.evaluation.metrics import class_figures
-from pipeline.evaluation.predictions import MODEL, Answers
-from pipeline.evaluation.scores import SequenceVerdict, Verdict, figure_names, over_seeds
+from pipeline.evaluation.metrics import class_metrics
+from pipeline.evaluation.predictions import MODEL, Predictions
+from pipeline.evaluation.scores import MethodScores, SequenceScores, mean_std, metric_names
 from pipeline.evaluation.segmentation import video_of
 from pipeline.storage import write_json, write_table
 from pipeline.temporal.calibration import softmax
 
-_ASKED = [("method", pa.string()), ("seed", pa.int64()), ("fold", pa.string())]
+_METHOD = [("method", pa.string()), ("seed", pa.int64()), ("fold", pa.string())]
 
 SCHEMAS: dict[str, pa.Schema] = {
     "predictions": pa.schema(
@@ -36,7 +36,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("end_seconds", pa.float64()),
             ("group", pa.string()),
             ("label", pa.string()),
-            *_ASKED,
+            *_METHOD,
             ("predicted", pa.string()),
             ("score", pa.float64()),
             ("scores", pa.list_(pa.float64())),
@@ -64,14 +64,14 @@ SCHEMAS: dict[str, pa.Schema] = {
         [
             ("video", pa.string()),
             ("video_id", pa.string()),
-            *_ASKED[1:],
+            *_METHOD[1:],
             ("seconds", pa.float64()),
             ("label", pa.string()),
             ("predicted", pa.string()),
         ]
     ),
 }
-"""Columns of every table."""
+"""Columns of each table."""
 
 NAMES = {
     "accuracy": "accuracy",
@@ -85,13 +85,13 @@ NAMES = {
     "f1_at_25": "F1@25",
     "f1_at_50": "F1@50",
 }
-"""What figures are called where people read them."""
+"""Names of metrics in tables and on the page."""
 
 Rows = list[dict[str, Any]]
 
 
 def write_evaluation(evaluation: Evaluation, out: Path) -> None:
-    """Write the tables, then `metrics.json`."""
+    """Write all tables, then `metrics.json`."""
     tables = {
         "predictions": _predictions(evaluation),
         "classes": _classes(evaluation),
@@ -104,14 +104,14 @@ def write_evaluation(evaluation: Evaluation, out: Path) -> None:
 
 
 def _predictions(evaluation: Evaluation) -> Rows:
-    return [row for given in evaluation.answers for row in _answers(evaluation, given)]
+    return [row for one in evaluation.predictions for row in _prediction_rows(evaluation, one)]
 
 
-def _answers(evaluation: Evaluation, given: Answers) -> Iterator[dict[str, Any]]:
+def _prediction_rows(evaluation: Evaluation, predictions: Predictions) -> Iterator[dict[str, Any]]:
     labels = evaluation.examples.labels
-    scores = softmax(given.logits / given.temperature)  # (n, K)
-    for number, row in zip(given.clips.tolist(), scores, strict=True):
-        item = evaluation.examples.items[number]
+    scores = softmax(predictions.logits / predictions.temperature)  # (n, K)
+    for index, row in zip(predictions.clips.tolist(), scores, strict=True):
+        item = evaluation.examples.items[index]
         yield {
             "video": video_of(item),
             "video_id": item.video_id,
@@ -119,9 +119,9 @@ def _answers(evaluation: Evaluation, given: Answers) -> Iterator[dict[str, Any]]
             "end_seconds": item.end_seconds,
             "group": item.group,
             "label": labels[item.label],
-            "method": given.method,
-            "seed": given.seed,
-            "fold": given.fold,
+            "method": predictions.method,
+            "seed": predictions.seed,
+            "fold": predictions.fold,
             "predicted": labels[int(row.argmax())],
             "score": float(row.max()),
             "scores": row.tolist(),
@@ -130,18 +130,18 @@ def _answers(evaluation: Evaluation, given: Answers) -> Iterator[dict[str, Any]]
 
 def _classes(evaluation: Evaluation) -> Rows:
     return [
-        {"method": verdict.method, **row}
-        for verdict in evaluation.verdicts
-        for row in class_rows(evaluation.examples.labels, verdict.confusion)
+        {"method": scores.method, **row}
+        for scores in evaluation.methods
+        for row in class_rows(evaluation.examples.labels, scores.confusion)
     ]
 
 
 def class_rows(labels: Sequence[str], counts: np.ndarray[Any, np.dtype[np.float64]]) -> Rows:
-    """Give the figures of each label from a confusion matrix (K, K)."""
-    figures = class_figures(counts)
-    columns = figure_names(figures)
+    """Compute the metrics of each label from a confusion matrix (K, K)."""
+    metrics = class_metrics(counts)
+    columns = metric_names(metrics)
     return [
-        {"label": label} | {name: float(getattr(figures, name)[k]) for name in columns}
+        {"label": label} | {name: float(getattr(metrics, name)[k]) for name in columns}
         for k, label in enumerate(labels)
     ]
 
@@ -149,15 +149,15 @@ def class_rows(labels: Sequence[str], counts: np.ndarray[Any, np.dtype[np.float6
 def _confusion(evaluation: Evaluation) -> Rows:
     labels = evaluation.examples.labels
     return [
-        {"method": v.method, "label": label, "predicted": said, "clips": float(v.confusion[i, j])}
-        for v in evaluation.verdicts
+        {"method": v.method, "label": label, "predicted": other, "clips": float(v.confusion[i, j])}
+        for v in evaluation.methods
         for i, label in enumerate(labels)
-        for j, said in enumerate(labels)
+        for j, other in enumerate(labels)
     ]
 
 
 def _sequences(evaluation: Evaluation) -> Rows:
-    names = [*evaluation.examples.labels, None]  # -1 is the last
+    names = [*evaluation.examples.labels, None]  # index -1 means no label
     return [
         {
             "video": video.video,
@@ -166,60 +166,60 @@ def _sequences(evaluation: Evaluation) -> Rows:
             "fold": video.fold,
             "seconds": seconds,
             "label": names[label],
-            "predicted": names[said],
+            "predicted": names[predicted],
         }
-        for video in evaluation.frames
-        for seconds, label, said in zip(
-            video.seconds.tolist(), video.truth.tolist(), video.said.tolist(), strict=True
+        for video in evaluation.sequences
+        for seconds, label, predicted in zip(
+            video.seconds.tolist(), video.target.tolist(), video.predicted.tolist(), strict=True
         )
     ]
 
 
 def metrics(evaluation: Evaluation) -> dict[str, Any]:
-    """Give every figure as plain JSON."""
+    """Collect all metrics and metadata as plain JSON."""
     labels = evaluation.examples.labels
-    model = next(v for v in evaluation.verdicts if v.method == MODEL)
+    model = next(scores for scores in evaluation.methods if scores.method == MODEL)
     return {
-        **evaluation.facts,
+        **evaluation.metadata,
         "labels": list(labels),
         "clips": len(evaluation.examples.items),
         "groups": len({item.group for item in evaluation.examples.items}),
         "warnings": list(evaluation.warnings),
-        "methods": {verdict.method: _figures(verdict.seeds) for verdict in evaluation.verdicts},
+        "methods": {one.method: _mean_std_rows(one.seeds) for one in evaluation.methods},
         "classes": class_rows(labels, model.confusion),
-        "sequences": {verdict.method: _figures(verdict.seeds) for verdict in evaluation.sequences},
+        "sequences": {one.method: _mean_std_rows(one.seeds) for one in evaluation.sequence_methods},
     }
 
 
-def _figures(seeds: Sequence[Any]) -> dict[str, Any]:
-    said = {}
-    for name in figure_names(seeds[0]):
-        mean, spread = over_seeds(seeds, name)
-        values = [getattr(figures, name) for figures in seeds]
-        said[name] = {"mean": mean, "spread": spread, "seeds": values}
-    return said
+def _mean_std_rows(seeds: Sequence[Any]) -> dict[str, Any]:
+    rows = {}
+    for name in metric_names(seeds[0]):
+        mean, std = mean_std(seeds, name)
+        values = [getattr(metrics, name) for metrics in seeds]
+        rows[name] = {"mean": mean, "spread": std, "seeds": values}
+    return rows
 
 
-def tell(seeds: Sequence[Any], figure: str) -> str:
-    """Say a figure as people read it: 0.853, or 0.853 ± 0.012 over several seeds."""
-    mean, spread = over_seeds(seeds, figure)
-    return f"{mean:.3f}" if spread is None else f"{mean:.3f} ± {spread:.3f}"
+def format_mean_std(seeds: Sequence[Any], name: str) -> str:
+    """Format a metric: `0.853`, or `0.853 ± 0.012` for several seeds."""
+    mean, std = mean_std(seeds, name)
+    return f"{mean:.3f}" if std is None else f"{mean:.3f} ± {std:.3f}"
 
 
-def method_table(verdicts: Sequence[Verdict | SequenceVerdict]) -> list[list[str]]:
-    """Give the figures of methods as cells, a header first."""
-    if not verdicts:
+def method_table(scores: Sequence[MethodScores | SequenceScores]) -> list[list[str]]:
+    """Make a table of the metrics of methods, as cells with a header row."""
+    if not scores:
         return []
-    names = figure_names(verdicts[0].seeds[0])
-    rows = [[v.method, *(tell(v.seeds, name) for name in names)] for v in verdicts]
+    names = metric_names(scores[0].seeds[0])
+    rows = [[one.method, *(format_mean_std(one.seeds, name) for name in names)] for one in scores]
     return [["", *(NAMES[name] for name in names)], *rows]
 
 
 def class_table(evaluation: Evaluation) -> list[list[str]]:
-    """Give the figures of the labels, as the model has them, as cells, a header first."""
-    numbers = ("precision", "recall", "f1")
+    """Make a table of the metrics of the model per label, as cells with a header row."""
+    columns = ("precision", "recall", "f1")
     rows = [
-        [row["label"], *(f"{row[name]:.3f}" for name in numbers), f"{row['clips']:g}"]
-        for row in class_rows(evaluation.examples.labels, evaluation.verdicts[0].confusion)
+        [row["label"], *(f"{row[name]:.3f}" for name in columns), f"{row['clips']:g}"]
+        for row in class_rows(evaluation.examples.labels, evaluation.methods[0].confusion)
     ]
     return [["label", "precision", "recall", "F1", "clips"], *rows]

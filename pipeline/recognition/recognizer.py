@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from pipeline.config import ClipWindows, Sampling, fingerprint
-from pipeline.errors import RecognizerError
+from pipeline.errors import OptionError, RecognizerError
 from pipeline.storage import write_json
 from pipeline.temporal.models import TemporalModel
 from pipeline.temporal.options import TemporalOptions
@@ -104,6 +105,21 @@ class Recognizer:
             self.switch_penalty,
             self.temperature,
             weights.hexdigest(),
+        )
+
+
+def require_labels(recognizer: Recognizer, labels: Collection[str], advice: str) -> None:
+    """
+    Require that a recognizer has all of these labels.
+
+    Raises:
+        OptionError: it lacks one; the message ends with the advice.
+    """
+    unknown = sorted(set(labels) - set(recognizer.labels))
+    if unknown:
+        raise OptionError(
+            f"{recognizer.name} does not have the label{'s' * (len(unknown) != 1)} "
+            f"{', '.join(unknown)}; it has {', '.join(recognizer.labels)}: {advice}"
         )
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from pipeline.config import RunOptions, Sampling
 from pipeline.decode.downscale import decoded_size
 from pipeline.decode.fallback import index_video
-from pipeline.decode.process_pool import FIRST, DecodePool
+from pipeline.decode.process_pool import INDEX_PRIORITY, DecodePool
 from pipeline.decode.sampling import SamplePlan
 from pipeline.encode.engines import Engine
 from pipeline.encode.feature_store import FeatureStore
@@ -149,7 +149,9 @@ class Planner:
     ) -> Iterator[tuple[Video, VideoIndex | DecodeReport]]:
         ahead: deque[tuple[Video, Future[VideoIndex]]] = deque()
         for video in videos:
-            ahead.append((video, self.pool.submit(partial(index_video, video=video), FIRST)))
+            ahead.append(
+                (video, self.pool.submit(partial(index_video, video=video), INDEX_PRIORITY))
+            )
             while (
                 len(ahead) >= LOOK_AHEAD or sum(v.size_bytes for v, _ in ahead) > LOOK_AHEAD_BYTES
             ):

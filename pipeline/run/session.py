@@ -185,7 +185,7 @@ class Session:
             return features
 
     def _nothing(self, video: Video, report: DecodeReport) -> FrameFeatures:
-        return FrameFeatures.nothing(video.video_id, self.engine.backbone.feature_size, report)
+        return FrameFeatures.empty(video.video_id, self.engine.backbone.feature_size, report)
 
     def release(self, decoded: Decoded) -> None:
         """Give the memory of decoded frames to the next shard."""

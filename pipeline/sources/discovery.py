@@ -1,20 +1,18 @@
 """
 Find videos: files, folders, globs, lists, and folders of numbered images.
 
-Order is natural (`clip2` before `clip10`) and the same every time. A video is known by its content:
-a renamed or moved file is the same video, a changed one is another.
+The order is natural (`clip2` before `clip10`) and deterministic.
 """
 
 from __future__ import annotations
 
 import errno
 import glob
-import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -22,87 +20,24 @@ import pandas as pd
 
 from pipeline.errors import SourceError
 from pipeline.records import Video
-from pipeline.sources.image_sequence import IMAGE_SUFFIXES, image_files, natural_key
+from pipeline.sources.fingerprint import Source, identify
+from pipeline.sources.image_sequence import IMAGE_SUFFIXES, natural_key
 from pipeline.storage import printable, redact_url
 
 LIST_SUFFIXES = frozenset({".csv", ".parquet", ".txt"})
-SIDECARS = frozenset(
-    [
-        ".csv",
-        ".tsv",
-        ".txt",
-        ".json",
-        ".jsonl",
-        ".yaml",
-        ".yml",
-        ".toml",
-        ".xml",
-        ".html",
-        ".htm",
-        ".md",
-        ".rst",
-        ".log",
-        ".ini",
-        ".cfg",
-        ".parquet",
-        ".npy",
-        ".npz",
-        ".pkl",
-        ".pt",
-        ".pth",
-        ".safetensors",
-        ".onnx",
-        ".zip",
-        ".tar",
-        ".gz",
-        ".tgz",
-        ".bz2",
-        ".xz",
-        ".7z",
-        ".pdf",
-        ".doc",
-        ".docx",
-        ".py",
-        ".ipynb",
-        ".sh",
-        ".srt",
-        ".vtt",
-        ".ass",
-        ".ssa",
-        ".sub",
-        ".nfo",
-        ".wav",
-        ".mp3",
-        ".flac",
-        ".aac",
-        ".m4a",
-        ".ogg",
-        ".opus",
-        ".db",
-        ".sqlite",
-        ".lock",
-        ".m3u",
-        ".m3u8",
-        ".mpd",
-        ".part",
-        ".tmp",
-        ".crdownload",
-    ]
+SIDECAR_SUFFIXES = frozenset(
+    (  # noqa: SIM905  a list would take one line for each suffix
+        ".csv .tsv .txt .json .jsonl .yaml .yml .toml .xml .html .htm .md .rst .log .ini .cfg "
+        ".parquet .npy .npz .pkl .pt .pth .safetensors .onnx .zip .tar .gz .tgz .bz2 .xz .7z "
+        ".pdf .doc .docx .py .ipynb .sh .srt .vtt .ass .ssa .sub .nfo "
+        ".wav .mp3 .flac .aac .m4a .ogg .opus .db .sqlite .lock .m3u .m3u8 .mpd "
+        ".part .tmp .crdownload"
+    ).split()
 )
-"""Files that lie beside videos; left out of a folder unless their content is that of a video."""
+"""Files that accompany videos; skipped in folders unless their content is that of a video."""
 LIST_COLUMNS = ("video", "path", "file", "filename")
-BLOCK_BYTES = 64 << 10
-MIDDLE_BLOCKS = 6
+"""Columns of a list that may name the videos; the first one present is used."""
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A source before its content was looked at."""
-
-    path: str
-    location: str
-    kind: Literal["file", "images"]
 
 
 def find_videos(
@@ -117,17 +52,17 @@ def find_videos(
 
     Args:
         sources: files, folders, globs, and lists (.csv, .parquet, .txt).
-        image_fps: images a second of image sequences.
-        full_hash: fingerprint whole files instead of blocks of them.
-        progress: told how many of how many files were fingerprinted.
+        image_fps: frame rate of image sequences.
+        full_hash: fingerprint whole files instead of some blocks of them.
+        progress: called with the number of fingerprinted files, and of all files.
 
     Raises:
-        SourceError: a source that is not there, a folder or list without videos, or an image
+        SourceError: a source that does not exist, a folder or list without videos, or an image
             sequence without `image_fps`.
     """
     if not sources:
         raise SourceError("no videos given: name files, folders, globs, or a list")
-    found: dict[str, Found] = {}
+    found: dict[str, Source] = {}
     for source in sources:
         for item in _expand(source):
             found.setdefault(item.location, item)
@@ -138,11 +73,11 @@ def find_videos(
         for video in threads.map(lambda item: identify(item, image_fps, full_hash), items):
             videos.append(video)
             progress(len(videos), len(items))
-    return _joined_by_content(videos)
+    return _merge_copies(videos)
 
 
-def _joined_by_content(videos: list[Video]) -> list[Video]:
-    """Let the first of several files with the same content stand for all of them."""
+def _merge_copies(videos: list[Video]) -> list[Video]:
+    """Keep the first of several files with the same content, with the others as its copies."""
     first: dict[str, Video] = {}
     copies: dict[str, list[tuple[str, str]]] = {}
     for video in videos:
@@ -153,7 +88,7 @@ def _joined_by_content(videos: list[Video]) -> list[Video]:
     ]
 
 
-def _check_image_rate(found: Iterable[Found], image_fps: float | None) -> None:
+def _check_image_rate(found: Iterable[Source], image_fps: float | None) -> None:
     if image_fps is not None:
         return
     sequence = next((item for item in found if item.kind == "images"), None)
@@ -165,11 +100,11 @@ def _check_image_rate(found: Iterable[Found], image_fps: float | None) -> None:
 
 
 def absolute(source: str) -> str:
-    """Make a source independent of the working directory."""
+    """Return the absolute path of a source, with `~` expanded."""
     return os.path.abspath(os.path.expanduser(source))
 
 
-def _expand(source: str) -> Iterator[Found]:
+def _expand(source: str) -> Iterator[Source]:
     if not source:
         raise SourceError("the name of a source is empty")
     if "://" in source:
@@ -195,8 +130,8 @@ def _expand(source: str) -> Iterator[Found]:
         raise SourceError(f"no such file or folder: {printable(path)}")
 
 
-def _in_glob(pattern: str) -> Iterator[Found]:
-    """Give the files that match. A folder that matches speaks for all that is in it."""
+def _in_glob(pattern: str) -> Iterator[Source]:
+    """Yield the files that match. A folder that matches is walked, matches inside it are not."""
     matches = {Path(match) for match in glob.glob(pattern, recursive=True)}
     folders = {path for path in matches if os.path.isdir(path)}
     for path in sorted(matches, key=lambda path: natural_key(str(path))):
@@ -204,38 +139,39 @@ def _in_glob(pattern: str) -> Iterator[Found]:
             yield from _in_folder(path) if path in folders else [_file(path)]
 
 
-def _file(path: Path) -> Found:
-    return Found(printable(path), os.path.abspath(path), "file")
+def _file(path: Path) -> Source:
+    return Source(printable(path), os.path.abspath(path), "file")
 
 
-def in_folder(folder: Path) -> list[Found]:
+def in_folder(folder: Path) -> list[Source]:
     """List the videos and image sequences of a folder, in natural order, without opening them."""
     return list(_in_folder(folder))
 
 
-def _in_folder(folder: Path) -> Iterator[Found]:
-    """Walk a folder in natural order. Links are followed, each real folder is entered once."""
+def _in_folder(folder: Path) -> Iterator[Source]:
+    """Walk a folder in natural order. Links are followed; each real folder is entered once."""
     if not os.access(folder, os.R_OK | os.X_OK, effective_ids=True):
         raise SourceError(f"{printable(folder)} cannot be read: {os.strerror(errno.EACCES)}")
     seen: set[tuple[int, int]] = set()
-    entered: list[Iterator[Found | Path]] = [iter([folder])]  # folders may be nested by thousands
+    # a stack instead of recursion: folders may be nested by thousands
+    entered: list[Iterator[Source | Path]] = [iter([folder])]
     while entered:
         entry = next(entered[-1], None)
         if entry is None:
             entered.pop()
-        elif isinstance(entry, Found):
+        elif isinstance(entry, Source):
             yield entry
         else:
             entered.append(iter(_entries(entry, seen)))
 
 
-def _entries(folder: Path, seen: set[tuple[int, int]]) -> list[Found | Path]:
+def _entries(folder: Path, seen: set[tuple[int, int]]) -> list[Source | Path]:
     """List the videos of a folder, and the folders in it, in natural order."""
     try:
         status = folder.stat()
         paths = [path for path in folder.iterdir() if not path.name.startswith(".")]
     except OSError:
-        return [_file(folder)]  # it gets a row that says so: nobody knows what is lost with it
+        return [_file(folder)]  # gets a row with an error: its content is unknown
     if (status.st_dev, status.st_ino) in seen:
         return []
     seen.add((status.st_dev, status.st_ino))
@@ -243,30 +179,30 @@ def _entries(folder: Path, seen: set[tuple[int, int]]) -> list[Found | Path]:
     folders = {path for path in paths if os.path.isdir(path)}
     videos = {path for path in paths if path not in folders and _may_be_video(path)}
     if _is_image_sequence(videos):
-        sequence = Found(printable(folder), os.path.abspath(folder), "images")
+        sequence = Source(printable(folder), os.path.abspath(folder), "images")
         return [sequence, *(path for path in paths if path in folders)]
     found = (path if path in folders else _file(path) for path in paths if path in folders | videos)
     return list(found)
 
 
 def _is_image_sequence(files: set[Path]) -> bool:
-    """Tell a folder of images only from one in which images lie beside videos."""
+    """Whether a folder holds only images, two or more; images beside videos are no sequence."""
     return len(files) > 1 and all(path.suffix.lower() in IMAGE_SUFFIXES for path in files)
 
 
 def _may_be_video(path: Path) -> bool:
-    if path.suffix.lower() in SIDECARS:
+    if path.suffix.lower() in SIDECAR_SUFFIXES:
         return _looks_like_video(path)
     try:
         return not stat.S_ISFIFO(path.stat().st_mode) and not stat.S_ISSOCK(path.stat().st_mode)
     except OSError:
-        return True  # a broken link: it gets a row that says so
+        return True  # a broken link: gets a row with an error
 
 
 def _looks_like_video(path: Path) -> bool:
-    """Look at the first bytes for the marks of common video containers."""
+    """Whether the first bytes are the signature of a common video container."""
     if not os.path.isfile(path):
-        return False  # opening a pipe would wait for whoever writes to it
+        return False  # opening a pipe would block until another process writes to it
     try:
         with path.open("rb") as file:
             head = file.read(16)
@@ -293,10 +229,10 @@ def read_list(path: Path) -> pd.DataFrame:
         if path.suffix.lower() == ".parquet":
             table = pd.read_parquet(path)
         elif path.suffix.lower() == ".csv":
-            # names of digits are still names: 0007 is not 7
+            # as text: the file name 0007 is not the number 7
             table = pd.read_csv(path, skipinitialspace=True, dtype=dict.fromkeys(LIST_COLUMNS, str))
         else:
-            # as objects: pandas' own strings cannot hold undecodable names
+            # as objects: the string type of pandas cannot hold undecodable file names
             table = pd.DataFrame({"video": _lines(path)}, dtype=object)
     except (OSError, ValueError) as error:
         raise SourceError(f"the list {printable(path)} cannot be read: {error}") from error
@@ -319,67 +255,9 @@ def _lines(path: Path) -> list[str]:
     return [line for line in text.splitlines() if line.strip()]
 
 
-def _in_list(path: Path) -> Iterator[Found]:
+def _in_list(path: Path) -> Iterator[Source]:
     folder = path.resolve().parent
     for name in map(redact_url, map(str, read_list(path)["video"])):
         location = os.path.abspath(folder / os.path.expanduser(name))
         kind: Literal["file", "images"] = "images" if os.path.isdir(location) else "file"
-        yield Found(printable(name), location, kind)
-
-
-def identify(found: Found, image_fps: float | None, full_hash: bool = False) -> Video:
-    """Fingerprint a source. One that cannot be read becomes a video that says why."""
-    try:
-        if found.kind == "images":
-            assert image_fps is not None
-            files = image_files(found.location)
-            size = sum(path.stat().st_size for path in files)
-            video_id = _fingerprint_images(files, image_fps, full_hash)
-            return Video(found.path, found.location, "images", video_id, size, image_fps)
-        video_id, size = _fingerprint_file(found.location, full_hash)
-        return Video(found.path, found.location, "file", video_id, size)
-    except OSError as error:
-        missing = isinstance(error, FileNotFoundError)
-        failure = ("missing" if missing else "unreadable", f"{error.strerror}: {found.path}")
-        # no content to know it by: its place stands in
-        video_id = _hash([b"unread", os.fsencode(found.location)])
-        return Video(found.path, found.location, found.kind, video_id, 0, None, failure)
-
-
-def _hash(parts: Iterable[bytes]) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        digest.update(part)
-    return digest.hexdigest()
-
-
-def _fingerprint_file(location: str, full: bool) -> tuple[str, int]:
-    # not to hang on a pipe or a device that somebody put into the folder
-    descriptor = os.open(location, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb", buffering=0) as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(0, "not a regular file")
-        return _hash(_blocks(file.fileno(), status.st_size, full)), status.st_size
-
-
-def _blocks(descriptor: int, size: int, full: bool) -> Iterator[bytes]:
-    """Give the size, then the whole of a small file, or head, tail and blocks between."""
-    yield size.to_bytes(8, "little")
-    if full:
-        yield b"full"
-    if full or size <= (MIDDLE_BLOCKS + 2) * BLOCK_BYTES:
-        for start in range(0, size, 1 << 20):
-            yield os.pread(descriptor, 1 << 20, start)
-        return
-    step = (size - BLOCK_BYTES) / (MIDDLE_BLOCKS + 1)
-    for number in range(MIDDLE_BLOCKS + 2):
-        yield os.pread(descriptor, BLOCK_BYTES, round(number * step))
-
-
-def _fingerprint_images(files: list[Path], fps: float, full: bool) -> str:
-    # times depend on the rate and on the numbers, so they are part of what the video is
-    parts: list[bytes] = [b"images", repr(float(fps)).encode()]
-    for path in files:
-        parts += [os.fsencode(path.name), _fingerprint_file(str(path), full)[0].encode()]
-    return _hash(parts)
+        yield Source(printable(name), location, kind)

@@ -1,4 +1,4 @@
-"""Folders of numbered images, `img_00001.jpg …`, read as videos."""
+"""Read folders of numbered images, `img_00001.jpg …`, as videos."""
 
 from __future__ import annotations
 
@@ -21,52 +21,53 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".
 
 
 def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
-    """Sort `img_2` before `img_10`: numbers by value, everything else as text."""
+    """Sort key that puts `img_2` before `img_10`: numbers by value, the rest as text."""
     parts = re.split(r"([0-9]+)", name)
     return tuple((0, int(part)) if part.isdecimal() else (1, part) for part in parts if part)
 
 
 def image_files(folder: str | Path) -> list[Path]:
     """
-    List the images of a folder in natural order; hidden files are left out.
+    List the images of a folder in natural order, without hidden files.
 
-    Of 0001.jpg beside 0001.png only the one whose format is more common in the folder is listed.
+    If a frame exists in two formats (0001.jpg and 0001.png), the format that is more common in the
+    folder is listed.
     """
     found = [
         path
         for path in Path(folder).iterdir()
         if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
     ]
-    return sorted(_once(found), key=lambda path: natural_key(path.name))
+    return sorted(_drop_duplicates(found), key=lambda path: natural_key(path.name))
 
 
-def _once(paths: list[Path]) -> list[Path]:
-    """Leave out what is there again in a rarer format: a preview, a mask, a half conversion."""
-    common = Counter(path.suffix.lower() for path in paths)
-    most: dict[str, int] = {}
+def _drop_duplicates(paths: list[Path]) -> list[Path]:
+    """Drop images that exist in a more common format too: previews, masks, partial conversions."""
+    counts = Counter(path.suffix.lower() for path in paths)
+    max_counts: dict[str, int] = {}
     for path in paths:
-        most[path.stem] = max(most.get(path.stem, 0), common[path.suffix.lower()])
-    return [path for path in paths if common[path.suffix.lower()] == most[path.stem]]
+        max_counts[path.stem] = max(max_counts.get(path.stem, 0), counts[path.suffix.lower()])
+    return [path for path in paths if counts[path.suffix.lower()] == max_counts[path.stem]]
 
 
 def read_image(path: Path) -> Images | None:
-    """Read one image as RGB uint8, (H, W, 3); None where it is no image that can be read."""
+    """Read one image as RGB uint8, (H, W, 3); None where it cannot be read."""
     try:
-        data = np.fromfile(path, dtype=np.uint8)  # OpenCV itself cannot open every file name
-        picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+        data = np.fromfile(path, dtype=np.uint8)  # OpenCV cannot open every file name
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
     except (OSError, cv2.error):
         return None
-    if picture is None:
+    if image is None:
         return None
-    return cast(Images, cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
+    return cast(Images, cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
 
 
-def numbers_of(names: list[str]) -> list[int] | None:
+def frame_numbers(names: list[str]) -> list[int] | None:
     """
-    Read the frame numbers from the last number in each name.
+    Read the frame number from the last digits in each file name.
 
     Returns:
-        Ascending numbers; None where a name has none, or where they repeat.
+        Ascending numbers; None where a name has no number, or where they repeat.
     """
     found = [re.findall(r"[0-9]+", Path(name).stem) for name in names]
     if not all(found):
@@ -78,20 +79,20 @@ def numbers_of(names: list[str]) -> list[int] | None:
 
 def read_image_index(folder: str, fps: float, max_pixels: int) -> VideoIndex:
     """
-    Index a folder of images: a number that is missing leaves a gap in time.
+    Index a folder of images: a missing number leaves a gap in time.
 
     Args:
         folder: absolute path.
-        fps: images a second, as the user gave it.
-        max_pixels: a larger picture is refused.
+        fps: frame rate, as given by the user.
+        max_pixels: maximum width times height of the first image.
 
     Raises:
-        VideoError: no image, no readable image, pictures too large, or all of them twice.
+        VideoError: no image, no readable image, images too large, or every image in two formats.
     """
     files = image_files(folder)
     if not files:
         raise VideoError("not_video", "the folder holds no images")
-    _refuse_doubles(files)
+    _refuse_duplicates(files)
     first = next((p for p in map(read_image, files) if p is not None), None)
     if first is None:
         raise VideoError("undecodable", f"none of its {len(files)} images can be read")
@@ -100,8 +101,8 @@ def read_image_index(folder: str, fps: float, max_pixels: int) -> VideoIndex:
         raise VideoError(
             "too_large", f"{width} × {height} pixels; at most {max_pixels:,} are allowed"
         )
-    numbers = numbers_of([path.name for path in files]) or list(range(len(files)))
-    # images numbered 5, 10, 15 … follow each other: the step is not a gap
+    numbers = frame_numbers([path.name for path in files]) or list(range(len(files)))
+    # images numbered 5, 10, 15 … have a step of 5 and no gap
     steps = [b - a for a, b in pairwise(numbers)]
     step = reduce(math.gcd, steps) if steps else 1
     pts = np.array([(n - numbers[0]) // step for n in numbers], dtype=np.int64)
@@ -125,20 +126,20 @@ def read_image_index(folder: str, fps: float, max_pixels: int) -> VideoIndex:
         packets=len(files),
         packets_discarded=0,
         frames_from_header=len(files) + missing if missing else None,
-        problem=_gaps(numbers, step, missing),
+        problem=_missing_numbers(numbers, step, missing),
     )
 
 
-def _refuse_doubles(files: list[Path]) -> None:
+def _refuse_duplicates(files: list[Path]) -> None:
     if len({path.stem for path in files}) < len(files):
         kinds = " and as ".join(sorted({path.suffix for path in files}))
         raise VideoError("undecodable", f"the folder holds the same images as {kinds}: keep one")
 
 
-def _gaps(numbers: list[int], step: int, missing: int) -> str:
+def _missing_numbers(numbers: list[int], step: int, missing: int) -> str:
     if not missing:
         return ""
-    # one after the other: between names that are times there may be billions
+    # lazily: where names are time stamps, billions may be missing between two
     absent = chain.from_iterable(range(a + step, b, step) for a, b in pairwise(numbers))
     shown = ", ".join(map(str, islice(absent, 5))) + (", …" if missing > 5 else "")
     return f"numbers missing between the images: {shown} ({missing} in all)"

@@ -75,7 +75,7 @@ def read_with(
         "capacity": total + 16,
         "by_order": by_order,
     }
-    process.known = None
+    process.indexed_location = None
     answer = process.ask(job, buffer.put)
     return answer, buffer.images[: len(answer.get("sample_index", []))]
 

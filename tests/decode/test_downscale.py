@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.config import Geometry
-from pipeline.decode.downscale import decoded_size, shrink
+from pipeline.decode.downscale import decoded_size, downscale
 from tests.videos import draw_number, read_number
 
 SIDES = st.integers(1, 4000)
@@ -25,14 +25,14 @@ SIDES = st.integers(1, 4000)
         ((1080, 1920), Geometry(64, 96, "squash", reducing_gap=1), (64, 96)),
     ],
 )
-def test_delivered_size(frame, geometry, delivered):
+def test_decoded_size(frame, geometry, delivered):
     """A whole factor smaller, but at least `reducing_gap` times what is wanted."""
     assert decoded_size(*frame, geometry) == delivered
 
 
 @settings(deadline=None)
 @given(height=SIDES, width=SIDES, side=st.integers(1, 512), gap=st.floats(1.1, 4))
-def test_delivered_size_leaves_enough_for_a_last_resize(height, width, side, gap):
+def test_decoded_size_leaves_enough_for_a_last_resize(height, width, side, gap):
     small = decoded_size(height, width, Geometry(side, side, reducing_gap=gap))
     short = min(height, width)
 
@@ -46,14 +46,14 @@ def test_delivered_size_leaves_enough_for_a_last_resize(height, width, side, gap
 def test_a_picture_of_the_right_size_is_left_alone():
     picture = draw_number(5)
 
-    assert shrink(picture, (64, 96)) is picture
+    assert downscale(picture, (64, 96)) is picture
 
 
 def test_a_whole_factor_averages_blocks():
     picture = np.random.default_rng(3).integers(0, 256, (12, 20, 3)).astype(np.uint8)
     blocks = picture.reshape(3, 4, 5, 4, 3).mean((1, 3))
 
-    assert np.abs(shrink(picture, (3, 5)) - blocks).max() <= 0.51
+    assert np.abs(downscale(picture, (3, 5)) - blocks).max() <= 0.51
 
 
 def test_an_odd_edge_is_left_out():
@@ -61,11 +61,11 @@ def test_an_odd_edge_is_left_out():
     picture[:12, :20] = 100
     picture[12:], picture[:, 20:] = 255, 255
 
-    assert (shrink(picture, (6, 10)) == 100).all()
+    assert (downscale(picture, (6, 10)) == 100).all()
 
 
 def test_colours_keep_their_order():
-    small = shrink(draw_number(9, 960, 640), (64, 96))
+    small = downscale(draw_number(9, 960, 640), (64, 96))
 
     assert small[-4, -4].tolist() == [200, 40, 40]
     assert read_number(small) == 9
@@ -74,20 +74,20 @@ def test_colours_keep_their_order():
 @pytest.mark.parametrize("size", [(64, 96), (48, 100), (30, 31)])
 def test_another_shape_is_scaled_to_fit(size):
     """A video may change its resolution on the way: all frames leave in the size of the first."""
-    small = shrink(draw_number(77, 300, 200), size)
+    small = downscale(draw_number(77, 300, 200), size)
 
     assert small.shape == (*size, 3)
     assert read_number(small) == 77
 
 
 def test_a_smaller_picture_is_enlarged():
-    assert read_number(shrink(draw_number(77, 48, 32), (64, 96))) == 77
+    assert read_number(downscale(draw_number(77, 48, 32), (64, 96))) == 77
 
 
 @settings(deadline=None)
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 60), st.integers(1, 60))
 def test_even_colour_stays_even_at_any_size(height, width, to_height, to_width):
-    small = shrink(np.full((height, width, 3), 91, np.uint8), (to_height, to_width))
+    small = downscale(np.full((height, width, 3), 91, np.uint8), (to_height, to_width))
 
     assert small.shape == (to_height, to_width, 3)
     assert (small == 91).all()
@@ -95,8 +95,8 @@ def test_even_colour_stays_even_at_any_size(height, width, to_height, to_width):
 
 @settings(deadline=None)
 @given(height=st.integers(1, 300), width=st.integers(1, 300), side=st.integers(1, 64))
-def test_every_frame_comes_out_in_the_delivered_size(height, width, side):
+def test_every_frame_comes_out_in_the_decoded_size(height, width, side):
     geometry = Geometry(side, side)
     size = decoded_size(height, width, geometry)
 
-    assert shrink(np.zeros((height, width, 3), np.uint8), size).shape == (*size, 3)
+    assert downscale(np.zeros((height, width, 3), np.uint8), size).shape == (*size, 3)

@@ -13,10 +13,10 @@ import pytest
 from pipeline.config import DecodeOptions, Geometry, Sampling
 from pipeline.decode.fallback import (
     decode_chunk,
+    first_message,
     index_video,
     new_buffer,
     num_images,
-    plain_words,
 )
 from pipeline.decode.process_pool import JobTimeout
 from pipeline.decode.sampling import SamplePlan
@@ -36,7 +36,7 @@ class Scripted:
 
     def __init__(self, reader="auto", **answers):
         self.options = DecodeOptions(reader=reader)
-        self.known = None
+        self.indexed_location = None
         self.answers = answers
         self.asked = []
         self.jobs = []
@@ -62,7 +62,7 @@ def gave(frames, **more):
         "duplicated": 0,
         "damaged": 0,
         "problem": "",
-        "complaint": "",
+        "decoder_stderr": "",
         "late": 0,
         "backwards": False,
         "full": False,
@@ -71,7 +71,7 @@ def gave(frames, **more):
 
 
 def refused(words):
-    return {"refused": words, "complaint": ""}
+    return {"refused": words, "decoder_stderr": ""}
 
 
 def emptied(path, samples):
@@ -132,7 +132,7 @@ class TestOrderOfReaders:
             (gave(9), "9 of 10 frames"),
             (gave(11), "11 of 10 frames"),
             (
-                gave(10, complaint="[h264 @ 0x7f00] concealing"),
+                gave(10, decoder_stderr="[h264 @ 0x7f00] concealing"),
                 "10 of 10 frames: [h264] concealing",
             ),
             (gave(10, damaged=2), "10 of 10 frames, 2 of them damaged"),
@@ -656,7 +656,7 @@ def test_a_verdict_needs_no_room(source, process):
 
 
 @pytest.mark.parametrize(
-    ("complaint", "words"),
+    ("text", "words"),
     [
         ("", ""),
         ("\n \n", ""),
@@ -669,9 +669,9 @@ def test_a_verdict_needs_no_room(source, process):
         ("x" * 300, "x" * 200),
     ],
 )
-def test_plain_words(complaint, words):
+def test_first_message(text, words):
     """Neither addresses nor clocks: the same file says the same in every run."""
-    assert plain_words(complaint) == words
+    assert first_message(text) == words
 
 
 @pytest.mark.parametrize("sampling", [Sampling(fps=8), Sampling(every=3)])

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from pipeline.decode.container_index import read_index
-from pipeline.decode.packets import Packets, breaks_off, matroska_bytes
+from pipeline.decode.packets import Packets, matroska_bytes, truncation
 from tests.videos import write_video
 
 
@@ -28,7 +28,7 @@ class TestPackets:
         found = self.packets(given)
 
         assert [packet.pts for packet in found] == [1, 2, 4]
-        assert found.empty == 1
+        assert found.empty_packets == 1
 
     def test_steady_clocks_are_left_alone(self):
         assert self.times([5, 6, 7, 9, 30]) == ([5, 6, 7, 9, 30], [5, 6, 7, 9, 30], False)
@@ -83,15 +83,15 @@ class TestBreaksOff:
         path = write_video(tmp_path / "a.mkv", 30)
         size = path.stat().st_size
         packets = SimpleNamespace(last_is_cut=False)
-        assert breaks_off(str(path), packets) == ""
+        assert truncation(str(path), packets) == ""
 
         path.write_bytes(path.read_bytes()[:3000])
         assert (
-            breaks_off(str(path), packets)
+            truncation(str(path), packets)
             == f"the header claims {size:,} bytes, the file has 3,000"
         )
         packets.last_is_cut = True
-        assert breaks_off(str(path), packets) == "the file breaks off within its last packet"
+        assert truncation(str(path), packets) == "the file breaks off within its last packet"
 
 
 class TestMatroskaBytes:

@@ -18,8 +18,8 @@ from pipeline.config import DecodeOptions
 from pipeline.decode import process_pool as pool_module
 from pipeline.decode.fallback import index_video
 from pipeline.decode.process_pool import (
-    FIRST,
-    LAST,
+    DECODE_PRIORITY,
+    INDEX_PRIORITY,
     DecodePool,
     DecodeProcess,
     JobTimeout,
@@ -106,7 +106,7 @@ class TestDecodeProcess:
         pid = process.pid
         os.kill(pid, signal.SIGSTOP)
 
-        with pytest.raises(JobTimeout, match="does not listen"):
+        with pytest.raises(JobTimeout, match="does not read its channel"):
             process.ask({**job(path), "ballast": "x" * (8 << 20)})
 
         assert not alive(pid)
@@ -175,7 +175,7 @@ class TestDecodeProcess:
 
         answer, _ = read_with(start_process(), "decord", path)
 
-        assert answer["complaint"] == "trouble"
+        assert answer["decoder_stderr"] == "trouble"
 
     def test_one_that_is_killed_from_outside_is_replaced(self, start_process, path):
         process = start_process()
@@ -371,7 +371,12 @@ class TestDecodePool:
             pool.submit(lambda _: go.wait(30))
             futures = [
                 pool.submit(lambda _, name=name: done.append(name), order)
-                for name, order in [("a", LAST), ("b", FIRST), ("c", LAST), ("d", FIRST)]
+                for name, order in [
+                    ("a", DECODE_PRIORITY),
+                    ("b", INDEX_PRIORITY),
+                    ("c", DECODE_PRIORITY),
+                    ("d", INDEX_PRIORITY),
+                ]
             ]
             go.set()
             for future in futures:

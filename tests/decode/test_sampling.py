@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pipeline.config import Sampling
-from pipeline.decode.sampling import HOLD_SECONDS, SamplePlan, Selector
+from pipeline.decode.sampling import MAX_HOLD_SECONDS, SamplePlan, Selector
 from pipeline.records import VideoIndex
 
 ALL = Sampling(every=1)
@@ -229,14 +229,14 @@ class TestSelector:
         assert counts.decoded == 0, "the chunk before accounts for it"
 
     def test_a_hole_is_bridged_for_a_moment_only(self):
-        """A frame stands in for damage at most `HOLD_SECONDS`: 9 is shown at 0.3 s."""
+        """A frame stands in for damage at most `MAX_HOLD_SECONDS`: 9 is shown at 0.3 s."""
         index = steady(90, 30)
         hole = range(10, 60)
 
         found, counts = select(index, Sampling(fps=10), frames_of(index, hole))
 
         held = [sample for sample, picture in found if picture == 9]
-        assert held == [k for k in range(3, 20) if k / 10 < 0.3 + HOLD_SECONDS]
+        assert held == [k for k in range(3, 20) if k / 10 < 0.3 + MAX_HOLD_SECONDS]
         assert [sample for sample, _ in found] == [*range(13), *range(20, 30)]
         assert found[13] == (20, 60)
         assert counts.decoded == 40

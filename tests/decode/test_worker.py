@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -17,8 +16,8 @@ import numpy as np
 import pytest
 
 from pipeline.decode import worker as module
+from pipeline.decode.protocol import receive, send
 from pipeline.decode.shared_memory import RingBuffer
-from pipeline.decode.worker import HEADER, receive, send
 from pipeline.errors import VideoError
 from tests.decode.decoding import numbers, read_with
 from tests.videos import read_number, write_video
@@ -35,55 +34,6 @@ def ends():
         left.settimeout(10)
         right.settimeout(10)
         yield left, right
-
-
-class TestMessages:
-    def test_come_out_as_they_went_in(self, ends):
-        left, right = ends
-        message = {"do": "index", "location": "/tmp/caf\udce9 🎬\n", "numbers": [1, 2.5, None]}
-
-        send(left, message)
-        send(left, {})
-
-        assert receive(right) == (message, None)
-        assert receive(right) == ({}, None)
-
-    def test_an_open_file_comes_along(self, ends, tmp_path):
-        left, right = ends
-        with (tmp_path / "a").open("w+b") as file:
-            file.write(b"hello")
-            file.flush()
-            send(left, {"a": 1}, file.fileno())
-
-        message, descriptor = receive(right)
-
-        assert message == {"a": 1}
-        assert os.pread(descriptor, 9, 0) == b"hello"
-        os.close(descriptor)
-
-    def test_long_ones_arrive_whole(self, ends):
-        left, right = ends
-        message = {"pts": list(range(300_000))}
-        sender = threading.Thread(target=send, args=(left, message))
-        sender.start()
-
-        assert receive(right) == (message, None)
-        sender.join()
-
-    def test_one_that_breaks_off_fails(self, ends):
-        left, right = ends
-        left.sendall(HEADER.pack(100) + b"{")
-        left.close()
-
-        with pytest.raises(EOFError, match="the other side closed the channel"):
-            receive(right)
-
-    def test_a_closed_channel_fails(self, ends):
-        left, right = ends
-        left.close()
-
-        with pytest.raises(EOFError, match="the other side closed the channel"):
-            receive(right)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +53,7 @@ class TestMessages:
     ],
 )
 def test_complaints_of_pictures_that_are_whole_are_left_out(said, left):
-    assert module.serious(said) == left
+    assert module.filter_stderr(said) == left
 
 
 @contextlib.contextmanager
@@ -197,7 +147,7 @@ class TestProcess:
             "backwards": False,
             "problem": "",
             "full": False,
-            "complaint": "",
+            "decoder_stderr": "",
         }
         assert told == [(0, [0, 2, 4, 6, 8])]
         (pictures,) = ring.parts((8, 16), 0, 6)
@@ -254,10 +204,10 @@ class TestProcess:
         """Cut to the size of a backbone they would take gigabytes."""
         ours, theirs = ends
         ring = module._RingWriter(theirs, mmap.mmap(-1, 1 << 16), (1, 1))
-        for number in range(module.PART_PICTURES + 1):
+        for number in range(module.MAX_PART_IMAGES + 1):
             ring.put(np.zeros((1, 1, 3), np.uint8), number)
 
-        assert receive(ours)[0] == {"filled": 0, "frames": list(range(module.PART_PICTURES))}
+        assert receive(ours)[0] == {"filled": 0, "frames": list(range(module.MAX_PART_IMAGES))}
 
     def test_a_job_that_is_broken_off_leaves_nothing_unread(self, channel, tmp_path):
         """What the parent says of memory must not be taken for the next job."""
@@ -314,7 +264,7 @@ class TestProcess:
         assert answer == {
             "status": "unreadable",
             "message": "cannot be read: No such file or directory",
-            "complaint": "",
+            "decoder_stderr": "",
         }
 
     def test_a_file_that_went_away_in_between_gets_a_status(self, channel, tmp_path):
@@ -346,8 +296,8 @@ class TestProcess:
         path.write_bytes(whole)
         quiet, _ = ask(channel, job, ring.descriptor)
 
-        assert "Invalid data found" in complaining["complaint"]
-        assert quiet["complaint"] == ""
+        assert "Invalid data found" in complaining["decoder_stderr"]
+        assert quiet["decoder_stderr"] == ""
         assert quiet["decoded"] == 10
         ring.close()
 
@@ -390,35 +340,6 @@ class TestLife:
         with worker() as (process, _):
             assert os.sched_getscheduler(process.pid) == os.SCHED_BATCH
             assert os.getpriority(os.PRIO_PROCESS, process.pid) == os.nice(0)
-
-    def test_decord_loads_no_cuda_libraries(self):
-        """It would load all that torch has brought, 600 MiB in every process."""
-        code = """
-from pathlib import Path
-from pipeline.decode.readers import _decord
-print(_decord().__name__, "/nvidia/" in Path("/proc/self/maps").read_text())
-"""
-        said = subprocess.run(
-            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
-        )
-
-        assert said.stdout == "decord False\n"
-
-    def test_a_decord_that_needs_them_finds_them(self, tmp_path):
-        (tmp_path / "nvidia").mkdir()
-        (tmp_path / "nvidia" / "__init__.py").touch()
-        (tmp_path / "decord.py").write_text("import nvidia")
-        code = "from pipeline.decode.readers import _decord; print(_decord().__file__)"
-        said = subprocess.run(
-            [sys.executable, "-c", code],
-            env={**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"},
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-
-        assert said.stdout == f"{tmp_path / 'decord.py'}\n"
 
     def test_never_loads_torch(self):
         """Decord crashes where it is loaded beside it, and each process would start slowly."""
@@ -463,7 +384,7 @@ class TestPatience:
 
     @pytest.fixture(autouse=True)
     def _briefly(self, monkeypatch):
-        monkeypatch.setattr(module, "PAUSES_SECONDS", (0.0, 0.0))
+        monkeypatch.setattr(module, "RETRY_DELAYS_SECONDS", (0.0, 0.0))
 
     def answer(self, monkeypatch, *errors):
         left = list(errors)

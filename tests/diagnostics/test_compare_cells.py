@@ -14,13 +14,11 @@ from pipeline.config import ClipWindows, Sampling
 from pipeline.diagnostics.compare_cells import (
     Diagnosis,
     diagnose_saved,
-    require_known,
     seconds_per_frame,
     write_diagnosis,
 )
 from pipeline.diagnostics.copy_task import LABELS, draw_recall
 from pipeline.diagnostics.gradients import diagnose_cell, measure
-from pipeline.errors import OptionError
 from pipeline.recognition.recognizer import BackboneSpec, Recognizer
 from pipeline.temporal.models import TemporalModel
 from pipeline.temporal.options import TemporalOptions, TrainingOptions
@@ -137,12 +135,6 @@ def test_a_saved_recognizer_is_measured_with_its_own_labels(recognizer, drawn):
 
     np.testing.assert_allclose(turned.norms, expected.norms)
     assert not np.allclose(found.norms, turned.norms)
-
-
-def test_labels_that_a_recognizer_does_not_know_fail(recognizer):
-    require_known(recognizer, ["a", "c"])
-    with pytest.raises(OptionError, match=r"mine does not know the labels x, y; it knows d, c, b"):
-        require_known(recognizer, ["y", "a", "x"])
 
 
 def test_seconds_per_frame(drawn):

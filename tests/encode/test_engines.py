@@ -16,7 +16,7 @@ from timm.data import create_transform, resolve_model_data_config
 from torch import nn
 
 from pipeline.config import EncodeOptions, Geometry
-from pipeline.decode.downscale import decoded_size, shrink
+from pipeline.decode.downscale import decoded_size, downscale
 from pipeline.encode import engines as module
 from pipeline.encode.backbone import Backbone, load_backbone
 from pipeline.encode.batch_size import CPU_SIZES
@@ -78,7 +78,7 @@ def reference_features(backbone, frames):
 def deliver(backbone, frames):
     """Give the frames as they leave the decode process."""
     size = decoded_size(*frames.shape[1:3], backbone.geometry)
-    return np.stack([shrink(frame, size) for frame in frames])
+    return np.stack([downscale(frame, size) for frame in frames])
 
 
 def encode(engine, frames):

@@ -127,7 +127,7 @@ class TestStore:
 
     def test_a_video_without_frames_keeps_its_report(self, store):
         bad = DecodeReport("undecodable", "no frame could be decoded", attempts=("decord: x",))
-        store.write([part("a"), FrameFeatures.nothing("bad", 3, bad), part("c", seed=4)])
+        store.write([part("a"), FrameFeatures.empty("bad", 3, bad), part("c", seed=4)])
 
         for opened in (store, again(store)):
             assert opened.has("bad")
@@ -138,7 +138,7 @@ class TestStore:
 
     def test_only_videos_without_frames(self, store):
         bad = DecodeReport("not_video", "the file holds no video")
-        store.write([FrameFeatures.nothing("bad", 3, bad)])
+        store.write([FrameFeatures.empty("bad", 3, bad)])
 
         (found,) = again(store).stream("bad")
         assert found.report == bad
@@ -304,7 +304,7 @@ class TestForget:
     def test_what_comes_after_is_found_by_later_runs(self, store):
         """The next attempt shares its file with other videos, or with none."""
         bad = DecodeReport("undecodable", "no frame")
-        store.write([part("b", seed=2), FrameFeatures.nothing("a", 3, bad), part("c")])
+        store.write([part("b", seed=2), FrameFeatures.empty("a", 3, bad), part("c")])
         store.forget({"a"})
         store.write([part("a", seed=7)])
 

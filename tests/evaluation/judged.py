@@ -1,4 +1,4 @@
-"""What the tests of evaluations share: made features, and a recognizer of random weights."""
+"""Shared by the tests of evaluation: synthetic features, and a recognizer with random weights."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def gather(items=None, *, splits=None, left_out=(), labels=LABELS) -> Gathered:
 
 
 def make_recognizer(labels=LABELS, **notes) -> Recognizer:
-    """A recognizer of random weights that says how it was trained."""
+    """A recognizer with random weights and training options."""
     torch.manual_seed(0)
     return Recognizer(
         "toy",
@@ -55,14 +55,14 @@ def make_recognizer(labels=LABELS, **notes) -> Recognizer:
 
 
 def halves(count: int = 16):
-    """Two clips of each video, one after the other: `v0 [0, 1)` and `v0 [1, 2)`."""
-    chance = np.random.default_rng(0)
+    """Two consecutive clips of each video: `v0 [0, 1)` and `v0 [1, 2)`."""
+    rng = np.random.default_rng(0)
     found = []
     for number, item in enumerate(rising_and_falling(count)):
         start = float(number % 2)
         video = f"v{number // 2}"
         line = np.linspace(-1, 1, FPS) * (1 if item.label else -1)
-        features = np.stack([line, chance.normal(size=FPS)], 1).astype(np.float32)
+        features = np.stack([line, rng.normal(size=FPS)], 1).astype(np.float32)
         found.append(
             replace(
                 item,
@@ -79,7 +79,7 @@ def halves(count: int = 16):
 
 
 def stored(items):
-    """Give the features of each video, as a feature store does."""
+    """Read the features of each video, like a feature store."""
 
     def read(video_id):
         parts = sorted(

@@ -1,183 +1,266 @@
-"""Recognizers judged as they are, and trained anew, on made features."""
+"""Evaluation of saved recognizers and cross-validation, on synthetic features."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 
 from pipeline.errors import OptionError
 from pipeline.evaluation.baselines import BASELINES
-from pipeline.evaluation.evaluate import Plan, evaluate_folds, evaluate_saved, folds_of
-from pipeline.evaluation.predictions import CHANCE, METHODS, MODEL
+from pipeline.evaluation.evaluate import (
+    CrossValidation,
+    evaluate_folds,
+    evaluate_saved,
+    make_folds,
+    relabel,
+    require_known_labels,
+    retraining_options,
+    trained_on,
+    training_options,
+)
+from pipeline.evaluation.predictions import METHODS, MODEL, PRIOR
+from pipeline.temporal.batching import Examples
 from pipeline.temporal.trainer import predict
 from pipeline.training.clip_dataset import LeftOut
 from tests.evaluation.judged import QUICK, gather, halves, make_recognizer, stored
 from tests.temporal.synthetic_clips import rising_and_falling
 
 
-def nobody(video_id):
-    raise AssertionError(f"{video_id} has one labelled part: nothing is read of it")
+def never(video_id):
+    raise AssertionError(f"{video_id} has one labelled part, so its features are not read")
 
 
-def judged_folds(gathered, count=0, *, seeds=1, read=nobody, options=QUICK, **given):
-    plan = Plan(tuple(folds_of(gathered.examples, count)), options, seeds)
+def cross_validated(gathered, count=0, *, seeds=1, read=never, options=QUICK, **given):
+    plan = CrossValidation(tuple(make_folds(gathered.examples, count)), options, seeds)
     return evaluate_folds(make_recognizer(), gathered, plan, read, **given)
 
 
 class TestSaved:
-    def test_the_weights_are_those_that_were_saved(self):
+    def test_the_saved_weights_are_used(self):
         recognizer, gathered = make_recognizer(), gather()
 
-        found = evaluate_saved(recognizer, gathered, nobody)
+        found = evaluate_saved(recognizer, gathered, never)
 
         expected = predict(recognizer.model, gathered.examples.items)
-        np.testing.assert_allclose(found.answers[0].logits, expected, atol=1e-6)
-        assert [verdict.method for verdict in found.verdicts] == list(METHODS)
-        assert found.facts["folds"] == []
+        np.testing.assert_allclose(found.predictions[0].logits, expected, atol=1e-6)
+        assert [one.method for one in found.methods] == list(METHODS)
+        assert found.metadata["folds"] == []
 
-    def test_only_the_split_test_is_asked_about(self):
+    def test_only_the_split_test_is_predicted(self):
         gathered = gather(splits=["train"] * 20 + ["validation"] * 4 + ["test"] * 8)
 
-        found = evaluate_saved(make_recognizer(), gathered, nobody)
+        found = evaluate_saved(make_recognizer(), gathered, never)
 
         assert [item.name for item in found.examples.items] == [f"clip{n}" for n in range(24, 32)]
-        for given in found.answers:
-            assert set(given.clips.tolist()) == set(range(8))
+        for one in found.predictions:
+            assert set(one.clips.tolist()) == set(range(8))
 
     @pytest.mark.parametrize(
-        ("left_out", "said"),
+        ("left_out", "message"),
         [
-            ([LeftOut(7, "x.mp4", "empty")], r"judged \(1 row left out\), so all are: those of"),
-            ([], "judged, so all are: those of the splits train, validation"),
+            (
+                [LeftOut(7, "x.mp4", "empty")],
+                r" \(1 row skipped\), so the recognizer is evaluated on all clips, of",
+            ),
+            ([], ", so the recognizer is evaluated on all clips, of the splits train, validation"),
         ],
     )
-    def test_without_a_clip_to_test_on_it_is_told_that_all_are(self, left_out, said):
+    def test_without_test_clips_all_clips_are_used_with_a_warning(self, left_out, message):
         splits = ["train"] * 20 + ["validation"] * 12
         gathered = gather(splits=splits, left_out=left_out)
 
-        *_, warning = evaluate_saved(make_recognizer(), gathered, nobody).warnings
+        *_, warning = evaluate_saved(make_recognizer(), gathered, never).warnings
 
-        assert re.search(f"no clip of the split test can be {said}", warning)
+        assert re.search(f"the split test has no usable clip{message}", warning)
 
-    def test_without_splits_nothing_is_said_of_them(self):
-        assert not evaluate_saved(make_recognizer(), gather(), nobody).warnings
+    def test_without_splits_there_is_no_warning(self):
+        assert not evaluate_saved(make_recognizer(), gather(), never).warnings
 
-    def test_baselines_learn_from_the_other_splits(self):
-        """Labels of what is learned from are the wrong way round, so that all answers are."""
+    def test_baselines_are_trained_on_the_other_splits(self):
+        """The training labels are swapped, so that all predictions are wrong."""
         items = rising_and_falling(32)
-        turned = [replace(item, label=1 - item.label) for item in items[:24]]
-        gathered = gather([*turned, *items[24:]], splits=["train"] * 24 + ["test"] * 8)
+        swapped = [replace(item, label=1 - item.label) for item in items[:24]]
+        gathered = gather([*swapped, *items[24:]], splits=["train"] * 24 + ["test"] * 8)
 
-        found = evaluate_saved(make_recognizer(), gathered, nobody)
+        found = evaluate_saved(make_recognizer(), gathered, never)
 
-        pyramid = next(v for v in found.verdicts if "pyramid" in v.method)
+        pyramid = next(v for v in found.methods if "pyramid" in v.method)
         assert pyramid.seeds[0].accuracy == 0.0
 
     def test_labels_are_those_of_the_recognizer(self):
         recognizer = make_recognizer(("rises", "stays", "falls"))
 
-        found = evaluate_saved(recognizer, gather(), nobody)
+        found = evaluate_saved(recognizer, gather(), never)
 
         assert found.examples.labels == ("rises", "stays", "falls")
-        assert found.verdicts[0].confusion.sum(1).tolist() == pytest.approx([16, 0, 16])
+        assert found.methods[0].confusion.sum(1).tolist() == pytest.approx([16, 0, 16])
 
-    def test_clips_that_it_was_trained_on_are_told(self):
+    def test_clips_of_training_videos_are_reported(self):
         gathered = gather()
         recognizer = make_recognizer(training_videos=[f"clip{n}" for n in range(32)])
 
-        (said,) = evaluate_saved(recognizer, gathered, nobody).warnings
+        (message,) = evaluate_saved(recognizer, gathered, never).warnings
 
-        assert said.startswith("32 of 32 clips are of videos that the recognizer was trained on")
-        assert "(clip0, clip1, clip2, …)" in said
-        assert said.endswith("--folds trains it anew without them")
+        assert message.startswith(
+            "32 of 32 clips are of videos on which the recognizer was trained"
+        )
+        assert "(clip0, clip1, clip2, …)" in message
+        assert message.endswith("--folds trains it without them")
 
-    def test_folds_are_no_way_out_for_a_tuned_backbone(self):
+    def test_folds_do_not_train_a_fine_tuned_backbone_again(self):
         gathered = gather()
         made = make_recognizer(training_videos=["clip3"])
 
-        (said,) = evaluate_saved(replace(made, network={}), gathered, nobody).warnings
+        (message,) = evaluate_saved(replace(made, network={}), gathered, never).warnings
 
-        assert "not its fine-tuned backbone, anew" in said
+        assert "trains its temporal model (not the backbone) without them" in message
 
-    def test_one_group_leaves_nothing_for_baselines(self):
+    def test_with_one_group_there_are_no_baselines(self):
         items = [replace(item, group="all") for item in rising_and_falling(8)]
 
-        found = evaluate_saved(make_recognizer(), gather(items), nobody)
+        found = evaluate_saved(make_recognizer(), gather(items), never)
 
-        assert not {v.method for v in found.verdicts} & {*BASELINES, CHANCE}
-        assert "no baselines beside it" in found.warnings[0]
+        assert not {v.method for v in found.methods} & {*BASELINES, PRIOR}
+        assert "no baselines, as there are no clips to train them on" in found.warnings[0]
 
-    def test_a_label_that_it_does_not_know_fails(self):
-        with pytest.raises(OptionError, match="does not know the label rises"):
-            evaluate_saved(make_recognizer(("falls", "stays")), gather(), nobody)
+    def test_an_unknown_label_fails(self):
+        with pytest.raises(OptionError, match="does not have the label rises"):
+            evaluate_saved(make_recognizer(("falls", "stays")), gather(), never)
 
 
 class TestFolds:
-    def test_it_is_trained_from_scratch(self):
+    def test_the_model_is_trained_from_scratch(self):
         gathered = gather(rising_and_falling(64))
 
-        found = judged_folds(gathered)
+        found = cross_validated(gathered)
 
-        assert found.verdicts[0].method == MODEL
-        assert found.verdicts[0].seeds[0].accuracy > 0.9
-        assert [fold["name"] for fold in found.facts["folds"]] == ["g0", "g1", "g2", "g3"]
-        assert found.facts["folds"][0] == {
+        assert found.methods[0].method == MODEL
+        assert found.methods[0].seeds[0].accuracy > 0.9
+        assert [fold["name"] for fold in found.metadata["folds"]] == ["g0", "g1", "g2", "g3"]
+        assert found.metadata["folds"][0] == {
             "name": "g0",
             "groups": ["g0"],
             "clips_learned": 48,
             "clips_judged": 16,
         }
 
-    def test_every_seed_is_told_of_and_kept(self):
-        told = []
+    def test_every_seed_is_reported_and_scored(self):
+        results = []
         options = replace(QUICK, epochs=1)
 
-        found = judged_folds(gather(), 2, seeds=2, options=options, on_round=told.append)
+        found = cross_validated(gather(), 2, seeds=2, options=options, on_fold=results.append)
 
-        assert [(one.seed, one.fold.name) for one in told] == [
+        assert [(one.seed, one.fold.name) for one in results] == [
             (0, "1"), (0, "2"), (1, "1"), (1, "2"),
         ]  # fmt: skip
-        assert len(found.verdicts[0].seeds) == 2
-        assert len(found.verdicts[-1].seeds) == 1
-        assert found.facts["seeds"] == 2
+        assert len(found.methods[0].seeds) == 2
+        assert len(found.methods[-1].seeds) == 1
+        assert found.metadata["seeds"] == 2
 
-    def test_videos_of_several_parts_are_read_whole(self):
+    def test_videos_of_several_parts_are_predicted_from_start_to_end(self):
         items = halves()
 
-        found = judged_folds(gather(items), 2, read=stored(items), options=replace(QUICK, epochs=1))
+        found = cross_validated(
+            gather(items), 2, read=stored(items), options=replace(QUICK, epochs=1)
+        )
 
-        assert sorted(video.video for video in found.frames) == [f"v{n}" for n in range(8)]
-        assert {video.fold for video in found.frames} == {"1", "2"}
-        assert found.frames[0].truth.tolist() == [0] * 8 + [1] * 8
-        assert [v.method for v in found.sequences] == [MODEL, CHANCE]
-        assert found.sequences[1].seeds[0].frame_accuracy == 0.5
+        assert sorted(video.video for video in found.sequences) == [f"v{n}" for n in range(8)]
+        assert {video.fold for video in found.sequences} == {"1", "2"}
+        assert found.sequences[0].target.tolist() == [0] * 8 + [1] * 8
+        assert [v.method for v in found.sequence_methods] == [MODEL, PRIOR]
+        assert found.sequence_methods[1].seeds[0].frame_accuracy == 0.5
 
-    def test_what_weakens_the_figures_is_told(self):
+    def test_parts_of_one_video_in_different_folds_are_scored_where_they_are_held_out(self):
+        """The two parts of each video are in different groups."""
+        items = [replace(item, group=f"g{(n + n // 2) % 2}") for n, item in enumerate(halves(8))]
+
+        found = cross_validated(gather(items), read=stored(items), options=replace(QUICK, epochs=1))
+
+        targets = {(v.video, v.fold): v.target.tolist() for v in found.sequences}
+        assert len(targets) == len(found.sequences) == 2 * 4
+        assert targets["v0", "g0"] == [0] * 8 + [-1] * 8
+        assert targets["v0", "g1"] == [-1] * 8 + [1] * 8
+
+    def test_reasons_for_unreliable_metrics_are_reported(self):
         items = [replace(item, group=item.name) for item in rising_and_falling(8)]
         items[1] = replace(items[1], video_id=items[0].video_id)
         gathered = gather(items, left_out=[LeftOut(7, "x.mp4", "empty")])
 
-        said = judged_folds(gathered, 2, options=replace(QUICK, epochs=1), read=stored(items))
+        found = cross_validated(gathered, 2, options=replace(QUICK, epochs=1), read=stored(items))
 
-        assert said.warnings[0] == "row 7 is left out: x.mp4: empty"
-        assert "no column group" in said.warnings[1]
-        assert "the same content but are in different groups" in said.warnings[-1]
+        assert found.warnings[0] == "row 7 is skipped: x.mp4: empty"
+        assert "no column group" in found.warnings[1]
+        assert "the same content but are in different groups" in found.warnings[-1]
 
-    def test_a_backbone_that_was_tuned_is_told(self):
-        """It is not trained anew, and may have learned from the clips of every fold."""
+    def test_a_fine_tuned_backbone_is_reported(self):
+        """It is not trained again, and may have been trained on the clips of every fold."""
         recognizer = replace(make_recognizer(), network={"architecture": "toy"})
         gathered = gather()
-        plan = Plan(tuple(folds_of(gathered.examples, 2)), replace(QUICK, epochs=1))
+        plan = CrossValidation(tuple(make_folds(gathered.examples, 2)), replace(QUICK, epochs=1))
 
-        found = evaluate_folds(recognizer, gathered, plan, nobody)
+        found = evaluate_folds(recognizer, gathered, plan, never)
 
-        (said,) = [warning for warning in found.warnings if "fine-tuned" in warning]
-        assert "only the temporal model is trained anew" in said
-        assert not any("fine-tuned" in warning for warning in judged_folds(gathered, 2).warnings)
+        (message,) = [warning for warning in found.warnings if "fine-tuned" in warning]
+        assert "only the temporal model is trained again" in message
+        assert not any("fine-tuned" in warning for warning in cross_validated(gathered, 2).warnings)
 
-    def test_no_seeds_fail(self):
+    def test_zero_seeds_fail(self):
         with pytest.raises(OptionError, match="--seeds must be 1 or more, got 0"):
-            Plan((), QUICK, 0)
+            CrossValidation((), QUICK, 0)
+
+
+class TestLabels:
+    def test_indices_become_those_of_the_recognizer(self):
+        examples = Examples(tuple(rising_and_falling(3)), ("falls", "rises"))
+
+        found = relabel(examples, make_recognizer(("rises", "stays", "falls")))
+
+        assert found.labels == ("rises", "stays", "falls")
+        assert [item.label for item in found.items] == [2, 0, 2]
+
+    def test_a_label_without_clips_may_be_unknown(self):
+        examples = Examples((rising_and_falling(1)[0],), ("falls", "rises"))
+
+        assert relabel(examples, make_recognizer(("falls",))).items[0].label == 0
+
+    def test_unknown_labels_fail(self):
+        message = "toy does not have the labels c, d; it has a, b: use --folds to train"
+        with pytest.raises(OptionError, match=message):
+            require_known_labels(make_recognizer(("a", "b")), ["a", "d", "c"])
+
+
+class TestTraining:
+    def test_options_are_those_of_the_training(self):
+        assert training_options(make_recognizer()) == QUICK
+
+    @pytest.mark.parametrize("notes", [{}, {"training": {"pace": 1}}, {"training": {"epochs": 0}}])
+    def test_missing_or_invalid_options_fail(self, notes):
+        with pytest.raises(
+            OptionError, match=r"toy has no valid training options.*only recognizers made by `clip"
+        ):
+            training_options(replace(make_recognizer(), notes=notes))
+
+    @pytest.mark.parametrize(
+        ("known", "labels", "grid"),
+        [
+            (("nod", "wave"), ("nod", "wave"), 2),
+            (("nod", "wave"), ("nod", "turnLeft"), 0),
+            (("right", "wrong"), ("right", "wrong"), 2),  # --mirror was given
+            (("right", "wrong"), ("nod", "wave"), 2),
+        ],
+    )
+    def test_clips_are_not_mirrored_if_a_label_names_a_side(self, known, labels, grid):
+        mirrored = replace(QUICK, mirror_grid=2)
+
+        found = retraining_options(make_recognizer(known, training=asdict(mirrored)), labels)
+
+        assert found == replace(QUICK, mirror_grid=grid)
+
+    def test_training_videos_are_read(self):
+        assert trained_on(make_recognizer(training_videos=["a", "b"])) == {"a", "b"}
+
+    def test_training_videos_may_be_unknown(self):
+        assert trained_on(make_recognizer()) == set()

@@ -1,4 +1,4 @@
-"""Figures against numbers worked out by hand."""
+"""Metrics against values computed by hand."""
 
 from __future__ import annotations
 
@@ -9,68 +9,68 @@ from hypothesis import strategies as st
 
 from pipeline.evaluation.metrics import (
     accuracy,
-    class_figures,
-    confusion,
+    class_metrics,
+    confusion_matrix,
     macro_f1,
     mean_average_precision,
     reliability,
-    sequence_figures,
+    sequence_metrics,
 )
 
 TRUTH = np.array([0, 0, 0, 1, 1, 2])
 SCORES = np.eye(4)[[0, 0, 1, 1, 2, 1]]
-"""Of four labels the last does not occur; 3 of 6 clips are right."""
+"""The last of four labels does not occur; 3 of 6 clips are correct."""
 
 
-def spell(text):
-    """Labels of frames, one a letter: a is 0, b is 1, and a dot is not labelled."""
+def frames(text):
+    """Labels of frames, one per letter: a is 0, b is 1, and a dot is no label."""
     return np.array([-1 if letter == "." else ord(letter) - ord("a") for letter in text])
 
 
-def judge(*videos):
-    return sequence_figures([(spell(truth), spell(said)) for truth, said in videos])
+def segmentation(*videos):
+    return sequence_metrics([(frames(truth), frames(predicted)) for truth, predicted in videos])
 
 
 class TestConfusion:
-    def test_rows_are_truth_and_columns_are_answers(self):
+    def test_rows_are_true_and_columns_are_predicted_labels(self):
         expected = [[2, 1, 0, 0], [0, 1, 1, 0], [0, 1, 0, 0], [0, 0, 0, 0]]
 
-        assert confusion(TRUTH, SCORES).tolist() == expected
+        assert confusion_matrix(TRUTH, SCORES).tolist() == expected
 
-    def test_labels_of_one_score_share_the_clip(self):
+    def test_a_clip_is_split_between_labels_of_equal_score(self):
         scores = np.array([[1.0, 1.0, 0.0], [2.0, 2.0, 2.0]])
 
-        counts = confusion(np.array([0, 2]), scores)
+        counts = confusion_matrix(np.array([0, 2]), scores)
 
         assert counts[0].tolist() == [0.5, 0.5, 0]
         assert counts[2] == pytest.approx([1 / 3] * 3)
 
-    def test_constant_scores_are_right_by_chance(self):
-        counts = confusion(np.array([0, 0, 0, 1]), np.zeros((4, 5)))
+    def test_constant_scores_have_the_accuracy_of_chance(self):
+        counts = confusion_matrix(np.array([0, 0, 0, 1]), np.zeros((4, 5)))
 
         assert accuracy(counts) == pytest.approx(1 / 5)
 
 
 class TestClasses:
-    counts = confusion(TRUTH, SCORES)
+    counts = confusion_matrix(TRUTH, SCORES)
 
     def test_accuracy_is_the_diagonal(self):
         assert accuracy(self.counts) == 3 / 6
 
-    def test_figures_of_each_label(self):
-        figures = class_figures(self.counts)
+    def test_metrics_of_each_label(self):
+        metrics = class_metrics(self.counts)
 
-        assert figures.precision == pytest.approx([1, 1 / 3, 0, 0])
-        assert figures.recall == pytest.approx([2 / 3, 1 / 2, 0, 0])
-        assert figures.f1 == pytest.approx([4 / 5, 2 / 5, 0, 0])
-        assert figures.clips.tolist() == [3, 2, 1, 0]
+        assert metrics.precision == pytest.approx([1, 1 / 3, 0, 0])
+        assert metrics.recall == pytest.approx([2 / 3, 1 / 2, 0, 0])
+        assert metrics.f1 == pytest.approx([4 / 5, 2 / 5, 0, 0])
+        assert metrics.clips.tolist() == [3, 2, 1, 0]
 
-    def test_macro_f1_leaves_out_a_label_that_never_occurs(self):
+    def test_macro_f1_ignores_labels_that_never_occur(self):
         assert macro_f1(self.counts) == pytest.approx((4 / 5 + 2 / 5 + 0) / 3)
 
-    def test_macro_f1_counts_a_label_that_was_only_said(self):
-        """A truth without b, of which b was said once: a has 2 · 1 / (1 + 2)."""
-        counts = confusion(np.array([0, 0]), np.eye(2))
+    def test_macro_f1_includes_labels_that_are_only_predicted(self):
+        """b is predicted once but never true: F1 of a is 2 · 1 / (1 + 2)."""
+        counts = confusion_matrix(np.array([0, 0]), np.eye(2))
 
         assert macro_f1(counts) == pytest.approx((2 / 3 + 0) / 2)
 
@@ -112,8 +112,8 @@ class TestAveragePrecision:
 
 
 class TestReliability:
-    def test_clips_are_sorted_by_what_they_claim(self):
-        """Bins of a half: 0.5 is in the first, 0.6 and 0.8 in the second."""
+    def test_clips_are_binned_by_confidence(self):
+        """Two bins: 0.5 is in the first, 0.6 and 0.8 are in the second."""
         probabilities = np.array([[0.5, 0.25, 0.25], [0.2, 0.6, 0.2], [0.1, 0.1, 0.8]])
 
         bins = reliability(np.array([0, 0, 2]), probabilities, bins=2)
@@ -123,71 +123,71 @@ class TestReliability:
         assert bins.accuracy == pytest.approx([1, 0.5])
         assert bins.error == pytest.approx((1 * 0.5 + 2 * 0.2) / 3)
 
-    def test_an_empty_bin_counts_nothing(self):
+    def test_empty_bins_are_zero(self):
         bins = reliability(np.array([0]), np.array([[1.0, 0.0]]), bins=4)
 
         assert bins.clips.tolist() == [0, 0, 0, 1]
         assert bins.accuracy.tolist() == bins.confidence.tolist() == [0, 0, 0, 1]
         assert bins.error == 0
 
-    def test_who_is_sure_and_wrong_errs_by_all_of_it(self):
+    def test_certain_and_wrong_predictions_have_an_error_of_one(self):
         assert reliability(np.array([1]), np.array([[1.0, 0.0]])).error == 1
 
 
 class TestSequences:
-    def test_the_same_labels_are_perfect(self):
-        figures = judge(("aabbb", "aabbb"), ("bb", "bb"))
+    def test_equal_labels_are_perfect(self):
+        metrics = segmentation(("aabbb", "aabbb"), ("bb", "bb"))
 
-        assert figures.frame_accuracy == figures.edit_score == 1
-        assert figures.f1_at_10 == figures.f1_at_25 == figures.f1_at_50 == 1
+        assert metrics.frame_accuracy == metrics.edit_score == 1
+        assert metrics.f1_at_10 == metrics.f1_at_25 == metrics.f1_at_50 == 1
 
     def test_frames_are_counted_over_all_videos(self):
-        assert judge(("aaaa", "aaab"), ("bb", "aa")).frame_accuracy == 3 / 6
+        assert segmentation(("aaaa", "aaab"), ("bb", "aa")).frame_accuracy == 3 / 6
 
     def test_the_edit_score_is_a_mean_over_videos(self):
         """Orders ab and aba: one insertion of three; ab and ba: two of two."""
-        assert judge(("aabb", "aaba")).edit_score == pytest.approx(1 - 1 / 3)
-        assert judge(("aabb", "bbaa")).edit_score == 0
-        assert judge(("aabb", "aaba"), ("ab", "ba")).edit_score == pytest.approx(1 / 3)
+        assert segmentation(("aabb", "aaba")).edit_score == pytest.approx(1 - 1 / 3)
+        assert segmentation(("aabb", "bbaa")).edit_score == 0
+        assert segmentation(("aabb", "aaba"), ("ab", "ba")).edit_score == pytest.approx(1 / 3)
 
-    def test_the_edit_score_sees_no_times(self):
-        assert judge(("abbbb", "aaaab")).edit_score == 1
+    def test_the_edit_score_is_independent_of_times(self):
+        assert segmentation(("abbbb", "aaaab")).edit_score == 1
 
-    def test_segments_are_found_by_their_overlap(self):
-        """Of a, 2 of 5 frames are common: 0.4; of b, 5 of 8: 0.625."""
-        figures = judge(("aaaaabbbbb", "aabbbbbbbb"))
+    def test_segments_match_by_their_overlap(self):
+        """The IoU of a is 2 / 5, that of b is 5 / 8."""
+        metrics = segmentation(("aaaaabbbbb", "aabbbbbbbb"))
 
-        assert figures.f1_at_10 == figures.f1_at_25 == 1
-        assert figures.f1_at_50 == pytest.approx(2 * 1 / 4)
+        assert metrics.f1_at_10 == metrics.f1_at_25 == 1
+        assert metrics.f1_at_50 == pytest.approx(2 * 1 / 4)
 
-    def test_a_segment_is_found_once(self):
-        """One segment there, two claims of it, each 0.4 of it: 2 · 1 / (1 + 3)."""
-        assert judge(("aaaaa", "aabaa")).f1_at_25 == pytest.approx(2 / 4)
+    def test_a_segment_matches_once(self):
+        """One true and three predicted segments, two with an IoU of 0.4: 2 · 1 / (1 + 3)."""
+        assert segmentation(("aaaaa", "aabaa")).f1_at_25 == pytest.approx(2 / 4)
 
-    def test_an_overlap_of_exactly_the_share_is_enough(self):
-        assert judge(("aaaa", "aabb")).f1_at_50 == pytest.approx(2 / 3)
+    def test_an_overlap_equal_to_the_threshold_matches(self):
+        assert segmentation(("aaaa", "aabb")).f1_at_50 == pytest.approx(2 / 3)
 
-    def test_segments_of_videos_are_added_up(self):
+    def test_segments_are_counted_over_all_videos(self):
         """2 · 1 / (1 + 1 + 1 + 1)."""
-        assert judge(("aa", "aa"), ("aa", "bb")).f1_at_10 == 0.5
+        assert segmentation(("aa", "aa"), ("aa", "bb")).f1_at_10 == 0.5
 
-    def test_frames_without_a_label_count_nowhere(self):
-        figures = judge(("aa..bb", "aabbbb"))
+    def test_frames_without_a_label_are_ignored(self):
+        metrics = segmentation(("aa..bb", "aabbbb"))
 
-        assert figures == judge(("aa..bb", "aa..bb"))
-        assert figures.frame_accuracy == figures.edit_score == figures.f1_at_50 == 1
+        assert metrics == segmentation(("aa..bb", "aa..bb"))
+        assert metrics.frame_accuracy == metrics.edit_score == metrics.f1_at_50 == 1
 
-    def test_saying_nothing_is_wrong(self):
-        figures = judge(("aabb", "...."))
+    def test_frames_without_a_prediction_are_wrong(self):
+        metrics = segmentation(("aabb", "...."))
 
-        assert figures.frame_accuracy == figures.edit_score == figures.f1_at_10 == 0
+        assert metrics.frame_accuracy == metrics.edit_score == metrics.f1_at_10 == 0
 
-    def test_a_video_without_labels_counts_nowhere(self):
-        assert judge(("aab", "aab"), ("...", "bbb")) == judge(("aab", "aab"))
+    def test_videos_without_labels_are_ignored(self):
+        assert segmentation(("aab", "aab"), ("...", "bbb")) == segmentation(("aab", "aab"))
 
 
 def distance(one, other):
-    """Levenshtein distance, as it is defined."""
+    """Levenshtein distance by its recursive definition."""
     if not one or not other:
         return len(one) + len(other)
     return min(
@@ -197,15 +197,15 @@ def distance(one, other):
     )
 
 
-def orders(text):
+def segment_labels(text):
     return [letter for n, letter in enumerate(text) if n == 0 or text[n - 1] != letter]
 
 
 @given(st.text("abc", min_size=6, max_size=6), st.text("abc", min_size=6, max_size=6))
 @settings(max_examples=60, deadline=None)
-def test_the_edit_score_is_that_of_the_definition(truth, said):
-    there, claims = orders(truth), orders(said)
+def test_the_edit_score_matches_its_definition(truth, predicted):
+    one, other = segment_labels(truth), segment_labels(predicted)
 
-    expected = 1 - distance(there, claims) / max(len(there), len(claims))
+    expected = 1 - distance(one, other) / max(len(one), len(other))
 
-    assert judge((truth, said)).edit_score == pytest.approx(expected)
+    assert segmentation((truth, predicted)).edit_score == pytest.approx(expected)

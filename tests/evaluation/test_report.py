@@ -1,4 +1,4 @@
-"""Tables, figures and the page of an evaluation whose answers are known."""
+"""Tables, metrics and the page of an evaluation with known predictions."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.evaluation.evaluate import Evaluation
-from pipeline.evaluation.predictions import CHANCE, MODEL, Answers
+from pipeline.evaluation.predictions import MODEL, PRIOR, Predictions
 from pipeline.evaluation.report import MISTAKES_SHOWN, write_page
-from pipeline.evaluation.scores import Figures, judge, judge_sequences
+from pipeline.evaluation.scores import ClipMetrics, score_methods, score_sequences
 from pipeline.evaluation.segmentation import LabelledFrames
-from pipeline.evaluation.tables import SCHEMAS, metrics, tell, write_evaluation
+from pipeline.evaluation.tables import SCHEMAS, format_mean_std, metrics, write_evaluation
 from pipeline.temporal.batching import Examples
 from tests.temporal.synthetic_clips import make_example
 
@@ -33,25 +33,25 @@ FOLDS = [
 ]
 
 
-def answers(method, labels, seed=0):
-    """Of two folds: the first judges clips 0 and 2, the second 1 and 3. A best label has 3/4."""
+def predictions(method, labels, seed=0):
+    """Test clips of the folds are 0 and 2, and 1 and 3; predicted labels have probability 3/4."""
     return [
-        Answers(method, seed, f"g{n}", clips, np.eye(2)[np.array(labels)[clips]] * np.log(3))
+        Predictions(method, seed, f"g{n}", clips, np.eye(2)[np.array(labels)[clips]] * np.log(3))
         for n, clips in enumerate((np.array([0, 2]), np.array([1, 3])))
     ]
 
 
 def made(*, seeds=(0,), frames=(), folds=FOLDS, warnings=()) -> Evaluation:
-    """The model takes clip 3 for a; with seed 1 all are right. Chance says a."""
-    said = answers(CHANCE, [0, 0, 0, 0])
+    """The model predicts a for clip 3; with seed 1 all are correct. The prior always predicts a."""
+    found = predictions(PRIOR, [0, 0, 0, 0])
     for seed in seeds:
-        said += answers(MODEL, [0, 0, 1, seed], seed)
+        found += predictions(MODEL, [0, 0, 1, seed], seed)
     return Evaluation(
         EXAMPLES,
-        tuple(said),
-        tuple(judge(EXAMPLES, said)),
+        tuple(found),
+        tuple(score_methods(EXAMPLES, found)),
         tuple(frames),
-        tuple(judge_sequences(frames)),
+        tuple(score_sequences(frames)),
         tuple(warnings),
         {"recognizer": f"mine{EVIL}", "folds": folds},
     )
@@ -70,11 +70,11 @@ class TestTables:
         write_evaluation(made(seeds=(0, 1), frames=[FRAMES]), out)
         return out
 
-    def test_have_the_columns_they_promise(self, out):
+    def test_have_the_columns_of_their_schema(self, out):
         for name, schema in SCHEMAS.items():
             assert pq.read_schema(out / f"{name}.parquet").equals(schema)
 
-    def test_predictions_are_one_an_answer(self, out):
+    def test_predictions_have_a_row_per_prediction(self, out):
         table = pd.read_parquet(out / "predictions.parquet")
 
         assert len(table) == 4 * 3
@@ -88,11 +88,11 @@ class TestTables:
 
         assert table.clips.tolist() == [2, 0, 0.5, 1.5]
 
-    def test_classes_stand_for_each_method(self, out):
+    def test_classes_have_rows_for_each_method(self, out):
         table = pd.read_parquet(out / "classes.parquet").set_index(["method", "label"])
 
         assert table.loc[(MODEL, "a")].tolist() == pytest.approx([2 / 2.5, 1, 4 / 4.5, 2])
-        assert table.loc[(CHANCE, "a")].tolist() == pytest.approx([1 / 2, 1, 2 / 3, 2])
+        assert table.loc[(PRIOR, "a")].tolist() == pytest.approx([1 / 2, 1, 2 / 3, 2])
 
     def test_frames_without_a_label_have_none(self, out):
         rows = pq.read_table(out / "sequences.parquet").to_pydict()
@@ -100,7 +100,7 @@ class TestTables:
         assert rows["label"] == ["a", "a", NAMES[1], None]
         assert rows["predicted"] == ["a", NAMES[1], NAMES[1], None]
 
-    def test_metrics_hold_mean_spread_and_seeds(self, out):
+    def test_metrics_have_mean_standard_deviation_and_seeds(self, out):
         found = json.loads((out / "metrics.json").read_text())
 
         accuracy = found["methods"][MODEL]["accuracy"]
@@ -110,14 +110,14 @@ class TestTables:
         assert (found["clips"], found["groups"], found["labels"]) == (4, 2, list(NAMES))
         assert found["sequences"][MODEL]["frame_accuracy"]["mean"] == pytest.approx(2 / 3)
 
-    def test_metrics_of_one_seed_have_no_spread(self):
+    def test_metrics_of_one_seed_have_no_standard_deviation(self):
         assert metrics(made())["methods"][MODEL]["accuracy"]["spread"] is None
 
-    def test_figures_are_told_with_their_spread(self):
-        seeds = [Figures(accuracy, 0, 0, 0, 0) for accuracy in (0.7, 0.9)]
+    def test_metrics_are_printed_with_their_standard_deviation(self):
+        seeds = [ClipMetrics(accuracy, 0, 0, 0, 0) for accuracy in (0.7, 0.9)]
 
-        assert tell(seeds, "accuracy") == "0.800 ± 0.141"
-        assert tell(seeds[:1], "accuracy") == "0.700"
+        assert format_mean_std(seeds, "accuracy") == "0.800 ± 0.141"
+        assert format_mean_std(seeds[:1], "accuracy") == "0.700"
 
 
 class TestPage:

@@ -174,7 +174,7 @@ class TestWholeVideos:
     @pytest.mark.parametrize("options", LOOKING_BACK + LOOKING_AHEAD, ids=cell)
     def test_no_sample(self, options):
         recognizer = make(options)
-        nothing = FrameFeatures.nothing("v", D, DecodeReport("undecodable"))
+        nothing = FrameFeatures.empty("v", D, DecodeReport("undecodable"))
         for parts in ([], [nothing], list(chunks(draw(0), [0]))):
             (found,) = recognize(recognizer, [("v", parts, 3.0)])
 

@@ -14,7 +14,8 @@ import pandas as pd
 import pytest
 
 from pipeline.errors import SourceError
-from pipeline.sources.discovery import BLOCK_BYTES, MIDDLE_BLOCKS, absolute, find_videos, read_list
+from pipeline.sources.discovery import absolute, find_videos, read_list
+from pipeline.sources.fingerprint import BLOCK_BYTES, MIDDLE_BLOCKS
 from tests.videos import write_images, write_video
 
 NOBODY = 65534

@@ -168,6 +168,6 @@ class TestProblem:
 
     def test_a_video_without_frames_says_what_is_wrong_with_it(self, cutter):
         report = DecodeReport("not_video", "holds no video")
-        nothing = FrameFeatures.nothing("id-a", 2, report)
+        nothing = FrameFeatures.empty("id-a", 2, report)
 
         assert cutter(nothing).problem(VIDEO) == "not_video: holds no video"

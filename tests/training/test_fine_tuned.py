@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from pipeline.config import EncodeOptions, RunOptions, Sampling
 from pipeline.errors import OptionError, RecognizerError
-from pipeline.evaluation.knowledge import trained_on
+from pipeline.evaluation.evaluate import trained_on
 from pipeline.recognition.recognizer import hash_file, load_recognizer
 from pipeline.results.tables import load
 from pipeline.run.load import load_models

@@ -27,7 +27,7 @@ def happen(name: str) -> None:
 
 def put_in(memory: Path) -> None:
     """Wrap the readers of this process."""
-    from pipeline.decode.readers import READERS
+    from pipeline.decode.readers.choose import READERS
     from tests.resilience.faulty import due
 
     def faulty(right):

@@ -1,0 +1,1 @@
+"""Readers: one file for each decoding library, all with the same interface."""

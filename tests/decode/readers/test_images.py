@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+
+import pytest
+
+from pipeline.config import Sampling
+from pipeline.decode.fallback import index_video
+from pipeline.errors import VideoError
+from tests.decode.decoding import ALL, as_video, decode, numbers
+from tests.videos import write_images
+
+
+def with_odd_profile(png: bytes) -> bytes:
+    """Give a PNG a colour profile that libpng warns of."""
+    profile = b"iCCP" + b"ICC profile\0\0" + zlib.compress(struct.pack(">I", 132) + bytes(128))
+    chunk = struct.pack(">I", len(profile) - 4) + profile + struct.pack(">I", zlib.crc32(profile))
+    return png[:33] + chunk + png[33:]  # behind the header
+
+
+def with_odd_field(tiff: bytes) -> bytes:
+    """Give a TIFF a field that nobody knows."""
+    (place,) = struct.unpack("<I", tiff[4:8])
+    (count,) = struct.unpack("<H", tiff[place : place + 2])
+    fields = tiff[place + 2 : place + 2 + 12 * count]
+    tiff += bytes(len(tiff) % 2)
+    table = struct.pack("<H", count + 1) + fields + struct.pack("<HHII", 65111, 3, 1, 7) + bytes(4)
+    return tiff[:4] + struct.pack("<I", len(tiff)) + tiff[8:] + table
+
+
+def test_natural_order(tmp_path, process):
+    write_images(tmp_path, range(8, 13))
+    for number in range(8, 13):
+        (tmp_path / f"img_{number:05}.png").rename(tmp_path / f"shot{number}.png")
+
+    batch = decode(process, as_video(tmp_path, 10))
+
+    assert numbers(batch.images) == [8, 9, 10, 11, 12]
+    assert batch.report.status == "ok"
+    assert batch.report.decoder == "images"
+
+
+def test_a_gap_shows_the_image_before(tmp_path, process):
+    write_images(tmp_path, [0, 1, 2, 6, 7])
+
+    batch = decode(process, as_video(tmp_path, 10), Sampling(fps=10))
+
+    assert numbers(batch.images) == [0, 1, 2, 2, 2, 2, 6, 7]
+    assert batch.pts_seconds == pytest.approx([0, 0.1, 0.2, 0.2, 0.2, 0.2, 0.6, 0.7])
+    assert batch.report.status == "partial"
+    assert batch.report.error == "numbers missing between the images: 3, 4, 5 (3 in all)"
+
+
+def test_a_broken_image_in_the_middle(tmp_path, process):
+    write_images(tmp_path, range(6))
+    (tmp_path / "img_00003.png").write_bytes(b"broken")
+
+    batch = decode(process, as_video(tmp_path, 10))
+
+    assert numbers(batch.images) == [0, 1, 2, 4, 5]
+    assert batch.frame_index.tolist() == [0, 1, 2, 4, 5]
+    report = batch.report
+    assert report.status == "partial"
+    assert "img_00003.png is not an image that can be read" in report.error
+    assert (report.frames_decoded, report.frames_missing, report.frames_damaged) == (5, 1, 1)
+
+
+def test_a_broken_image_whose_name_cannot_be_stored(tmp_path, process):
+    """Tables hold UTF-8 alone; one such name must not take a shard with it."""
+    write_images(tmp_path, range(3))
+    (tmp_path / os.fsdecode(b"img_\xff00003.png")).write_bytes(b"broken")
+
+    report = decode(process, as_video(tmp_path, 10)).report
+
+    assert rb"img_\xff00003.png is not an image" in report.error.encode()
+    assert all(said.encode() for said in report.attempts)
+
+
+def test_warnings_on_images_that_are_whole(tmp_path, process):
+    """However many: photo editors write profiles and fields that OpenCV does not know."""
+    write_images(tmp_path, range(200))
+    write_images(tmp_path, [200], suffix=".tif")
+    for path in tmp_path.glob("*.png"):
+        path.write_bytes(with_odd_profile(path.read_bytes()))
+    odd = tmp_path / "img_00200.tif"
+    odd.write_bytes(with_odd_field(odd.read_bytes()))
+
+    report = decode(process, as_video(tmp_path, 10)).report
+
+    assert (report.status, report.error, report.frames_decoded) == ("ok", "", 201)
+
+
+def test_a_step(tmp_path, process):
+    write_images(tmp_path, [5, 10, 15])
+
+    batch = decode(process, as_video(tmp_path, 2))
+
+    assert numbers(batch.images) == [5, 10, 15]
+    assert batch.pts_seconds.tolist() == [0, 0.5, 1]
+    assert batch.report.status == "ok"
+
+
+def test_images_of_other_sizes_leave_in_the_size_of_the_first(tmp_path, process):
+    write_images(tmp_path, [0, 1])
+    write_images(tmp_path, [2], size=(300, 120))
+
+    assert numbers(decode(process, as_video(tmp_path, 10)).images) == [0, 1, 2]
+
+
+def test_segments(tmp_path, process):
+    video = as_video(write_images(tmp_path, range(20)), 10)
+
+    batch = decode(process, video, ALL, start=8, stop=12, context=3)
+
+    assert numbers(batch.images) == list(range(5, 12))
+    assert batch.report.frames_expected == batch.report.frames_decoded == 4
+
+
+def test_images_that_are_not_wanted_are_not_read(tmp_path, process):
+    """A broken image between samples goes unseen: reading it would be all the cost there is."""
+    write_images(tmp_path, range(6))
+    (tmp_path / "img_00003.png").write_bytes(b"broken")
+
+    batch = decode(process, as_video(tmp_path, 10), Sampling(every=2))
+
+    assert numbers(batch.images) == [0, 2, 4]
+    assert batch.report.status == "ok"
+
+
+def test_one_folder_in_undecodable_bytes(tmp_path, process):
+    folder = tmp_path / os.fsdecode(b"caf\xe9 %d")
+    write_images(tmp_path / "plain", range(3))
+    (tmp_path / "plain").rename(folder)
+
+    assert numbers(decode(process, as_video(folder, 10)).images) == [0, 1, 2]
+
+
+def test_a_folder_that_went_away_fails(tmp_path, process):
+    with pytest.raises(VideoError, match="cannot be read: No such file") as caught:
+        index_video(process, as_video(tmp_path / "gone", 10))
+    assert caught.value.status == "unreadable"
