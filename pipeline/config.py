@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from pipeline.errors import OptionError
-from pipeline.records import STATUSES
 
 ReaderName = Literal["auto", "decord", "opencv", "pyav"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -113,6 +112,10 @@ class Sampling:
         return "every frame" if self.every == 1 else f"one frame in {self.every}"
 
 
+DEFAULT_SAMPLING = Sampling(fps=8.0)
+"""Sampling of a run without a recognizer."""
+
+
 @dataclass(frozen=True, slots=True)
 class Geometry:
     """The pictures that an encoder wants, and how they are cut from a frame."""
@@ -171,7 +174,7 @@ class DecodeOptions:
             memory_bytes=self.memory_bytes,
         )
         if self.workers < 0:
-            raise OptionError(f"workers must be 0 (one a core) or more, got {self.workers}")
+            raise OptionError(f"workers must be 0 (one per core) or more, got {self.workers}")
 
     @property
     def num_workers(self) -> int:
@@ -250,14 +253,14 @@ class RunOptions:
     None: only fill the feature store."""
     backbone: str | None = None
     """Model name in timm, local-dir:PATH of a downloaded one, or random:NAME for random weights.
-    With a recognizer: where its backbone is found, with the same weights, if not under the saved
-    name."""
+
+    With a recognizer: where its backbone is found, if not under its saved name."""
     weights: str | None = None
     """Safetensors file with the weights of the backbone."""
     tap: str | None = None
-    """Module of the backbone whose output is used, such as blocks.4; by default the last."""
+    """Module of the backbone whose output is used, such as blocks.4."""
     grid: int | None = None
-    """Pool feature maps to GRID × GRID cells, which keeps positions; default 1, global pooling."""
+    """Pool feature maps to GRID × GRID cells, which keeps positions; 1 is global pooling."""
     sampling: Sampling | None = None
     """Which frames are used; None uses the sampling of the recognizer."""
     clips: ClipWindows | None = None
@@ -293,6 +296,13 @@ class RunOptions:
         if self.recognizer is None and self.novelty is not None:
             raise OptionError("novelty scores need a recognizer (--recognizer)")
         require_positive(image_fps=self.image_fps, grid=self.grid)
+        self._require_statuses()
+
+    def _require_statuses(self) -> None:
+        if not self.retry:
+            return
+        from pipeline.records import STATUSES  # imports numpy: help pages do without
+
         unknown = sorted(set(self.retry) - set(STATUSES))
         if unknown:
             raise OptionError(f"no status {', '.join(unknown)}; there are {', '.join(STATUSES)}")

@@ -161,7 +161,7 @@ class TestDecodeOptions:
             DecodeOptions(**{name: value})
 
     def test_fewer_than_no_workers_fails(self):
-        with pytest.raises(OptionError, match=r"workers must be 0 \(one a core\) or more, got -1"):
+        with pytest.raises(OptionError, match=r"0 \(one per core\) or more, got -1"):
             DecodeOptions(workers=-1)
 
     def test_an_unknown_reader_fails(self):

@@ -42,7 +42,8 @@ LIBRARIES = ("pipeline.temporal", "pipeline.results")
 """The only packages that offer names: what users import."""
 ONLY_IN = {
     "prefect": ("flows",),
-    "typer": ("flows.cli",),
+    "cyclopts": ("flows.cli",),
+    "docstring_parser": ("flows.cli",),
     "rich": ("flows.cli",),
     "decord": ("pipeline.decode",),
     "av": ("pipeline.decode", "pipeline.bench"),
@@ -224,7 +225,7 @@ def test_a_decode_process_loads_no_network_library():
 def test_the_command_line_answers_before_anything_heavy_is_loaded():
     loaded = loaded_by("flows.cli.app")
 
-    assert "typer" in loaded
+    assert "cyclopts" in loaded
     assert not loaded & {"torch", "prefect", "pandas", "pyarrow", "cv2", "av", "openvino"}
 
 
@@ -232,5 +233,5 @@ def test_the_work_runs_without_prefect():
     loaded = loaded_by("pipeline.run.process, pipeline.results.report, pipeline.decode.doctor")
 
     assert "torch" in loaded
-    assert not loaded & {"prefect", "flows", "typer"}
+    assert not loaded & {"prefect", "flows", "cyclopts"}
     assert not loaded & {"timm", "openvino", "decord"}  # only once they are needed

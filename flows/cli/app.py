@@ -1,86 +1,110 @@
 """
-The command line: which commands there are, and how they end.
+The command line: its commands, and its exit codes.
 
-Exit codes: 0 all good, 1 broken, 2 usage, 3 finished but some videos could not be fully decoded,
-130 and 143 stopped by Ctrl-C and SIGTERM.
+Exit codes: 0 success, 1 error, 2 usage error, 3 some videos could not be fully decoded, 130 and 143
+stopped by Ctrl-C and SIGTERM.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
-from typing import Annotated
+from collections.abc import Sequence
 
-import typer
+from cyclopts import App, CycloptsError, MissingArgumentError, Parameter, UnusedCliTokensError
 
-from flows.cli import bench, diagnose, evaluate, inspect, run, serve, train
 from flows.signals import BROKEN, USAGE, Interrupted, report_and_exit, stop_on_signals
 from pipeline.errors import InputError, PipelineError
 
-app = typer.Typer(
-    help="Videos and image sequences to labelled rows in Parquet.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+COMMANDS = (
+    *("run", "features", "retry", "inspect", "doctor", "recognizers", "serve", "trigger"),
+    *("train", "evaluate", "diagnose", "cells", "bench"),
 )
+"""Each is a function in the module of `flows.cli` with its name, imported when it is needed."""
 
 
-@app.callback(invoke_without_command=True)
-def _main(
-    context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
-) -> None:
-    if version:
-        import importlib.metadata
+def make_app() -> App:
+    """Create the command line."""
+    app = App(
+        name="clipline",
+        help="Videos and image sequences to labelled rows in Parquet.",
+        help_format="plaintext",
+        version=_version,
+        # of a repeated option the last value is used, and switches have no --no- form
+        default_parameter=Parameter(allow_repeating=True, negative=()),
+        suppress_keyboard_interrupt=False,
+        exit_on_error=False,
+        print_error=False,
+        sort_key=0,
+    )
+    for number, name in enumerate(COMMANDS):
+        app.command(f"flows.cli.{name}:{name}", name=name, sort_key=number)
+    novelty = App(name="novelty", help="Score how unusual videos are.", sort_key=len(COMMANDS))
+    novelty.command("flows.cli.novelty:fit", name="fit")
+    app.command(novelty)
+    app.register_install_completion_command(help="Install completion for the current shell.")
 
-        sys.stdout.write(importlib.metadata.version("clipline") + "\n")
-        raise typer.Exit
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
-    del context
+    @app.command(name="--show-completion")
+    def show_completion() -> None:
+        """Print the completion script of the current shell."""
+        sys.stdout.write(app.generate_completion())
+
+    return app
 
 
-app.command()(run.run)
-app.command()(run.features)
-app.command()(run.retry)
-app.command()(inspect.inspect)
-app.command()(inspect.doctor)
-app.command()(inspect.recognizers)
-app.command()(serve.serve)
-app.command()(serve.trigger)
-app.command()(train.train)
-app.command()(evaluate.evaluate)
-app.command()(diagnose.diagnose)
-app.command()(diagnose.cells)
-app.add_typer(diagnose.novelty, name="novelty")
-app.command()(bench.bench)
+def _version() -> str:
+    import importlib.metadata
+
+    return importlib.metadata.version("clipline")
 
 
 def main() -> None:
-    """Run the command line, and turn a stop into words and an exit code."""
+    """Run the command line; after a signal, print a message and exit with its code."""
     try:
         with stop_on_signals():
-            sys.exit(_run_app())
+            sys.exit(run_command(sys.argv[1:]))
     except Interrupted as interrupted:
         report_and_exit(interrupted)
 
 
-def _run_app() -> int:
-    """Run a command, and turn what the user can mend into a message and an exit code."""
+def run_command(arguments: Sequence[str]) -> int:
+    """Run a command and return its exit code; print errors of the user in one sentence."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     try:
-        return app(standalone_mode=False) or 0
-    except typer.Abort:
-        return 130
+        app = make_app()
+        if not arguments or arguments[0].startswith("-"):
+            for name in COMMANDS:
+                app[name]  # import all commands: the help page shows their docstrings
+        command, bound, _ = app.parse_args(arguments)
+        result = command(*bound.args, **bound.kwargs)
+    except CycloptsError as error:
+        return _report(_usage_message(error), USAGE)
     except InputError as error:
-        sys.stderr.write(f"clipline: {error}\n")
-        return USAGE
+        return _report(str(error), USAGE)
     except PipelineError as error:
-        sys.stderr.write(f"clipline: {error}\n")
-        return BROKEN
-    except Exception as error:
-        if hasattr(error, "show"):  # typer's own complaint about usage
-            error.show()
-            return USAGE
-        raise
+        return _report(str(error), BROKEN)
+    if getattr(command, "__func__", None) is App.help_print and not _asks_for_help(arguments):
+        return USAGE  # no command was given
+    return result if isinstance(result, int) else 0
+
+
+def _asks_for_help(arguments: Sequence[str]) -> bool:
+    return not {"-h", "--help"}.isdisjoint(arguments)
+
+
+def _report(message: str, code: int) -> int:
+    sys.stderr.write(f"clipline: {message}\n")
+    return code
+
+
+def _usage_message(error: CycloptsError) -> str:
+    """Return one sentence about invalid arguments."""
+    if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
+        return f"unexpected argument: {' '.join(error.unused_tokens)}"
+    if isinstance(error, MissingArgumentError) and error.argument and not error.keyword:
+        command = " ".join(error.command_chain or ())
+        return f"missing argument: {error.argument.name}, see clipline {command} --help"
+    return str(error)
 
 
 if __name__ == "__main__":

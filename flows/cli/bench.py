@@ -1,4 +1,4 @@
-"""The command `bench`: what this machine can do, and what a run makes of it."""
+"""The command `bench`: the speed of decoding, of the engines, and of whole runs on this machine."""
 
 from __future__ import annotations
 
@@ -6,81 +6,77 @@ import json
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import typer
+from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from flows.cli.options import (
-    SAMPLE_FPS,
+    DECODING,
+    ENCODING,
+    RUN,
+    SAMPLING,
     AsJson,
-    BackboneName,
-    DeviceName,
-    Every,
-    Grid,
-    ImageFps,
-    PrecisionName,
-    Tap,
-    Weights,
-    Workers,
-    gather_options,
+    Given,
+    integer,
+    run_options,
+    takes,
 )
+from pipeline.config import DEFAULT_SAMPLING, Sampling
 
 if TYPE_CHECKING:
     from pipeline.bench.rates import Roofline
 
-CASES = ("roofline", "startup", "scale", "long")
+Case = Literal["roofline", "startup", "scale", "long"]
+BACKBONE = "random:mobilenetv2_100"
 
 
+@takes(
+    RUN.only("backbone", "weights", "tap", "grid", "image_fps").change(
+        backbone={"default": BACKBONE}
+    ),
+    SAMPLING.change(fps={"default": f"every frame; {DEFAULT_SAMPLING.fps:g} in the case scale"}),
+    ENCODING.only("device", "precision"),
+    DECODING.only("workers"),
+)
 def bench(
-    videos: Annotated[
-        list[str] | None,
-        typer.Argument(help="Measured together; by default drawn ones of three sizes, each alone."),
-    ] = None,
-    case: Annotated[
+    *videos: Annotated[
         str,
-        typer.Option(
+        Parameter(
+            help="Measured together; by default generated videos of three sizes, one by one.",
+            required=False,
+        ),
+    ],
+    case: Annotated[
+        Case,
+        Parameter(
             help="roofline: decoding, engines, whole runs; startup: commands on three clips; "
             "scale: Prefect's share, growth, a second recognizer; long: memory of a long video."
         ),
     ] = "roofline",
-    backbone: BackboneName = "random:mobilenetv2_100",
-    weights: Weights = None,
-    tap: Tap = None,
-    grid: Grid = None,
-    sample_fps: Annotated[
-        float | None,
-        typer.Option(help=SAMPLE_FPS, show_default="every frame; 8 in the case scale"),
-    ] = None,
-    every: Every = None,
-    image_fps: ImageFps = None,
-    device: DeviceName = "auto",
-    precision: PrecisionName = "auto",
-    workers: Workers = 0,
     hours: Annotated[
-        float, typer.Option(help="Of video: to predict for (roofline), or to run (long).", min=0.01)
+        float,
+        Parameter(
+            help="Hours of video to predict the time for (roofline), or to run (long).",
+            validator=Number(gte=0.01),
+        ),
     ] = 3.0,
-    clips: Annotated[int, typer.Option(help="Clips of two seconds (scale).", min=10)] = 1000,
-    repeats: Annotated[int, typer.Option(help="Of every measurement.", min=1)] = 3,
-    plot: Annotated[
-        Path | None, typer.Option(help="PNG file for a picture (roofline, long).")
-    ] = None,
+    clips: Annotated[int, integer(10), Parameter(help="Clips of two seconds (scale).")] = 1000,
+    repeats: Annotated[int, integer(1), Parameter(help="Repetitions of each measurement.")] = 3,
+    plot: Annotated[Path | None, Parameter(help="PNG file for a figure (roofline, long).")] = None,
     as_json: AsJson = False,
+    given: Given,
 ) -> None:
-    """Measure this machine: decoding, engines, whole runs; the floor, and how near a run comes.
+    """Measure this machine: decoding, engines, whole runs; the bound, and how near a run comes.
 
-    Nothing is left behind. Compare figures of one command only: machines, and their days, differ.
+    No files are left behind. Compare only figures of one command: the speed of a machine varies.
     """
     from flows.cli import cases
-    from pipeline.errors import OptionError
 
-    if case not in CASES:
-        raise OptionError(f"--case must be one of {', '.join(CASES)}, got {case}")
-    values = {**locals(), **_READING, "recognizer": None}
-    if sample_fps is None and every is None:
-        values |= {"sample_fps": 8.0} if case == "scale" else {"every": 1}
-    options = gather_options(values)
+    sampling = DEFAULT_SAMPLING if case == "scale" else Sampling(every=1)
+    options = run_options(given, recognizer=None, backbone=BACKBONE, sampling=sampling)
     with tempfile.TemporaryDirectory(prefix="clipline-bench-") as name:
-        folder, sources = Path(name), videos or []
+        folder, sources = Path(name), list(videos)
         if case == "roofline":
             found = cases.roofline(sources, folder, options, repeats)
             _show_rooflines(found, hours, plot, as_json=as_json)
@@ -90,18 +86,6 @@ def bench(
             _show(cases.scale(folder, options, clips, repeats), as_json=as_json)
         else:
             _show(cases.long(hours, folder, plot), as_json=as_json)
-
-
-_READING: dict[str, Any] = {
-    "reader": "auto",
-    "batch_size": 0,
-    "frame_timeout": 20.0,
-    "video_timeout": 900.0,
-    "max_pixels": 200_000_000,
-    "max_video_seconds": 172_800.0,
-    "decode_memory": 4096,
-}
-"""Options of other commands that make no difference to what is measured."""
 
 
 def _show(found: dict[str, Any], *, as_json: bool) -> None:

@@ -1,37 +1,31 @@
-"""The command `evaluate`: how far to trust a recognizer, beside what it has to beat."""
+"""The command `evaluate`: measure the accuracy of a recognizer, and compare it with baselines."""
 
 from __future__ import annotations
 
 import json
 import sys
 import tempfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
-import typer
+from cyclopts import Parameter
 
 from flows.cli.options import (
+    CACHE,
+    DECODING,
+    ENCODING,
+    RECOGNIZER_BACKBONE,
     AsJson,
-    BackbonePlace,
-    DecodeMemory,
-    DeviceName,
-    FrameTimeout,
-    FullHash,
-    ImageFps,
+    Given,
     LabelsTable,
-    MaxPixels,
-    MaxVideoSeconds,
+    Option,
     OutputFolder,
-    PrecisionName,
     Quiet,
-    ReaderOption,
-    SharedFeatures,
     VideosFolder,
-    VideoTimeout,
-    Weights,
-    Workers,
-    gather_options,
+    option_group,
+    recognizer_options,
+    takes,
 )
 
 if TYPE_CHECKING:
@@ -43,47 +37,45 @@ if TYPE_CHECKING:
     from pipeline.training.annotations import Labelled
     from pipeline.training.build_dataset import Gathered
 
+FEATURES = CACHE.only("backbone", "weights", "features", "image_fps", "full_hash").change(
+    backbone=RECOGNIZER_BACKBONE
+)
+RecognizerName = Annotated[str, Parameter(help="A bundled recognizer, or the folder of one.")]
 
+
+@dataclass(frozen=True, slots=True)
+class Retraining:
+    """Whether and how models are trained again."""
+
+    folds: int | None = None
+    """Cross-validate: train the same model again in FOLDS folds of groups; 0 leaves out one group
+    at a time."""
+    seeds: int = 1
+    """Trainings per fold, each with another random seed."""
+
+
+RETRAINING = option_group(
+    Retraining,
+    folds=Option(minimum=0, default="evaluate the saved model"),
+    seeds=Option(minimum=1),
+)
+
+
+@takes(RETRAINING, FEATURES, ENCODING.only("device", "precision"), DECODING)
 def evaluate(
-    recognizer: Annotated[
-        str,
-        typer.Argument(help="A bundled recognizer, or the folder of one.", show_default=False),
-    ],
+    recognizer: RecognizerName,
     labels: LabelsTable,
+    /,
+    *,
     out: OutputFolder,
-    videos: VideosFolder = None,
-    folds: Annotated[
-        int | None,
-        typer.Option(
-            help="Cross-validate: train the same architecture anew in FOLDS folds of groups; 0 "
-            "leaves out one group at a time.",
-            min=0,
-            show_default="judge the recognizer as it was saved",
-        ),
-    ] = None,
-    seeds: Annotated[
-        int, typer.Option(help="Trainings per fold, each with another random seed.", min=1)
-    ] = 1,
-    backbone: BackbonePlace = None,
-    weights: Weights = None,
-    features: SharedFeatures = None,
-    image_fps: ImageFps = None,
-    device: DeviceName = "auto",
-    precision: PrecisionName = "auto",
-    reader: ReaderOption = "auto",
-    workers: Workers = 0,
-    frame_timeout: FrameTimeout = 20.0,
-    video_timeout: VideoTimeout = 900.0,
-    max_pixels: MaxPixels = 200_000_000,
-    max_video_seconds: MaxVideoSeconds = 172_800.0,
-    decode_memory: DecodeMemory = 4096,
-    full_hash: FullHash = False,
+    videos: VideosFolder | None = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
+    given: Given,
 ) -> None:
-    """Judge a recognizer on labelled clips, beside chance, linear baselines, and shuffled frames.
+    """Evaluate a recognizer on labelled clips, beside linear baselines and shuffled frames.
 
-    Tables, figures and a page go to OUT. Features stored by train are used again.
+    Tables, figures and a page are written to OUT. Features stored by train are reused.
     """
     from pipeline.evaluation.evaluate import (
         CrossValidation,
@@ -97,17 +89,20 @@ def evaluate(
     from pipeline.recognition.recognizer import load_recognizer
     from pipeline.training.annotations import read_labels
 
+    chosen = Retraining(**given[Retraining])
     labelled, saved = read_labels(labels, videos), load_recognizer(recognizer)
-    _require_judgeable(saved, labelled, folds)
+    _require_compatible(saved, labelled, chosen.folds)
     silent = quiet or as_json
-    options = _run_options(locals(), saved)
+    options = recognizer_options(given, recognizer, saved.backbone.precision)
     gathered, store = _gather(labelled, options, quiet=silent)
-    if folds is None:
+    if chosen.folds is None:
         found = evaluate_saved(saved, gathered, read_stored(store))
     else:
         training = retraining_options(saved, labelled.labels)
         training = replace(training, device=options.encode.device)
-        plan = CrossValidation(tuple(make_folds(gathered.examples, folds)), training, seeds)
+        plan = CrossValidation(
+            tuple(make_folds(gathered.examples, chosen.folds)), training, chosen.seeds
+        )
         found = _evaluate_folds(saved, gathered, plan, store, quiet=silent)
     write_evaluation(found, out)
     page = write_page(found, out)
@@ -117,8 +112,8 @@ def evaluate(
         _print(found, page)
 
 
-def _require_judgeable(saved: Recognizer, labelled: Labelled, folds: int | None) -> None:
-    """Tell mistakes before anything is decoded."""
+def _require_compatible(saved: Recognizer, labelled: Labelled, folds: int | None) -> None:
+    """Check labels, groups and notes before anything is decoded."""
     from pipeline.evaluation.cross_validation import group_folds
     from pipeline.evaluation.evaluate import require_known_labels, training_options
     from pipeline.training.annotations import require_groups
@@ -132,32 +127,21 @@ def _require_judgeable(saved: Recognizer, labelled: Labelled, folds: int | None)
     group_folds([clip.group for clip in clips], [clip.label for clip in clips], folds)
 
 
-def _run_options(values: dict[str, Any], saved: Recognizer) -> RunOptions:
-    """Gather the options under which the features of the training are found again."""
-    from pipeline.run.load import cache_folder
-
-    given = {**values, "batch_size": 0}
-    given["features"] = values["features"] or cache_folder() / "features"
-    if values["precision"] == "auto":
-        given["precision"] = saved.backbone.precision
-    return gather_options(given)
-
-
 def _gather(
     labelled: Labelled, options: RunOptions, *, quiet: bool
 ) -> tuple[Gathered, FeatureStore]:
-    """Cut the clips; what has to be decoded and encoded for that is kept for next time."""
+    """Build the dataset of labelled clips; features that are missing are computed and stored."""
     from flows.cli.console import watch
     from pipeline.run.load import open_session
     from pipeline.training.build_dataset import find_labelled, gather_examples
 
     videos = find_labelled(labelled, options.image_fps)
     with (
-        tempfile.TemporaryDirectory(prefix="clipline-") as rows,  # they say nothing here
-        open_session(Path(rows), options, videos=videos) as pipeline,
-        watch(pipeline, quiet=quiet),
+        tempfile.TemporaryDirectory(prefix="clipline-") as rows,  # discarded
+        open_session(Path(rows), options, videos=videos) as session,
+        watch(session, quiet=quiet),
     ):
-        return gather_examples(labelled, pipeline, videos=videos), pipeline.store
+        return gather_examples(labelled, session, videos=videos), session.store
 
 
 def _evaluate_folds(
@@ -175,12 +159,13 @@ def _evaluate_folds(
     if quiet:
         return evaluate_folds(saved, gathered, plan, read)
     done = 0
-    with count("trainings", len(plan.folds) * plan.seeds) as tell:
+    with count("trainings", len(plan.folds) * plan.seeds) as show:
 
         def on_fold(one: FoldResult) -> None:
             nonlocal done
             done += 1
-            tell(done, f"without {one.fold.name}, seed {one.seed}: {one.accuracy:.3f} right")
+            text = f"without {one.fold.name}, seed {one.seed}: accuracy {one.accuracy:.3f}"
+            show(done, text)
 
         return evaluate_folds(saved, gathered, plan, read, on_fold)
 
@@ -189,11 +174,7 @@ def _print(found: Evaluation, page: Path) -> None:
     from flows.cli.console import print_error, print_line, print_table
     from pipeline.evaluation.tables import class_table, method_table
 
-    tables = [
-        method_table(found.methods),
-        class_table(found),
-        method_table(found.sequence_methods),
-    ]
+    tables = [method_table(found.methods), class_table(found), method_table(found.sequence_methods)]
     for head, *rows in filter(None, tables):
         print_table(head, rows)
         print_line()

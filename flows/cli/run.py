@@ -1,169 +1,94 @@
-"""The commands `run`, `features` and `retry`: process videos, and say how it went."""
+"""The command `run`: process videos, and print a summary."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from cyclopts import Parameter
 
 from flows.cli.options import (
+    CLIPS,
+    DECODING,
+    ENCODING,
+    OUTPUT,
+    RECOGNIZER_BACKBONE,
+    RECOGNIZER_SAMPLING,
+    RUN,
+    SWITCH,
     AsJson,
-    BackboneName,
-    BackbonePlace,
-    BatchSize,
-    ClipSeconds,
-    DecodeMemory,
-    DeviceName,
-    Embeddings,
-    Every,
-    Features,
-    Frames,
-    FrameTimeout,
-    Fresh,
-    FullHash,
-    Grid,
-    ImageFps,
-    LastDecodeMemory,
-    LastFrameTimeout,
-    LastMaxPixels,
-    LastMaxVideoSeconds,
-    LastReader,
-    LastVideoTimeout,
-    LastWorkers,
-    MaxPixels,
-    MaxVideoSeconds,
-    Novelty,
+    Given,
     Out,
-    PrecisionName,
     Quiet,
-    ReaderOption,
-    RecognizerName,
-    SampleFps,
-    SampleFpsOr8,
-    StrideSeconds,
-    Tap,
-    Timings,
     Videos,
-    VideoTimeout,
-    Wait,
-    Weights,
-    Workers,
-    change_decode_options,
-    gather_options,
+    run_options,
+    takes,
 )
 from flows.signals import BROKEN, SOME_FAILED, exit_now
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pipeline.config import RunOptions
 
+RUN_FIELDS = (
+    *("recognizer", "backbone", "weights", "image_fps", "frames", "embeddings", "novelty"),
+    *("features", "full_hash"),
+)
+"""Fields of `RunOptions` that are options of `run` and of `serve`."""
+LABELLING = RUN.change(backbone=RECOGNIZER_BACKBONE)
 
+Fresh = Annotated[bool, SWITCH, Parameter(help="Delete the results and features in OUT first.")]
+Timings = Annotated[
+    bool, SWITCH, Parameter(help="Also print how long each part of the run took.", group=OUTPUT)
+]
+
+
+@takes(LABELLING.only(*RUN_FIELDS, "wait"), RECOGNIZER_SAMPLING, CLIPS, ENCODING, DECODING)
 def run(
-    videos: Videos,
+    *videos: Videos,
     out: Out,
-    recognizer: RecognizerName = "camera-motion",
-    backbone: BackbonePlace = None,
-    weights: Weights = None,
-    sample_fps: SampleFps = None,
-    every: Every = None,
-    clip_seconds: ClipSeconds = None,
-    stride_seconds: StrideSeconds = None,
-    image_fps: ImageFps = None,
-    frames: Frames = False,
-    embeddings: Embeddings = False,
-    novelty: Novelty = None,
-    features: Features = None,
-    device: DeviceName = "auto",
-    precision: PrecisionName = "auto",
-    batch_size: BatchSize = 0,
-    reader: ReaderOption = "auto",
-    workers: Workers = 0,
-    frame_timeout: FrameTimeout = 20.0,
-    video_timeout: VideoTimeout = 900.0,
-    max_pixels: MaxPixels = 200_000_000,
-    max_video_seconds: MaxVideoSeconds = 172_800.0,
-    decode_memory: DecodeMemory = 4096,
-    full_hash: FullHash = False,
     fresh: Fresh = False,
-    wait: Wait = False,
     timings: Timings = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
+    given: Given,
 ) -> None:
-    """Label videos: clips, segments and frames as rows in OUT, whatever state the files are in.
+    """Label videos: write rows of clips, segments and frames to OUT.
 
-    The same command again does only what is missing.
+    The same command again processes only what is missing.
     """
-    shown = Shown(as_json, quiet, timings)
-    _run_and_exit(videos, out, gather_options(locals()), shown, fresh=fresh)
-
-
-def features(
-    videos: Videos,
-    out: Out,
-    backbone: BackboneName,
-    weights: Weights = None,
-    tap: Tap = None,
-    grid: Grid = None,
-    sample_fps: SampleFpsOr8 = None,
-    every: Every = None,
-    image_fps: ImageFps = None,
-    features: Features = None,
-    device: DeviceName = "auto",
-    precision: PrecisionName = "auto",
-    batch_size: BatchSize = 0,
-    reader: ReaderOption = "auto",
-    workers: Workers = 0,
-    frame_timeout: FrameTimeout = 20.0,
-    video_timeout: VideoTimeout = 900.0,
-    max_pixels: MaxPixels = 200_000_000,
-    max_video_seconds: MaxVideoSeconds = 172_800.0,
-    decode_memory: DecodeMemory = 4096,
-    full_hash: FullHash = False,
-    fresh: Fresh = False,
-    wait: Wait = False,
-    timings: Timings = False,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
-) -> None:
-    """Only fill the feature store: one row of features a sampled frame."""
-    values = {**locals(), "recognizer": None}
-    if sample_fps is None and every is None:
-        values["sample_fps"] = 8.0
-    shown = Shown(as_json, quiet, timings)
-    _run_and_exit(videos, out, gather_options(values), shown, fresh=fresh)
+    run_and_exit(videos, out, run_options(given), Output(as_json, quiet, timings), fresh=fresh)
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """What a run prints at its end."""
+class Output:
+    """What a run prints."""
 
     as_json: bool
     quiet: bool
     timings: bool = False
 
 
-def _run_and_exit(
-    videos: list[str], out: Path, options: RunOptions, shown: Shown, *, fresh: bool
+def run_and_exit(
+    videos: Sequence[str], out: Path, options: RunOptions, output: Output, *, fresh: bool = False
 ) -> None:
-    from flows.cli import console
+    """Process videos, print a summary, and exit."""
+    from flows.cli.console import watch
     from flows.server.launch import run_once
 
     if fresh:
         _delete_results(out, wait=options.wait)
     outcome = run_once(
-        videos,
+        list(videos),
         out,
         options,
-        lambda pipeline: console.watch(pipeline, quiet=shown.quiet or shown.as_json),
+        lambda session: watch(session, quiet=output.quiet or output.as_json),
     )
-    code = _conclude(out, outcome.failures, shown)
+    code = _print_results(out, outcome.failures, output)
     sys.stdout.flush()
     exit_now(code)
 
@@ -183,28 +108,26 @@ def _delete_results(out: Path, *, wait: bool) -> None:
             (out / name).unlink(missing_ok=True)
 
 
-def _conclude(out: Path, failures: int, shown: Shown) -> int:
-    """Print how a run ended, and give its exit code."""
+def _print_results(out: Path, failures: int, output: Output) -> int:
+    """Print the results of a run, and return its exit code."""
     from flows.cli import console
-    from flows.cli.timings import print_timings
     from pipeline.results.tables import load, read_run
 
     summary = read_run(out)
     videos = load(out, "videos")
-    statuses = videos.status.value_counts().to_dict()
-    bad = int((videos.status != "ok").sum())
-    if shown.as_json:
-        said = {**summary, "statuses": {str(k): int(v) for k, v in statuses.items()}}
-        sys.stdout.write(json.dumps(said, indent=2) + "\n")
-    elif not shown.quiet:
+    statuses = {str(k): int(v) for k, v in videos.status.value_counts().items()}
+    bad = len(videos) - statuses.get("ok", 0)
+    if output.as_json:
+        sys.stdout.write(json.dumps({**summary, "statuses": statuses}, indent=2) + "\n")
+    elif not output.quiet:
         _print_summary(out, summary, statuses)
-        if shown.timings:
+        if output.timings:
             print_timings(summary)
     if failures:
         console.print_error(f"{failures} shards failed: {summary['failures'][0]}")
-        console.print_error("Nothing else is lost. The same command tries them again.")
+        console.print_error("All other results are kept. The same command retries these shards.")
         return BROKEN
-    if bad and not shown.quiet and not shown.as_json:
+    if bad and not output.quiet and not output.as_json:
         console.print_error(
             f"{bad} of {len(videos)} videos could not be fully decoded: "
             f"clipline inspect {out} --failures"
@@ -217,9 +140,10 @@ def _print_summary(out: Path, summary: dict[str, Any], statuses: dict[str, int])
 
     counts, seconds = summary["counts"], summary["timings_seconds"]["run"]
     found = ", ".join(f"{count} {status}" for status, count in sorted(statuses.items()))
-    again = f" ({counts['videos_skipped']} were done before)" if counts["videos_skipped"] else ""
-    rows = sum(statuses.values())  # copies, and what other commands put there, have rows as well
-    print_line(f"{counts['videos_total']} videos{again}; {rows} rows: {found}")
+    skipped = counts["videos_skipped"]
+    before = f" ({skipped} were done before)" if skipped else ""
+    rows = sum(statuses.values())  # includes copies, and videos of earlier runs on OUT
+    print_line(f"{counts['videos_total']} videos{before}; {rows} rows: {found}")
     print_line(
         f"{counts['clips']} new clips; {counts['frames_encoded']} frames encoded, "
         f"{counts['frames_reused']} reused, in {seconds:.1f} s"
@@ -227,62 +151,47 @@ def _print_summary(out: Path, summary: dict[str, Any], statuses: dict[str, int])
     others = len(summary.get("configurations", {})) - 1
     if others:
         print_line(
-            f"{out} also holds rows of {others} other configurations, told apart by config_id; "
+            f"{out} also holds rows of {others} other configurations, distinguished by config_id; "
             "pipeline.results.load reads the newest"
         )
     print_line(f"rows: {out / 'clips'}   page: {out / 'report.html'}")
 
 
-def retry(
-    out: Annotated[Path, typer.Argument(help="Results folder.", show_default=False)],
-    status: Annotated[
-        str,
-        typer.Option(help="Statuses to try again, with commas between.", show_default="all but ok"),
-    ] = "",
-    reader: LastReader = None,
-    workers: LastWorkers = None,
-    frame_timeout: LastFrameTimeout = None,
-    video_timeout: LastVideoTimeout = None,
-    max_pixels: LastMaxPixels = None,
-    max_video_seconds: LastMaxVideoSeconds = None,
-    decode_memory: LastDecodeMemory = None,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
-) -> None:
-    """Process again what failed in the last run on OUT, and only that: with other limits, say."""
-    from dataclasses import replace
+def print_timings(summary: dict[str, Any]) -> None:
+    """Print the timings in `run.json`, and the time since the command started."""
+    from flows.cli.console import print_line, print_table
+    from flows.server.launch import process_age_seconds
 
-    from pipeline.config import RunOptions
-    from pipeline.errors import OptionError
-    from pipeline.records import STATUSES
-    from pipeline.results.tables import read_run
-
-    given = locals()
-    last = read_run(out)
-    if not last:
-        raise OptionError(f"{out} holds no results: no run.json")
-    chosen = [name.strip() for name in status.split(",") if name.strip()]
-    wanted = tuple(chosen or sorted(set(STATUSES) - {"ok"}))
-    options = RunOptions.from_json(last["options"])
-    decode = change_decode_options(options.decode, given)
-    options = replace(options, retry=wanted, decode=decode)
-    out = out.absolute()
-    with _in_folder(last["working_folder"], last["sources"]):
-        _run_and_exit(last["sources"], out, options, Shown(as_json, quiet), fresh=False)
+    timings, counts = summary["timings_seconds"], summary["counts"]
+    run = timings["run"]
+    rows = [
+        *((f"start: {part}", seconds, "") for part, seconds in timings["startup"].items()),
+        ("run: from the first shard to the last", run, _rate(counts["frames_encoded"], run)),
+        *(
+            (f"run: {stage}", seconds, _output_size(stage, counts))
+            for stage, seconds in timings["stages"].items()
+        ),
+        ("run: engine computes", timings["engine_busy"], _share(timings["engine_busy"], run)),
+        ("run: engine waits", timings["engine_idle"], _share(timings["engine_idle"], run)),
+        ("whole command", process_age_seconds(), ""),
+    ]
+    print_line()
+    print_table(
+        ["what", "seconds", ""], [[what, f"{seconds:.2f}", note] for what, seconds, note in rows]
+    )
+    print_line("Stages of several shards run in parallel; their times are summed.")
 
 
-@contextlib.contextmanager
-def _in_folder(folder: str, sources: list[str]) -> Iterator[None]:
-    """Work where the last run did: its sources, and all that its options name, count from there."""
-    from pipeline.errors import SourceError
+def _rate(frames: int, seconds: float) -> str:
+    return f"{frames / seconds:,.0f} frames/s" if seconds else ""
 
-    if os.path.isdir(folder):
-        with contextlib.chdir(folder):
-            yield
-    elif all(map(os.path.isabs, sources)):
-        yield
-    else:
-        raise SourceError(
-            f"the folder {folder}, from which the paths of the last run count, is gone: "
-            "give them to clipline run again"
-        )
+
+def _share(seconds: float, whole: float) -> str:
+    return f"{seconds / whole:.0%} of the run" if whole else ""
+
+
+def _output_size(stage: str, counts: dict[str, int]) -> str:
+    sizes = {"decode": "bytes_pictures", "encode": "bytes_features"}
+    if stage not in sizes:
+        return ""
+    return f"{counts[sizes[stage]] / 2**20:,.1f} MiB of output"

@@ -40,7 +40,9 @@ class LearningOptions:
     temporal: TemporalOptions = DEFAULT_MODEL
     training: TrainingOptions = field(default_factory=TrainingOptions)
     mirror: bool | None = None
-    """Augment with clips flipped horizontally, by default unless a label names a side."""
+    """Augment with clips flipped horizontally.
+
+    None: unless a label names a side."""
     tuning: TuningOptions = field(default_factory=TuningOptions)
     """How the backbone is fine-tuned afterwards."""
 

@@ -240,8 +240,11 @@ class TestUsage:
     @pytest.mark.parametrize(
         ("arguments", "said"),
         [
-            (["--reader", "magic"], "--reader must be one of auto, decord, opencv, pyav"),
-            (["--device", "tpu"], "--device must be one of auto, cpu, cuda, got tpu"),
+            (
+                ["--reader", "magic"],
+                'Invalid value "magic" for --reader. Choose from: "auto", "decord"',
+            ),
+            (["--device", "tpu"], 'Invalid value "tpu" for --device. Choose from: "auto", "cpu"'),
             (["--sample-fps", "0"], "fps must be a number above 0, got 0"),
             (["--sample-fps", "8", "--every", "2"], "set one of fps and every"),
             (["--stride-seconds", "1"], "stride_seconds needs clip_seconds"),
@@ -252,7 +255,9 @@ class TestUsage:
         assert said in mistake("run", tmp_path, "-o", tmp_path, *arguments)
 
     def test_unknown_option(self, mistake, tmp_path):
-        assert "No such option" in mistake("run", tmp_path, "-o", tmp_path, "--speed", "high")
+        assert "Unknown option: --speed" in mistake(
+            "run", tmp_path, "-o", tmp_path, "--speed", "high"
+        )
 
     def test_inspect_without_results(self, mistake, tmp_path):
         assert "holds no results" in mistake("inspect", tmp_path)
@@ -265,7 +270,7 @@ class TestUsage:
         last = {"sources": ["a.mp4"], "working_folder": "/nowhere", "options": {}}
         (tmp_path / "out" / "run.json").write_text(json.dumps(last))
 
-        assert "the folder /nowhere" in mistake("retry", tmp_path / "out")
+        assert "relative to /nowhere, which does not exist" in mistake("retry", tmp_path / "out")
 
     def test_trigger_without_a_server(self, mistake, tmp_path, monkeypatch):
         monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
@@ -375,13 +380,6 @@ class TestOthers:
 
         assert "clipline" in ended.out.lower() or "Usage" in ended.out
         assert time.monotonic() - begin < 1.0
-
-    @pytest.mark.parametrize("command", ["run", "features", "serve", "doctor", "retry", "inspect"])
-    def test_every_option_has_help(self, command):
-        import typer.main
-
-        found = typer.main.get_command(app.app).commands[command]
-        assert [p.name for p in found.params if not getattr(p, "help", "")] == []
 
     def test_version(self, clipline):
         assert clipline("--version").out.strip() == "0.1.0"

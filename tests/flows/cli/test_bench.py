@@ -60,4 +60,4 @@ def test_an_unknown_case_fails(clipline):
     ended = clipline("bench", "--case", "speed")
 
     assert ended.code == USAGE
-    assert "--case must be one of roofline, startup, scale, long, got speed" in ended.err
+    assert '"speed" for --case. Choose from: "roofline", "startup", "scale", "long"' in ended.err

@@ -44,7 +44,7 @@ def test_what_is_trained_labels_new_videos(clipline, movers, tmp_path):
     trained = clipline("train", movers / "labels.csv", "-o", made, *QUICK)
 
     assert trained.code == 0, trained.err
-    assert "learned 2 labels from 10 clips of 5 groups" in trained.out
+    assert "trained on 10 clips of 5 groups with 2 labels" in trained.out
     assert "epochs 8 of 8" in trained.err
     assert json.loads((made / "metrics.json").read_text())["epochs"] == 8
 
@@ -57,18 +57,18 @@ def test_what_is_trained_labels_new_videos(clipline, movers, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "text"),
     [
-        ({}, "fine-tuned layer3.0: loss on the clips held back 0.900 before, 0.400 after epoch 2 "
-         "(right: 0.500, 0.750); then they were learned as well"),
-        ({"learned_afterwards": False}, "after epoch 2 (right: 0.500, 0.750)"),
-        ({"kept": False}, "fine-tuning layer3.0 did not help: loss on the clips held back 0.900 "
-         "before, 0.400 after epoch 2 (right: 0.500, 0.750); the backbone stays as it was"),
-        ({"clips": 0}, "fine-tuned layer3.0 in 3 epochs; nothing was held back to judge it"),
+        ({}, "fine-tuned layer3.0: validation loss 0.900 before, 0.400 after epoch 2 "
+         "(accuracy 0.500, 0.750); then trained on all clips"),
+        ({"learned_afterwards": False}, "after epoch 2 (accuracy 0.500, 0.750)"),
+        ({"kept": False}, "fine-tuning layer3.0 did not help: validation loss 0.900 "
+         "before, 0.400 after epoch 2 (accuracy 0.500, 0.750); the backbone is left unchanged"),
+        ({"clips": 0}, "fine-tuned layer3.0 for 3 epochs, without a validation set"),
     ],
 )  # fmt: skip
-def test_what_fine_tuning_was_good_for_is_said(change, said):
-    from flows.cli.train import _said_of_tuning
+def test_the_effect_of_fine_tuning_is_printed(change, text):
+    from flows.cli.train import _format_tuning
 
     held = {
         "clips": 4,
@@ -80,7 +80,7 @@ def test_what_fine_tuning_was_good_for_is_said(change, said):
     held |= {name: value for name, value in change.items() if name in held}
     found |= {name: value for name, value in change.items() if name in found}
 
-    assert _said_of_tuning({**found, "validation": held}).endswith(said)
+    assert _format_tuning({**found, "validation": held}).endswith(text)
 
 
 @pytest.mark.slow
@@ -91,7 +91,7 @@ def test_a_fine_tuned_backbone_is_part_of_what_is_trained(clipline, movers, tmp_
 
     assert trained.code == 0, trained.err
     assert "epochs of fine-tuning 2 of 2" in trained.err
-    assert re.search(r"fine-tun(ed|ing) layer3.0.*loss on the clips held back", trained.out)
+    assert re.search(r"fine-tun(ed|ing) layer3.0.*validation loss", trained.out)
     said = json.loads((made / "metrics.json").read_text())["fine_tuning"]
     assert (made / "backbone.safetensors").exists() == said["kept"]
 

@@ -1,11 +1,12 @@
-"""The table of `--timings`."""
+"""The summary that `clipline run` prints."""
 
 from __future__ import annotations
 
 import pytest
 
-from flows.cli import timings
-from flows.cli.timings import print_timings
+from flows.cli import console
+from flows.cli.run import print_timings
+from flows.server import launch
 
 SUMMARY = {
     "counts": {"frames_encoded": 500, "bytes_pictures": 3 << 20, "bytes_features": 1 << 19},
@@ -21,11 +22,11 @@ SUMMARY = {
 
 @pytest.fixture
 def lines(monkeypatch):
-    """Print a summary, and give the words of each line by how it begins."""
+    """Print timings, and return the cells of the table by the first one of each row."""
     printed = []
-    monkeypatch.setattr(timings, "print_line", lambda text="": None)
-    monkeypatch.setattr(timings, "print_table", lambda head, rows: printed.extend(rows))
-    monkeypatch.setattr(timings, "process_age_seconds", lambda: 15.0)
+    monkeypatch.setattr(console, "print_line", lambda text="": None)
+    monkeypatch.setattr(console, "print_table", lambda head, rows: printed.extend(rows))
+    monkeypatch.setattr(launch, "process_age_seconds", lambda: 15.0)
 
     def show(summary):
         print_timings(summary)
@@ -34,13 +35,13 @@ def lines(monkeypatch):
     return show
 
 
-def test_every_part_has_its_seconds_and_what_they_mean(lines):
+def test_each_part_has_its_seconds_and_a_note(lines):
     assert lines(SUMMARY) == {
         "start: imports": ("1.25", ""),
         "start: engine": ("0.50", ""),
         "run: from the first shard to the last": ("10.00", "50 frames/s"),
-        "run: decode": ("4.00", "3.0 MiB handed on"),
-        "run: encode": ("7.50", "0.5 MiB handed on"),
+        "run: decode": ("4.00", "3.0 MiB of output"),
+        "run: encode": ("7.50", "0.5 MiB of output"),
         "run: recognize": ("1.00", ""),
         "run: write": ("0.50", ""),
         "run: engine computes": ("7.00", "70% of the run"),
@@ -49,10 +50,10 @@ def test_every_part_has_its_seconds_and_what_they_mean(lines):
     }
 
 
-def test_a_run_without_work_has_no_rates(lines):
+def test_a_run_without_frames_has_no_rates(lines):
     nothing = {**SUMMARY["timings_seconds"], "run": 0.0, "engine_busy": 0.0, "engine_idle": 0.0}
 
-    said = lines({**SUMMARY, "timings_seconds": nothing})
+    shown = lines({**SUMMARY, "timings_seconds": nothing})
 
-    assert said["run: from the first shard to the last"] == ("0.00", "")
-    assert said["run: engine waits"] == ("0.00", "")
+    assert shown["run: from the first shard to the last"] == ("0.00", "")
+    assert shown["run: engine waits"] == ("0.00", "")

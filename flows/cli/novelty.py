@@ -1,0 +1,95 @@
+"""The command `novelty fit`: fit a novelty model to normal videos."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from flows.cli.diagnose import RUN_FOLDER
+from flows.cli.features import fill_store
+from flows.cli.options import (
+    CACHE,
+    DECODING,
+    ENCODING,
+    RECOGNIZER_SAMPLING,
+    Given,
+    Quiet,
+    Seed,
+    Videos,
+    default_store,
+    run_options,
+    takes,
+)
+from pipeline.config import DEFAULT_SAMPLING, RunOptions
+
+DEFAULT_RECOGNIZER = RunOptions().recognizer
+FEATURES = CACHE.only(
+    *("recognizer", "backbone", "weights", "tap", "grid", "features", "image_fps", "full_hash")
+).change(
+    recognizer={
+        "help": "Recognizer of later runs: its backbone, sampling and shot cuts are used.",
+        "default": f"{DEFAULT_RECOGNIZER}, unless a backbone is given",
+    },
+    backbone={
+        "help": "Instead of a recognizer: model name in timm, local-dir:PATH, or random:NAME. With "
+        "a recognizer: where its backbone is found."
+    },
+)
+
+
+@takes(FEATURES, RECOGNIZER_SAMPLING, ENCODING.only("device", "precision"), DECODING)
+def fit(
+    *videos: Videos,
+    out: Annotated[Path, Parameter(alias="-o", help="Folder of the novelty model.")],
+    seed: Seed = 0,
+    quiet: Quiet = False,
+    given: Given,
+) -> None:
+    """Fit a novelty model to normal videos; run --novelty then scores how unusual others are.
+
+    Both must use the same backbone and sampling: give them the same recognizer.
+    """
+    from flows.signals import exit_now
+    from pipeline.anomaly.fit_videos import fit_to_videos
+    from pipeline.anomaly.novelty_folder import save_novelty
+    from pipeline.run.load import open_session
+    from pipeline.sources.discovery import find_videos
+
+    options = novelty_options(given)
+    fill_store(videos, out / RUN_FOLDER, options, quiet=quiet)
+    normal = find_videos(list(videos), image_fps=options.image_fps)
+    with open_session(out / RUN_FOLDER, options, videos=normal) as session:
+        model = fit_to_videos(session, normal, seed)
+    save_novelty(model, out)
+    if not quiet:
+        _print_model(model.notes, out, options.recognizer)
+    sys.stdout.flush()
+    exit_now(0)
+
+
+def novelty_options(given: Given) -> RunOptions:
+    """
+    Build the options of the run that fills the feature store.
+
+    Raises:
+        OptionError: a value is invalid.
+    """
+    defaults: dict[str, Any] = {"features": default_store()}
+    named = given[RunOptions]
+    if "backbone" in named and "recognizer" not in named:
+        defaults |= {"recognizer": None, "sampling": DEFAULT_SAMPLING}
+    return run_options(given, **defaults)
+
+
+def _print_model(notes: dict[str, Any], out: Path, recognizer: str | None) -> None:
+    from flows.cli.console import print_line
+
+    print_line(
+        f"normal: {notes['frames']} frames of {notes['videos']} videos, a subspace of "
+        f"{notes['subspace']} of their features"
+    )
+    option = f" --recognizer {recognizer}" if recognizer not in (None, DEFAULT_RECOGNIZER) else ""
+    print_line(f"clipline run VIDEOS -o OUT{option} --novelty {out}")
