@@ -53,57 +53,80 @@ def signal_handlers(handlers: Mapping[int, Handler]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-@contextlib.contextmanager
-def stop_on_signals() -> Iterator[None]:
-    """Turn SIGINT and SIGTERM into `Interrupted`, with a deadline for the end of the process."""
-    handlers: dict[int, Handler] = {signal.SIGINT: _interrupt, signal.SIGTERM: _interrupt}
-    with exit_after_signals(STOP_SECONDS), signal_handlers(handlers):
-        yield
-
-
-def _interrupt(number: int, frame: object) -> None:
-    for ignored in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(ignored, signal.SIG_IGN)
-    raise Interrupted(number)
-
-
-@contextlib.contextmanager
-def exit_after_signals(stop_seconds: float) -> Iterator[None]:
+class SignalWatch:
     """
-    Stop the work of this process when SIGINT or SIGTERM arrives, and exit after `stop_seconds`.
+    Stops the work of this process at the first SIGINT or SIGTERM, and exits some seconds later.
 
     Works beside any Python handler, whoever installs it: the C handler of the interpreter writes
-    the number of the signal to a pipe, from which a thread reads. Main thread only.
+    the number of the signal to a pipe, from which a thread reads.
+
+    Args:
+        stop_seconds: time for an orderly end.
     """
-    reader, writer = os.pipe()
-    os.set_blocking(writer, False)
-    thread = threading.Thread(
-        target=_watch, args=(reader, stop_seconds), name="signals", daemon=True
-    )
-    thread.start()
-    before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    try:
-        yield
-    finally:
-        signal.set_wakeup_fd(before)
-        os.close(writer)
+
+    def __init__(self, stop_seconds: float) -> None:
+        self._stop_seconds = stop_seconds
+        self.first: int | None = None
+        """Number of the signal that arrived first."""
+        self._raised = False
+
+    @contextlib.contextmanager
+    def active(self) -> Iterator[None]:
+        """Watch for signals until the end of the block. Main thread only."""
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        threading.Thread(target=self._read, args=[reader], name="signals", daemon=True).start()
+        before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(before)
+            os.close(writer)
+
+    def _read(self, reader: int) -> None:
+        stopping = False
+        while number := os.read(reader, 1):  # until the writer is closed
+            if number[0] in (signal.SIGINT, signal.SIGTERM) and not stopping:
+                stopping = True
+                self._stop(number[0])
+        os.close(reader)
+
+    def _stop(self, number: int) -> None:
+        self.first = self.first or number
+        deadline = threading.Timer(self._stop_seconds, _exit_late, [128 + self.first])
+        deadline.daemon = True
+        deadline.start()
+        # the signal may come before this module is imported, or while it is
+        stop_all = getattr(sys.modules.get("flows.tasks"), "stop_all", None)
+        if stop_all is not None:
+            stop_all()
+
+    def interrupt(self, number: int, frame: object) -> None:
+        """Raise `Interrupted` for the first signal, as a signal handler; ignore further ones."""
+        self.first = self.first or number
+        if not self._raised:
+            self._raised = True
+            raise Interrupted(self.first)
 
 
-def _watch(reader: int, stop_seconds: float) -> None:
-    """Wait for the first signal that ends the process. Ends with the writer of the pipe."""
-    while number := os.read(reader, 1):
-        if number[0] in (signal.SIGINT, signal.SIGTERM):
-            break
-    os.close(reader)
-    if not number:
-        return
-    deadline = threading.Timer(stop_seconds, _exit_late, [128 + number[0]])
-    deadline.daemon = True
-    deadline.start()
-    # the signal may come before this module is imported, or while it is
-    stop_all = getattr(sys.modules.get("flows.tasks"), "stop_all", None)
-    if stop_all is not None:
-        stop_all()
+@contextlib.contextmanager
+def stop_on_signals() -> Iterator[None]:
+    """
+    Turn SIGINT and SIGTERM into `Interrupted`, with a deadline for the end of the process.
+
+    Raises:
+        Interrupted: also for what another exception would report after the signal, such as a lost
+            connection or a stopped decode process.
+    """
+    watch = SignalWatch(STOP_SECONDS)
+    handlers: dict[int, Handler] = dict.fromkeys((signal.SIGINT, signal.SIGTERM), watch.interrupt)
+    with watch.active(), signal_handlers(handlers):
+        try:
+            yield
+        except BaseException as error:
+            if watch.first is None or isinstance(error, Interrupted):
+                raise
+            raise Interrupted(watch.first) from error
 
 
 def _exit_late(code: int) -> None:

@@ -119,6 +119,23 @@ def cut_copy(source: Path, target: Path, start_seconds: float, frames: int | Non
     return target
 
 
+def repeat_video(source: Path, target: Path, times: int) -> Path:
+    """Write the packets of a video without B-frames several times in a row: a long file, soon."""
+    with av.open(str(source)) as given, av.open(str(target), "w") as made:
+        stream = given.streams.video[0]
+        copy = made.add_stream_from_template(stream)
+        packets = [packet for packet in given.demux(stream) if packet.size]
+        ticks = packets[-1].pts + packets[-1].duration - packets[0].pts
+        pts = [packet.pts for packet in packets]
+        for number in range(times):
+            for packet, first in zip(packets, pts, strict=True):
+                packet.stream, packet.pts = copy, first + number * ticks
+                packet.dts = packet.pts
+                packet.time_base = stream.time_base
+                made.mux(packet)
+    return target
+
+
 def write_streams(
     path: Path,
     firsts: Sequence[int],

@@ -192,7 +192,8 @@ class EmbeddedServer:
 
 def _die_with_parent() -> None:
     # PR_SET_PDEATHSIG; Ctrl-C reaches only the parent, which stops the server when it has drained
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+    # PR_SET_PDEATHSIG: SIGTERM would let it wait for clients first, and SQLite survives SIGKILL
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
 def request(

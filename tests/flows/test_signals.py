@@ -60,6 +60,12 @@ end = time.monotonic() + 50
 while time.monotonic() < end:
     time.sleep(1)
 """
+OTHER_EXCEPTION = """
+try:
+    signal.raise_signal({number})
+finally:
+    raise BaseException("whatever a library makes of it")
+"""
 LOGGING_LOCKED = """
 import logging
 handler = logging.StreamHandler()
@@ -103,7 +109,9 @@ def command(work: str, number: int) -> Ended:
 
 
 @BOTH
-@pytest.mark.parametrize("work", ["signal.raise_signal({number})", SIGNALLED_AGAIN])
+@pytest.mark.parametrize(
+    "work", ["signal.raise_signal({number})", SIGNALLED_AGAIN, OTHER_EXCEPTION]
+)
 def test_a_signal_gives_a_message_and_an_exit_code(work, number, code):
     ended = command(work, number)
 
