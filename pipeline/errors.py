@@ -53,7 +53,8 @@ class DamagedFileError(InputError):
     def __str__(self) -> str:
         return (
             f"{self.path} is damaged ({self.detail}); "
-            "delete it and run the same command again: what it held is computed again"
+            "delete it if it is still there and run the same command again: "
+            "what it held is computed again"
         )
 
 

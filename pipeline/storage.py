@@ -139,7 +139,9 @@ def _parquet_file(path: Path) -> Iterator[pq.ParquetFile]:
 def set_aside(path: Path) -> Path:
     """Rename a damaged file so that no table includes it. Returns the new path."""
     renamed = path.with_name(f"_damaged-{path.name}")  # readers of folders skip names with "_"
-    return path.replace(renamed)
+    with contextlib.suppress(FileNotFoundError):  # another thread was faster
+        path.replace(renamed)
+    return renamed
 
 
 def write_text(text: str, path: Path) -> None:

@@ -19,12 +19,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.config import fingerprint
+from pipeline.errors import DamagedFileError
 from pipeline.records import TRANSIENT, DecodeReport, FrameFeatures
-from pipeline.storage import write_table
+from pipeline.storage import read_schema, read_table, set_aside, write_table
 
 METADATA_KEY = b"clipline"
 _TIMES = ("sample_index", "frame_index", "pts_seconds")
@@ -80,8 +80,8 @@ class FeatureStore:
         for path in sorted(folder.glob("part-*.parquet")):
             try:
                 found = _read_entries(path)
-            except pa.ArrowInvalid as error:  # a disk that failed: it will be encoded again
-                logger.warning("%s is damaged and not used: %s", path, error)
+            except DamagedFileError as error:  # its frames are encoded again
+                logger.warning("%s is damaged and not used: %s", path, error.detail)
                 continue
             self._learn(path, [entry for entry in found if not _transient(entry)])
 
@@ -126,10 +126,24 @@ class FeatureStore:
         with self._lock:
             forgotten = [e for name in video_ids for e in self._entries.pop(name, [])]
         for path in {entry.path for entry in forgotten}:
-            table = pq.read_table(path)
+            try:
+                table = read_table(path)
+            except DamagedFileError as error:
+                self._remove_damaged(error)
+                continue
             left = [entry for entry in _read_entries(path) if entry["video_id"] not in video_ids]
             # rows stay where they are: others may be reading the file by their numbers
             write_table(table.replace_schema_metadata({METADATA_KEY: json.dumps(left)}), path)
+
+    def _remove_damaged(self, error: DamagedFileError) -> None:
+        """Remove a damaged file from the store, so that its frames are encoded again."""
+        with self._lock:
+            for video_id, entries in self._entries.items():
+                self._entries[video_id] = [entry for entry in entries if entry.path != error.path]
+        renamed = set_aside(error.path)
+        logger.warning(
+            "%s is damaged (%s) and was renamed to %s", error.path, error.detail, renamed.name
+        )
 
     def reports(self, video_id: str) -> list[DecodeReport]:
         """
@@ -146,6 +160,7 @@ class FeatureStore:
 
         Raises:
             KeyError: not all of the video is there.
+            DamagedFileError: a file is damaged; its videos are removed from the store.
         """
         for entry in self._whole(video_id):
             yield self._load(video_id, entry)
@@ -188,7 +203,11 @@ class FeatureStore:
         now = path.stat()
         version = (path, now.st_ino, now.st_mtime_ns)
         if getattr(self._recent, "version", None) != version:
-            table = pq.read_table(path)
+            try:
+                table = read_table(path)
+            except DamagedFileError as error:
+                self._remove_damaged(error)
+                raise
             values = table["feature"].combine_chunks().flatten().to_numpy().reshape(-1, self.size)
             times = {name: table[name].to_numpy() for name in _TIMES}
             self._recent.columns, self._recent.version = {**times, "values": values}, version
@@ -240,6 +259,9 @@ def _transient(entry: dict[str, Any]) -> bool:
 
 
 def _read_entries(path: Path) -> list[dict[str, Any]]:
-    metadata = pq.read_schema(path).metadata or {}
-    entries: list[dict[str, Any]] = json.loads(metadata.get(METADATA_KEY, b"[]"))
+    metadata = read_schema(path).metadata or {}
+    try:
+        entries: list[dict[str, Any]] = json.loads(metadata.get(METADATA_KEY, b"[]"))
+    except ValueError as error:  # metadata have no checksum
+        raise DamagedFileError(path, f"metadata {METADATA_KEY.decode()}: {error}") from error
     return entries

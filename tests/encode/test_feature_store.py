@@ -12,8 +12,9 @@ import pytest
 
 from pipeline.encode import feature_store as module
 from pipeline.encode.feature_store import FeatureStore
-from pipeline.errors import MachineError
+from pipeline.errors import DamagedFileError, MachineError
 from pipeline.records import DecodeReport, FrameFeatures
+from tests.damage import corrupt_footer, corrupt_page
 
 OK = DecodeReport("ok", decoder="opencv", attempts=("decord: refused",), frames_decoded=7)
 
@@ -79,8 +80,8 @@ class TestStore:
         for start in (0, 3, 6):
             store.write([part("a", start, start + 3, 9)])
         reads = []
-        read = pq.read_table
-        monkeypatch.setattr(pq, "read_table", lambda path: reads.append(path) or read(path))
+        read = module.read_table
+        monkeypatch.setattr(module, "read_table", lambda path: reads.append(path) or read(path))
         stream = store.stream("a")
         next(stream)
 
@@ -177,8 +178,8 @@ class TestStore:
     def test_a_file_is_read_once_for_all_that_a_thread_wants_of_it(self, store, monkeypatch):
         parts = [part(name, seed=number) for number, name in enumerate("abc")]
         store.write(parts)
-        read, right = [], module.pq.read_table
-        monkeypatch.setattr(module.pq, "read_table", lambda path: read.append(path) or right(path))
+        read, right = [], module.read_table
+        monkeypatch.setattr(module, "read_table", lambda path: read.append(path) or right(path))
 
         for wanted in parts:
             assert_same(next(store.stream(wanted.video_id)), wanted)
@@ -274,6 +275,40 @@ class TestStore:
 
         assert (found.has("a"), found.has("b")) == (True, False)
         assert f"{path} is damaged" in caplog.text
+
+    def test_a_file_with_a_damaged_footer_is_not_used(self, store, caplog):
+        """Arrow raises OSError for it, not ArrowInvalid."""
+        store.write([part("a")])
+        path = store.write([part("b")])
+        corrupt_footer(path)
+
+        found = again(store)
+
+        assert (found.has("a"), found.has("b")) == (True, False)
+        assert f"{path} is damaged" in caplog.text
+
+    def test_a_file_with_a_damaged_page_is_renamed_and_its_videos_are_encoded_again(self, store):
+        store.write([part("a")])
+        path = store.write([part("b"), part("c")])
+        corrupt_page(path, "feature")
+
+        with pytest.raises(DamagedFileError, match=rf"{path} is damaged"):
+            list(store.stream("b"))
+
+        assert path.with_name(f"_damaged-{path.name}").exists()
+        for found in (store, again(store)):
+            assert [found.has(name) for name in "abc"] == [True, False, False]
+        store.write([part("b"), part("c")])
+        assert_same(next(store.stream("b")), part("b"))
+
+    def test_a_damaged_file_can_be_forgotten(self, store):
+        path = store.write([part("a"), part("b")])
+        corrupt_page(path, "feature")
+
+        store.forget({"a"})
+
+        assert not store.has("b")
+        assert not path.exists()
 
     def test_pandas_reads_it(self, store):
         store.write([part("a", seed=1), part("b", 0, 2, seed=2)])

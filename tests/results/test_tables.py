@@ -122,7 +122,7 @@ class TestLoad:
         (part,) = part_paths(tmp_path, "clips", FULL.config_id)
         corrupt_page(part, "scores")
 
-        with pytest.raises(DamagedFileError, match=rf"{part} is damaged .*delete it and run"):
+        with pytest.raises(DamagedFileError, match=rf"{part} is damaged .*delete it if"):
             load(tmp_path)
         assert len(load(tmp_path, columns=["label"])) == 2
 
