@@ -80,6 +80,23 @@ def require_one_of(choices: Any, **values: str) -> None:
             raise OptionError(f"{name} must be one of {', '.join(names)}, got {value}")
 
 
+def resolve_device(device: Device) -> Literal["cpu", "cuda"]:
+    """
+    Return the device to compute on: for `auto`, CUDA if torch has a CUDA device.
+
+    Raises:
+        OptionError: CUDA is requested, and torch has no CUDA device.
+    """
+    import torch  # decode processes read options too, and must not load torch
+
+    available = torch.cuda.is_available()
+    if device == "cuda" and not available:
+        raise OptionError("--device cuda: torch sees no CUDA device here; use --device cpu or auto")
+    if device == "auto":
+        return "cuda" if available else "cpu"
+    return device
+
+
 def _as_numbers(options: Any, kind: type, *names: str) -> None:
     """Store 8 as 8.0, or 2.0 as 2: equal options must have equal fingerprints."""
     for name in names:

@@ -9,36 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 
-class Turns:
-    """Threads take turns to begin with what it guards; it knows how long any of them was at it."""
-
-    def __init__(self) -> None:
-        self.turn = threading.Lock()
-        """Held while one begins: another may begin while the first one still waits for its end."""
-        self.busy_seconds = 0.0
-        self.last_end: float | None = None
-        """By `time.monotonic`; None where nobody was ever at it."""
-        self._count = threading.Lock()
-        self._at_it = 0
-        self._since = 0.0
-
-    @contextlib.contextmanager
-    def at_work(self) -> Iterator[None]:
-        """Count the time of the block, once where several threads are at it."""
-        with self._count:
-            if not self._at_it:
-                self._since = time.monotonic()
-            self._at_it += 1
-        try:
-            yield
-        finally:
-            with self._count:
-                self._at_it -= 1
-                if not self._at_it:
-                    self.last_end = time.monotonic()
-                    self.busy_seconds += self.last_end - self._since
-
-
 @dataclass
 class RunProgress:
     """Counters that many threads add to."""
@@ -65,8 +35,6 @@ class RunProgress:
     """Time spent in each stage, added up over the shards in flight."""
     startup: dict[str, float] = field(default_factory=dict)
     """Time spent before the first shard; what goes on at the same time counts in each."""
-    engine: Turns = field(default_factory=Turns)
-    """The turns of shards with the engine."""
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def begin(self) -> None:
@@ -99,10 +67,3 @@ class RunProgress:
         finally:
             with self._lock:
                 seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
-
-    @property
-    def engine_idle_seconds(self) -> float:
-        """Time the engine had nothing to do, from the beginning to the last frame it encoded."""
-        if self.engine.last_end is None:
-            return 0.0
-        return max(0.0, self.engine.last_end - self.started - self.engine.busy_seconds)

@@ -13,7 +13,7 @@ import torch
 from pipeline.config import ClipWindows, DecodeOptions, Sampling
 from pipeline.decode.process_pool import DecodePool, DecodeProcess
 from pipeline.encode.backbone import Backbone, load_backbone
-from pipeline.encode.frame_pair import PairNetwork, pairs_backbone
+from pipeline.encode.frame_pair import FramePairNetwork, frame_pair_backbone
 from pipeline.recognition.recognizer import BackboneSpec, Recognizer, save_recognizer
 from pipeline.temporal.models import TemporalModel
 from pipeline.temporal.options import TemporalOptions
@@ -68,10 +68,10 @@ def engine_cache(tmp_path_factory) -> Path:
 def tiny_recognizer(tmp_path_factory) -> Path:
     """A recognizer with random weights that looks at pairs of frames."""
     torch.manual_seed(1)
-    network = PairNetwork()
+    network = FramePairNetwork()
     folder = tmp_path_factory.mktemp("recognizers") / "tiny"
     weights = {name: value.contiguous() for name, value in network.state_dict().items()}
-    save_recognizer(_random_recognizer("tiny", pairs_backbone(network)), folder, weights)
+    save_recognizer(_random_recognizer("tiny", frame_pair_backbone(network)), folder, weights)
     return folder
 
 
@@ -95,7 +95,7 @@ def _random_recognizer(name: str, backbone: Backbone) -> Recognizer:
             name=backbone.name,
             weights_hash=backbone.weights_hash,
             feature_size=backbone.feature_size,
-            context=backbone.context,
+            context=backbone.previous_frames,
             precision="float32",
         ),
         temporal=options,

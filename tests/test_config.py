@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,6 +23,7 @@ from pipeline.config import (
     Sampling,
     ShardOptions,
     fingerprint,
+    resolve_device,
 )
 from pipeline.errors import OptionError
 
@@ -271,3 +273,26 @@ class TestRunOptions:
     def test_no_image_rate_fails(self):
         with pytest.raises(OptionError, match="image_fps must be a number above 0, got 0"):
             RunOptions(image_fps=0)
+
+
+class TestDevice:
+    @pytest.mark.parametrize(
+        ("device", "available", "expected"),
+        [
+            ("cpu", True, "cpu"),
+            ("cpu", False, "cpu"),
+            ("auto", True, "cuda"),
+            ("auto", False, "cpu"),
+            ("cuda", True, "cuda"),
+        ],
+    )
+    def test_auto_is_cuda_if_available(self, monkeypatch, device, available, expected):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
+
+        assert resolve_device(device) == expected
+
+    def test_cuda_without_a_cuda_device_fails(self, monkeypatch):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+        with pytest.raises(OptionError, match="no CUDA device here; use --device cpu or auto"):
+            resolve_device("cuda")

@@ -54,6 +54,7 @@ ONLY_IN = {
     "torch": (
         *("pipeline.encode", "pipeline.temporal", "pipeline.recognition", "pipeline.anomaly"),
         *("pipeline.diagnostics", "pipeline.training", "pipeline.bench", "pipeline.evaluation"),
+        "pipeline.config",  # which device there is
     ),
 }
 """Libraries, and the only places that import them."""

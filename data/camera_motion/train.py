@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 from data.camera_motion.drawing import IGNORED, LABELS, Grey, draw_scene
 from data.camera_motion.shots import draw_sequence
 from pipeline.config import ClipWindows, Sampling
-from pipeline.encode.frame_pair import HEIGHT, WIDTH, PairNetwork, pairs_backbone
+from pipeline.encode.frame_pair import HEIGHT, WIDTH, FramePairNetwork, frame_pair_backbone
 from pipeline.recognition.recognizer import BackboneSpec, CutSpec, Recognizer, save_recognizer
 from pipeline.temporal.models import TemporalModel
 from pipeline.temporal.options import TemporalOptions
@@ -133,7 +133,7 @@ class CameraMotion(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.backbone = PairNetwork()
+        self.backbone = FramePairNetwork()
         self.temporal = TemporalModel(self.backbone.feature_size, len(LABELS), OPTIONS)
         with torch.no_grad():
             self.temporal.inputs.scale[-1] = 0.0  # the logit of a cut says nothing of movement
@@ -273,7 +273,7 @@ def evaluate(
 
 def as_recognizer(model: CameraMotion, notes: dict[str, object]) -> Recognizer:
     """Make the trained networks a recognizer."""
-    backbone = pairs_backbone(model.backbone)
+    backbone = frame_pair_backbone(model.backbone)
     return Recognizer(
         name="camera-motion",
         labels=LABELS,
@@ -283,7 +283,7 @@ def as_recognizer(model: CameraMotion, notes: dict[str, object]) -> Recognizer:
             name=backbone.name,
             weights_hash=backbone.weights_hash,
             feature_size=backbone.feature_size,
-            context=backbone.context,
+            context=backbone.previous_frames,
             precision="float32",
         ),
         temporal=OPTIONS,

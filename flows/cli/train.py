@@ -143,11 +143,11 @@ def learning_options(given: Given) -> LearningOptions:
 
 def _layer(given: Any) -> tuple[str | None, int | None]:
     """Return tap and grid, with their defaults."""
-    from pipeline.encode.backbone import middle_tap
+    from pipeline.encode.backbone import middle_layer
 
     if given.get("tap") == "end":
         return None, given.get("grid")
-    return given.get("tap") or middle_tap(given["backbone"]), given.get("grid", DEFAULT_GRID)
+    return given.get("tap") or middle_layer(given["backbone"]), given.get("grid", DEFAULT_GRID)
 
 
 def _train(

@@ -16,10 +16,11 @@ from torch import Tensor
 from pipeline.bench.rates import EngineRate, measure
 from pipeline.encode.backbone import Backbone
 from pipeline.encode.encoder import encode_frames
-from pipeline.encode.engines import Arithmetic, Engine, Placement, TorchEngine
-from pipeline.encode.precision import cosines, encode_alone
-from pipeline.encode.preprocess import fit_pictures
-from pipeline.progress import Turns
+from pipeline.encode.engine import Arithmetic, Engine, Placement
+from pipeline.encode.engine_lock import EngineLock
+from pipeline.encode.precision import cosine_similarities, encode_exclusively
+from pipeline.encode.preprocess import preprocess_batches
+from pipeline.encode.torch_engine import TorchEngine
 from pipeline.records import FrameBatch
 from pipeline.run.load import EngineFactory
 
@@ -94,11 +95,11 @@ def measure_engines(workbench: EngineFactory, frames: Frames, repeats: int) -> I
     few = frames.first(SLOW_FRAMES)
     expected: NDArray[np.float16] | None = None
     for engine in candidates(workbench):
-        values = encode_alone(engine, few.batches)
+        values = encode_exclusively(engine, few.batches)
         expected = values if expected is None else expected
-        agree = cosines(values, expected)
+        agree = cosine_similarities(values, expected)
         timed = few if engine.device == "cpu" else frames
-        pictures = torch.cat(list(fit_pictures(engine, timed.batches))).contiguous()
+        pictures = torch.cat(list(preprocess_batches(engine, timed.batches))).contiguous()
         yield EngineRate(
             engine=f"{engine.name} on {engine.device}",
             precision=engine.precision,
@@ -123,7 +124,7 @@ class Encoding:
 
     def __call__(self) -> int:
         """Encode."""
-        encode = partial(encode_frames, self.engine, turns=Turns())
+        encode = partial(encode_frames, self.engine, lock=EngineLock())
         with ThreadPoolExecutor() as threads:
             found = threads.map(encode, [half.batches for half in self.frames.halves()])
             return sum(len(part.values) for features in found for part in features)

@@ -163,7 +163,7 @@ def untrained_recognizer(
         feature_size=backbone.feature_size,
         tap=tap,
         grid=grid,
-        context=backbone.context,
+        context=backbone.previous_frames,
         precision="float32",
     )
     recognizer = Recognizer(

@@ -18,7 +18,7 @@ from pipeline.bench.naive import NaiveLoop
 from pipeline.bench.rates import Roofline, Timed, seconds_of
 from pipeline.config import DecodeOptions, Sampling
 from pipeline.decode.sampling import SamplePlan
-from pipeline.encode.engines import Arithmetic
+from pipeline.encode.engine import Arithmetic
 from pipeline.errors import SourceError
 from pipeline.records import Chunk, Video
 from pipeline.run.load import EngineFactory

@@ -1,9 +1,9 @@
 """
-Backbones: the CNN (or ViT) that turns a picture into features, and the pictures it wants.
+Backbones: the CNN (or ViT) that computes features of images, and the images that it expects.
 
-A backbone is named by what timm knows (`resnet50.a1_in1k`), by a folder in timm's layout (`local-
-dir:PATH`), or as untrained on purpose (`random:resnet50`). `tap` reads an inner block instead of
-the last one; `grid` keeps where in the picture a feature was, which global pooling throws away.
+A backbone is named by its timm name (`resnet50.a1_in1k`), by a folder in timm's layout (`local-
+dir:PATH`), or with random weights (`random:resnet50`). `layer` reads an inner layer instead of the
+last one; `pool_size` keeps a spatial grid of features, which global pooling would average.
 """
 
 from __future__ import annotations
@@ -24,45 +24,55 @@ from pipeline.errors import OptionError, RecognizerError
 
 RANDOM = "random:"
 RANDOM_SEED = 0
+LOCAL_DIR = "local-dir"
+"""Source prefix of backbones in a local folder, before the colon; timm ignores its case."""
+HUB_PREFIXES = ("hf-hub", "hf_hub")
+HUB_WEIGHTS = "model.safetensors"
 MIDDLE_REDUCTION = 16
+"""Image size over the size of the feature maps of the middle layer."""
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network that gives (B, D) features of (B, 3 · (1 + context), H, W) normalized pictures."""
+    """A network that maps normalized images (B, 3 · (1 + previous_frames), H, W) to (B, D)."""
 
     name: str
     module: nn.Module
     weights_hash: str
     geometry: Geometry
     interpolation: str
-    """Filter of the last resize: `bilinear` or `bicubic`, antialiased."""
+    """Antialiased filter of the resize: `bilinear` or `bicubic`."""
     mean: tuple[float, float, float]
     """Of RGB in [0, 1]."""
     std: tuple[float, float, float]
     feature_size: int
-    context: int = 0
-    """Frames before a frame that are given to the network with it."""
+    previous_frames: int = 0
+    """Number of frames before a frame that are encoded together with it."""
     options: str = ""
-    """Architecture, tap and grid, as part of what the features are."""
+    """Architecture, layer and pool size, as part of `identity`."""
     licence: str | None = None
 
     @property
     def identity(self) -> str:
-        """Hash of everything that a feature depends on, but its frame and the arithmetic."""
+        """Hash of all that determines a feature, except its frame and the precision."""
         return fingerprint(
             self.weights_hash,
             self.geometry,
             self.interpolation,
             list(self.mean),
             list(self.std),
-            self.context,
+            self.previous_frames,
             self.options,
         )
 
+    @property
+    def network(self) -> Any:
+        """The network without the code that reads a layer and pools it: it holds the weights."""
+        return getattr(self.module, "network", self.module)
+
 
 def hash_weights(module: nn.Module) -> str:
-    """Hash names, shapes and values of all parameters and buffers into 32 hex digits."""
+    """Return a hash, 32 hex digits, of names, shapes and values of all parameters and buffers."""
     digest = hashlib.blake2b(digest_size=16)
     for name, tensor in sorted(module.state_dict().items()):
         values = tensor.detach().cpu().contiguous()
@@ -71,60 +81,69 @@ def hash_weights(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def local_folder(name: str) -> Path | None:
+    """Return the folder of a backbone that is named `local-dir:PATH`; None for other names."""
+    source, colon, path = name.partition(":")
+    return Path(path).expanduser() if colon and source.lower() == LOCAL_DIR else None
+
+
 def load_backbone(
-    name: str, *, weights: Path | None = None, tap: str | None = None, grid: int | None = None
+    name: str,
+    *,
+    weights: Path | None = None,
+    layer: str | None = None,
+    pool_size: int | None = None,
 ) -> Backbone:
     """
     Load a backbone by name.
 
     Args:
-        name: a timm name, `local-dir:PATH`, or `random:NAME` for untrained weights.
-        weights: safetensors file to load instead of the pretrained weights of a timm name.
-        tap: name of the module to read (`blocks.4`); None reads the end of the network.
-        grid: pool space to grid × grid cells instead of one; D becomes channels · grid².
+        name: timm name, `local-dir:PATH`, or `random:NAME` for random weights.
+        weights: safetensors file to load instead of the pretrained weights of the name.
+        layer: name of the module to read (`blocks.4`); None reads the output of the network.
+        pool_size: rows and columns of the spatial grid to which feature maps are average-pooled;
+            D becomes channels · pool_size². None pools as the network does.
 
     Raises:
-        OptionError: no such model, tap or grid, or weights that do not fit.
+        OptionError: the model or layer does not exist, its weights cannot be loaded or belong to
+            another network, or the pool size is not possible.
     """
     network = create_network(name, pretrained=not name.startswith(RANDOM) and weights is None)
     if weights is not None:
         _load_weights(network, name, weights)
-    return read_network(network, name, tap=tap, grid=grid)
+    return wrap_network(network, name, layer=layer, pool_size=pool_size)
 
 
-def read_network(network: Any, name: str, *, tap: str | None, grid: int | None) -> Backbone:
-    """Make a network of timm a backbone; raises as `load_backbone` does."""
+def wrap_network(network: Any, name: str, *, layer: str | None, pool_size: int | None) -> Backbone:
+    """Make a timm network a backbone; arguments and errors are those of `load_backbone`."""
     config = _data_config(network)
-    reader = _Reader(network, tap, grid).eval()
+    architecture = network.pretrained_cfg["architecture"]
+    extractor = _FeatureExtractor(network, layer, pool_size).eval()
     geometry = _geometry(config)
     with torch.inference_mode():
-        features = _probe(reader, geometry, name)
+        features = _run_once(extractor, geometry, name)
     return Backbone(
         name=name,
-        module=reader,
+        module=extractor,
         weights_hash=hash_weights(network),
         geometry=geometry,
         interpolation=_interpolation(config),
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
         feature_size=features.shape[1],
-        # the same weights may belong to networks that differ in activations or padding
-        options=f"{network.pretrained_cfg['architecture']} tap={tap or ''} grid={grid or ''}",
+        # architectures with equal weights may differ in activations or padding; the text is part
+        # of stored ids
+        options=f"{architecture} tap={layer or ''} grid={pool_size or ''}",
         licence=network.pretrained_cfg.get("license"),
     )
 
 
-def network_of(backbone: Backbone) -> Any:
-    """Give the network whose weights a backbone has."""
-    return getattr(backbone.module, "network", backbone.module)
-
-
-def middle_tap(name: str) -> str | None:
+def middle_layer(name: str) -> str | None:
     """
-    Name the module of a network that movement is best read from.
+    Return the name of the layer of a network whose features show motion best.
 
-    It is the last one whose maps are a 16th of the picture: later ones say what is seen, and hardly
-    where. None where the network does not tell.
+    It is the last one whose feature maps have 1/16 of the image size: later layers encode what is
+    visible, but hardly where. None if timm does not describe the stages of the network.
 
     Raises:
         OptionError: no such model.
@@ -132,35 +151,72 @@ def middle_tap(name: str) -> str | None:
     network = create_network(name, pretrained=False)
     stages = getattr(network, "feature_info", [])
     modules = dict(network.named_modules())
-    named = [stage["module"] for stage in stages if stage["reduction"] == MIDDLE_REDUCTION]
-    return next((module for module in reversed(named) if module in modules), None)
+    names = [stage["module"] for stage in stages if stage["reduction"] == MIDDLE_REDUCTION]
+    return next((name for name in reversed(names) if name in modules), None)
 
 
 def create_network(name: str, *, pretrained: bool, options: Mapping[str, Any] | None = None) -> Any:
     """
-    Create a network of timm without its classifier.
+    Create a timm network without its classifier.
 
     Args:
         name: as for `load_backbone`.
-        pretrained: whether weights are loaded; otherwise they are the same random ones each time.
-        options: for timm, beside those that belong to the name.
+        pretrained: load weights; otherwise they are random, from a fixed seed.
+        options: arguments for timm, in addition to those of a local folder.
 
     Raises:
-        OptionError: timm cannot.
+        OptionError: timm cannot create the network or load its weights.
     """
     import timm
 
-    given = {"num_classes": 0, **(options or {})}
     try:
-        with torch.random.fork_rng(devices=[]):  # the caller's chance stays as it was
+        arguments = {"num_classes": 0, **(options or {})}
+        if pretrained:
+            arguments["pretrained_cfg_overlay"] = _weights_source(name)
+        with torch.random.fork_rng(devices=[]):  # keep the state of the caller's random generator
             torch.manual_seed(RANDOM_SEED)
-            network = timm.create_model(name.removeprefix(RANDOM), pretrained=pretrained, **given)
-    except Exception as error:  # timm raises whatever its loaders do: names, files, network
+            network = timm.create_model(
+                name.removeprefix(RANDOM), pretrained=pretrained, **arguments
+            )
+    except Exception as error:  # timm raises any error of its loaders: names, files, network
         raise OptionError(
-            f"backbone {name} could not be loaded: {error}. Give a name that timm knows, "
-            "local-dir:PATH, or random:NAME for untrained weights"
+            f"backbone {name} could not be loaded: {error}. Use a timm name, "
+            "local-dir:PATH, or random:NAME for random weights"
         ) from error
+    network.pretrained_cfg.pop("state_dict", None)  # else the weights stay in memory twice
     return network.eval()
+
+
+def _weights_source(name: str) -> dict[str, Any]:
+    """
+    Return the entries of timm's configuration that allow only safetensors files as weights.
+
+    Other files are pickles, which can execute code. timm loads the weights of its own names.
+    """
+    folder = local_folder(name)
+    if folder is not None and folder.is_dir():
+        return {
+            "source": "",
+            "file": None,
+            "state_dict": _read_folder(folder),
+            "custom_load": False,
+        }
+    if name.partition(":")[0].lower() in HUB_PREFIXES:
+        return {"hf_hub_filename": HUB_WEIGHTS, "custom_load": False}
+    return {}
+
+
+def _read_folder(folder: Path) -> dict[str, Tensor]:
+    from timm.models import load_state_dict
+
+    files = sorted(folder.glob("*.safetensors"), key=lambda path: (path.name != HUB_WEIGHTS, path))
+    if not files:
+        raise OptionError(
+            f"{folder} has no weights in safetensors format; other formats are refused because "
+            "loading them can execute code (convert them with safetensors.torch.save_file)"
+        )
+    state: dict[str, Tensor] = load_state_dict(str(files[0]))
+    return state
 
 
 def _load_weights(network: nn.Module, name: str, weights: Path) -> None:
@@ -172,14 +228,15 @@ def _load_weights(network: nn.Module, name: str, weights: Path) -> None:
     except (OSError, SafetensorError) as error:
         raise OptionError(f"weights {weights} cannot be read as safetensors: {error}") from error
     try:
-        missing, surplus = network.load_state_dict(state, strict=False)
-    except RuntimeError as error:  # right names, wrong shapes
-        said = " ".join(str(error).split())
-        raise OptionError(f"weights {weights} do not fit {name}: {said}") from error
-    classifier = {key for key in surplus if key.split(".")[0] in ("classifier", "fc", "head")}
-    wrong = [*missing, *(set(surplus) - classifier)]
+        missing, unexpected = network.load_state_dict(state, strict=False)
+    except RuntimeError as error:  # equal names, other shapes
+        message = " ".join(str(error).split())
+        raise OptionError(f"weights {weights} do not match {name}: {message}") from error
+    classifier = {key for key in unexpected if key.split(".")[0] in ("classifier", "fc", "head")}
+    wrong = [*missing, *(set(unexpected) - classifier)]
     if wrong:
-        raise OptionError(f"weights {weights} do not fit {name}: {', '.join(sorted(wrong)[:5])} …")
+        keys = ", ".join(sorted(wrong)[:5])
+        raise OptionError(f"weights {weights} do not match {name}: {keys} …")
 
 
 def _data_config(network: Any) -> dict[str, Any]:
@@ -205,92 +262,95 @@ def _interpolation(config: dict[str, Any]) -> str:
     return name
 
 
-def _probe(reader: _Reader, geometry: Geometry, name: str) -> Tensor:
+def _run_once(extractor: _FeatureExtractor, geometry: Geometry, name: str) -> Tensor:
+    """Compute features of a black image, to check their shape."""
     try:
-        features: Tensor = reader(torch.zeros(1, 3, geometry.height, geometry.width))
+        features: Tensor = extractor(torch.zeros(1, 3, geometry.height, geometry.width))
     except OptionError:
         raise
-    except Exception as error:  # networks differ in what they cannot do; the name must be told
-        raise OptionError(f"backbone {name} does not run: {error}") from error
+    except Exception as error:  # any error of any network
+        raise OptionError(f"backbone {name} cannot be run: {error}") from error
     if features.ndim != 2:
-        raise OptionError(f"backbone {name} gives features of shape {tuple(features.shape)}")
+        raise OptionError(f"backbone {name} returns features of shape {tuple(features.shape)}")
     return features
 
 
-class _Stop(Exception):
-    """Ends a forward pass at the tapped module: what follows is not needed."""
+class _StopForward(Exception):
+    """Ends a forward pass at a layer: the following layers are not needed."""
 
 
-class _Reader(nn.Module):
-    """Runs a network up to its tap and pools what comes out to (B, D)."""
+class _FeatureExtractor(nn.Module):
+    """Runs a network up to a layer and pools its output to (B, D)."""
 
-    def __init__(self, network: Any, tap: str | None, grid: int | None) -> None:
+    def __init__(self, network: Any, layer: str | None, pool_size: int | None) -> None:
         super().__init__()
         self.network = network
-        self.tap = tap
-        self.grid = grid
-        self._tapped: list[Tensor] = []
-        if grid is not None and grid < 1:
-            raise OptionError(f"grid must be 1 or more, got {grid}")
-        if tap is not None:
-            self._hook(tap)
+        self.layer = layer
+        self.pool_size = pool_size
+        self._outputs: list[Tensor] = []
+        if pool_size is not None and pool_size < 1:
+            raise OptionError(f"grid must be 1 or more, got {pool_size}")
+        if layer is not None:
+            self._register_hook(layer)
 
-    def _hook(self, tap: str) -> None:
+    def _register_hook(self, layer: str) -> None:
         modules = dict(self.network.named_modules())
-        if tap not in modules:
+        if layer not in modules:
             outer = [name for name in modules if name and name.count(".") < 2]
-            raise OptionError(f"no module {tap!r} to tap; there are: {', '.join(outer)}")
-        modules[tap].register_forward_hook(self._stop)
+            raise OptionError(f"no layer {layer!r} to tap; there are: {', '.join(outer)}")
+        modules[layer].register_forward_hook(self._keep_output)
 
-    def _stop(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
+    def _keep_output(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
         if not torch.compiler.is_exporting():
-            self._tapped.append(output)
-            raise _Stop
-        # an exported graph goes on, and drops what is not used: what follows may work in place
-        self._tapped.append(output.clone())
+            self._outputs.append(output)
+            raise _StopForward
+        # torch.export traces the whole network and removes unused layers later; a copy, since the
+        # following layer may work in place
+        self._outputs.append(output.clone())
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        if self.tap is None and self.grid is None:
-            return self.network(pictures)  # type: ignore[no-any-return]
-        if self.tap is None:
-            return self._pool(self.network.forward_features(pictures))
-        self._tapped.clear()
-        with contextlib.suppress(_Stop):
-            self.network(pictures)
-        if not self._tapped:
-            raise OptionError(f"no picture passes through the tapped module {self.tap!r}")
-        output = self._tapped[0]
-        self._tapped.clear()
+    def forward(self, images: Tensor) -> Tensor:
+        """Return features (B, D) of images (B, C, H, W)."""
+        if self.layer is None and self.pool_size is None:
+            return self.network(images)  # type: ignore[no-any-return]
+        if self.layer is None:
+            return self._pool(self.network.forward_features(images))
+        self._outputs.clear()
+        with contextlib.suppress(_StopForward):
+            self.network(images)
+        if not self._outputs:
+            raise OptionError(f"the forward pass does not use the layer {self.layer!r}")
+        output = self._outputs[0]
+        self._outputs.clear()
         return self._pool(output)
 
     def _pool(self, output: Tensor) -> Tensor:
-        grid = self.grid or 1
         if output.ndim == 3:  # (B, tokens, C) of a ViT
             output = self._tokens_to_map(output)
         elif output.ndim == 4 and getattr(self.network, "output_fmt", None) == "NHWC":
             output = output.permute(0, 3, 1, 2)
         if output.ndim != 4:
             raise OptionError(
-                f"tap {self.tap!r} gives shape {tuple(output.shape)}, wanted (B, C, H, W)"
+                f"layer {self.layer!r} returns shape {tuple(output.shape)}, expected (B, C, H, W)"
             )
-        return functional.adaptive_avg_pool2d(output, grid).flatten(1)  # (B, C · grid²)
+        # (B, C · pool_size²)
+        return functional.adaptive_avg_pool2d(output, self.pool_size or 1).flatten(1)
 
     def _tokens_to_map(self, tokens: Tensor) -> Tensor:
         prefix = getattr(self.network, "num_prefix_tokens", 0)
         tokens = tokens[:, prefix:]
         side = round(tokens.shape[1] ** 0.5)
         if side * side != tokens.shape[1]:
-            raise OptionError(f"{tokens.shape[1]} tokens do not make a square map to pool")
-        # not len(tokens): that would fix the size of the batch in an exported graph
+            raise OptionError(f"{tokens.shape[1]} tokens do not form a square map to pool")
+        # not len(tokens): torch.export would make the batch size a constant
         return tokens.transpose(1, 2).reshape(tokens.shape[0], -1, side, side)
 
 
-def require_same(expected: str, found: str, what: str) -> None:
+def require_same_weights(expected: str, found: str, what: str) -> None:
     """
-    Refuse weights other than those that something was made with.
+    Check that a backbone has the expected weights.
 
     Raises:
-        RecognizerError: naming both hashes.
+        RecognizerError: the hashes differ; the message has both.
     """
     if expected != found:
         raise RecognizerError(f"{what}: made with weights {expected}, found weights {found}")

@@ -1,7 +1,7 @@
 """
-Networks that belong to a recognizer: built from what it says of them, with weights of its own.
+Fine-tuned backbones in a recognizer folder: a description of the network and its own weights.
 
-Neither the network nor the place that the first weights came from is needed for that.
+Loading one needs neither the original weights nor the name under which they were found.
 """
 
 from __future__ import annotations
@@ -17,111 +17,114 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pipeline.encode.backbone import Backbone, create_network, network_of, read_network
+from pipeline.encode.backbone import Backbone, create_network, local_folder, wrap_network
 from pipeline.errors import OptionError, RecognizerError
 
-LOCAL = "local-dir:"
-KEPT = (
+CONFIG_KEYS = (
     *("input_size", "fixed_input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std"),
     *("pool_size", "first_conv", "classifier", "license"),
 )
-"""What of timm's configuration decides how pictures are made and read, and the licence."""
+"""Entries of timm's configuration that decide how images are preprocessed, and the licence."""
 TOLERANCE = 1e-4
-"""Largest difference of features that are the same, as a share of the largest feature."""
+"""Largest difference between equal features, relative to the largest feature."""
 
 
 def describe_network(backbone: Backbone) -> dict[str, Any]:
     """
-    Say how the network of a backbone is built anew: plain JSON.
+    Describe how to create the network of a backbone, as plain JSON values.
 
     Raises:
-        OptionError: what can be said is not enough, as the network built so gives other features.
+        OptionError: the description is incomplete: a network created from it has other features.
     """
-    config = network_of(backbone).pretrained_cfg
-    given = {
+    config = backbone.network.pretrained_cfg
+    values = {
         "architecture": config["architecture"],
-        "options": _options_of(backbone.name),
-        "config": {name: config[name] for name in KEPT if config.get(name) is not None},
+        "options": _model_args(backbone.name),
+        "config": {name: config[name] for name in CONFIG_KEYS if config.get(name) is not None},
     }
-    said: dict[str, Any] = json.loads(json.dumps(given))  # as it will be read
-    _require_same_features(backbone, said)
-    return said
+    description: dict[str, Any] = json.loads(json.dumps(values))  # as it will be read
+    _check_same_features(backbone, description)
+    return description
 
 
-def _options_of(name: str) -> dict[str, Any]:
-    """Give the options of a network that stand beside its weights, in timm's layout."""
-    if not name.startswith(LOCAL):
+def _model_args(name: str) -> dict[str, Any]:
+    """Return the arguments of a network that timm's layout stores in the folder of its weights."""
+    folder = local_folder(name)
+    if folder is None:
         return {}
-    path = Path(name.removeprefix(LOCAL)).expanduser() / "config.json"
-    options: dict[str, Any] = json.loads(path.read_text()).get("model_args") or {}
-    return options
+    arguments: dict[str, Any] = json.loads((folder / "config.json").read_text()).get("model_args")
+    return arguments or {}
 
 
-def _require_same_features(backbone: Backbone, said: Mapping[str, Any]) -> None:
-    reader: Any = backbone.module
-    again = _build(said, own_weights(backbone), reader.tap, reader.grid)
-    chance = torch.Generator().manual_seed(0)
+def _check_same_features(backbone: Backbone, description: Mapping[str, Any]) -> None:
+    extractor: Any = backbone.module
+    rebuilt = _build(description, copy_weights(backbone), extractor.layer, extractor.pool_size)
+    rng = torch.Generator().manual_seed(0)
     size = backbone.geometry.height, backbone.geometry.width
-    picture = torch.rand(1, 3, *size, generator=chance)
+    image = torch.rand(1, 3, *size, generator=rng)
     with torch.inference_mode():
-        wanted, found = reader(picture), again.module(picture)
-    # the last digits depend on how tensors lie in memory
-    same = torch.allclose(wanted, found, rtol=0, atol=TOLERANCE * float(wanted.abs().max()))
-    if not same or again.geometry != backbone.geometry:
+        expected, found = extractor(image), rebuilt.module(image)
+    # rounding depends on the memory layout of tensors
+    atol = TOLERANCE * float(expected.abs().max())
+    same = torch.allclose(expected, found, rtol=0, atol=atol)
+    if not same or rebuilt.geometry != backbone.geometry:
         raise OptionError(
-            f"backbone {backbone.name} cannot be fine-tuned: built anew from its description, it "
-            "gives other features. Save it in timm's layout (local-dir:PATH) with its model_args"
+            f"backbone {backbone.name} cannot be fine-tuned: created again from its description, "
+            "it gives other features. Save it in timm's layout (local-dir:PATH) with its model_args"
         )
 
 
-def own_weights(backbone: Backbone) -> dict[str, Tensor]:
-    """Give the weights of a backbone, to be saved as safetensors."""
-    state = network_of(backbone).state_dict()
+def copy_weights(backbone: Backbone) -> dict[str, Tensor]:
+    """Copy the weights of a backbone to the CPU, to save them as safetensors."""
+    state = backbone.network.state_dict()
     return {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
 
 
-def load_own(
-    weights: Path, said: Mapping[str, Any], *, tap: str | None, grid: int | None
+def load_custom_backbone(
+    weights: Path, description: Mapping[str, Any], *, layer: str | None, pool_size: int | None
 ) -> Backbone:
     """
-    Load the backbone of a recognizer.
+    Load the fine-tuned backbone of a recognizer.
 
     Args:
         weights: safetensors file.
-        said: what `describe_network` gave.
-        tap: as for `load_backbone`.
-        grid: the same.
+        description: result of `describe_network`.
+        layer: as for `load_backbone`.
+        pool_size: as for `load_backbone`.
 
     Raises:
-        RecognizerError: weights or description are not there, or do not fit each other.
+        RecognizerError: weights or description cannot be read, or do not match each other.
     """
     try:
-        return _build(said, load_file(weights), tap, grid)
+        return _build(description, load_file(weights), layer, pool_size)
     except (OSError, SafetensorError, RuntimeError, KeyError, TypeError, OptionError) as error:
         raise RecognizerError(f"{weights} cannot be loaded as a backbone: {error}") from error
 
 
 def _build(
-    said: Mapping[str, Any], state: Mapping[str, Tensor], tap: str | None, grid: int | None
+    description: Mapping[str, Any],
+    state: Mapping[str, Tensor],
+    layer: str | None,
+    pool_size: int | None,
 ) -> Backbone:
-    name, options = said["architecture"], said["options"]
-    _require_harmless(name, options)
-    config = {fact: said["config"][fact] for fact in KEPT if fact in said["config"]}
-    given = {**options, "pretrained_cfg": config}
-    network = create_network(name, pretrained=False, options=given)
+    name, options = description["architecture"], description["options"]
+    _check_description(name, options)
+    stored = description["config"]
+    config = {key: stored[key] for key in CONFIG_KEYS if key in stored}
+    network = create_network(name, pretrained=False, options={**options, "pretrained_cfg": config})
     network.load_state_dict(state)
-    # timm knows nothing of an architecture that is described from outside, its name included
+    # timm leaves the architecture empty in a configuration that it does not know
     network.pretrained_cfg["architecture"] = name
-    return read_network(network, name, tap=tap, grid=grid)
+    return wrap_network(network, name, layer=layer, pool_size=pool_size)
 
 
-def _require_harmless(name: str, options: Mapping[str, Any]) -> None:
-    """Let a description only shape a network: never name files or places that timm would load."""
+def _check_description(name: str, options: Mapping[str, Any]) -> None:
+    """Check that a description has only options of the architecture, and none that load files."""
     import timm
 
     loading = {"kwargs", *inspect.signature(timm.create_model).parameters} & set(options)
     if not timm.is_model(name) or loading:
         raise OptionError(
-            f"an architecture of timm is wanted, and options of its shape alone; got {name} with "
-            f"{', '.join(sorted(loading)) or 'none'}"
+            "the description must name an architecture of timm and only options of its shape; "
+            f"got {name} with {', '.join(sorted(loading)) or 'none'}"
         )

@@ -1,8 +1,8 @@
 """
-A small CNN that looks at a frame together with the one before: what moved, and whether it is a cut.
+A small CNN that encodes a frame together with the previous one: camera motion and shot cuts.
 
-It is the backbone of the recognizers of camera movement. Both pictures come as one of 6 channels,
-the earlier first.
+It is the backbone of the camera-motion recognizer. Its input is the previous and the current frame
+as one image of 6 channels.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from torch import Tensor, nn
 
 from pipeline.config import Geometry
 from pipeline.encode.backbone import Backbone, hash_weights
+from pipeline.encode.preprocess import LUMA_WEIGHTS
 from pipeline.errors import RecognizerError
 
 HEIGHT, WIDTH = 72, 96
-LUMA = (0.299, 0.587, 0.114)
-COLOUR_CELLS = (6, 8)
-"""Rows and columns of the coarse colours that tell a cut from movement."""
+COLOUR_GRID = (6, 8)
+"""Rows and columns of the grid of mean colours that distinguishes a cut from motion."""
 
 
 GEOMETRY = Geometry(HEIGHT, WIDTH, "squash", reducing_gap=1)
-"""Whole frames, squashed in the decode process: no movement is cut off."""
+"""Whole frames, resized without a crop in the decode process: no motion is cropped away."""
 
 
-def pairs_backbone(network: PairNetwork) -> Backbone:
-    """Make a pair network a backbone."""
+def frame_pair_backbone(network: FramePairNetwork) -> Backbone:
+    """Wrap a frame-pair network as a backbone."""
     return Backbone(
         name="pairs",
         module=network.eval(),
@@ -39,24 +39,29 @@ def pairs_backbone(network: PairNetwork) -> Backbone:
         mean=(0.0, 0.0, 0.0),
         std=(1.0, 1.0, 1.0),
         feature_size=network.feature_size,
-        context=1,
+        previous_frames=1,
         licence="Apache-2.0",
     )
 
 
-def load_pairs(weights: Path) -> Backbone:
+def load_frame_pair(weights: Path) -> Backbone:
     """
-    Load a pair network that belongs to a recognizer.
+    Load the frame-pair backbone of a recognizer.
+
+    Args:
+        weights: safetensors file.
 
     Raises:
-        RecognizerError: its weights are not there, or are those of something else.
+        RecognizerError: the file cannot be read, or belongs to another network.
     """
-    network = PairNetwork()
+    network = FramePairNetwork()
     try:
         network.load_state_dict(load_file(weights))
     except (OSError, SafetensorError, RuntimeError) as error:
-        raise RecognizerError(f"{weights} does not hold a pair network: {error}") from error
-    return pairs_backbone(network)
+        raise RecognizerError(
+            f"{weights} has no weights of a frame-pair network: {error}"
+        ) from error
+    return frame_pair_backbone(network)
 
 
 def _block(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Sequential:
@@ -67,12 +72,12 @@ def _block(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Sequential
     )
 
 
-class PairNetwork(nn.Module):
+class FramePairNetwork(nn.Module):
     """
-    Encode pairs of pictures.
+    Encode pairs of frames.
 
     Args:
-        size: features of the movement; the output has one more, the logit of a cut.
+        size: number of motion features; the output has one more, the logit of a shot cut.
     """
 
     def __init__(self, size: int = 96) -> None:
@@ -87,34 +92,43 @@ class PairNetwork(nn.Module):
             nn.Linear(96 * 5 * 6, size),
             nn.ReLU(inplace=True),
         )
-        cells = COLOUR_CELLS[0] * COLOUR_CELLS[1]
+        cells = COLOUR_GRID[0] * COLOUR_GRID[1]
         self.cut = nn.Sequential(
             nn.Linear(size + 4 * cells, 64), nn.ReLU(inplace=True), nn.Linear(64, 1)
         )
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        """Encode (B, 6, 72, 96) pictures in [0, 1] to (B, size + 1): movement, logit of a cut."""
-        before, now = pictures[:, :3], pictures[:, 3:]
-        a, b = _normalized_luma(before), _normalized_luma(now)
+    def forward(self, images: Tensor) -> Tensor:
+        """Encode (B, 6, 72, 96) images in [0, 1] to (B, size + 1): motion, logit of a cut."""
+        previous, current = images[:, :3], images[:, 3:]
+        a, b = _normalized_luma(previous), _normalized_luma(current)
         motion = self.motion(torch.cat([a, b, b - a], dim=1))
-        cut = self.cut(torch.cat([motion, _coarse_change(before, now, a, b)], dim=1))
+        change = _grid_change(previous, current, a, b)
+        cut = self.cut(torch.cat([motion, change], dim=1))
         return torch.cat([motion, cut], dim=1)
 
 
-def _normalized_luma(picture: Tensor) -> Tensor:
-    """Give brightness, (B, 1, H, W), free of exposure."""
-    weights = torch.tensor(LUMA, dtype=picture.dtype, device=picture.device).view(1, 3, 1, 1)
-    luma = (picture * weights).sum(1, keepdim=True)
+def _normalized_luma(images: Tensor) -> Tensor:
+    """Return brightness normalized by its mean and deviation, (B, 1, H, W)."""
+    weights = torch.tensor(LUMA_WEIGHTS, dtype=images.dtype, device=images.device).view(1, 3, 1, 1)
+    luma = (images * weights).sum(1, keepdim=True)
     centred = luma - luma.mean((2, 3), keepdim=True)
-    spread = centred.square().mean((2, 3), keepdim=True).sqrt()
-    return centred / (spread + 0.04)
+    deviation = centred.square().mean((2, 3), keepdim=True).sqrt()
+    return centred / (deviation + 0.04)
 
 
-def _coarse_change(before: Tensor, now: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """Give how much each cell changed in colour and in normalized brightness, (B, 4 · cells)."""
-    rows, columns = COLOUR_CELLS
+def _grid_change(previous: Tensor, current: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """
+    Return how much the mean colour and normalized luma of each grid cell change, (B, 4 · cells).
+
+    Args:
+        previous: previous frames, (B, 3, H, W).
+        current: current frames, the same shape.
+        a: normalized luma of the previous frames, (B, 1, H, W).
+        b: normalized luma of the current frames, the same shape.
+    """
+    rows, columns = COLOUR_GRID
     kernel = (HEIGHT // rows, WIDTH // columns)
     pool = nn.functional.avg_pool2d
-    colour = (pool(now, kernel) - pool(before, kernel)).abs()
-    light = (pool(b, kernel) - pool(a, kernel)).abs()
-    return torch.cat([colour, light], dim=1).flatten(1)
+    colour = (pool(current, kernel) - pool(previous, kernel)).abs()
+    luma = (pool(b, kernel) - pool(a, kernel)).abs()
+    return torch.cat([colour, luma], dim=1).flatten(1)

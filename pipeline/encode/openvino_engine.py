@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU: uint8 pictures in, normalization folded into the network."""
+"""OpenVINO on the CPU: its input is uint8 images, normalization is part of the network."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-# Importing OpenVINO reports that to its maker, unless this module, which does so, cannot be found.
+# Importing OpenVINO sends usage data over the network unless this module cannot be imported.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 import openvino  # noqa: E402
 from openvino.frontend import FrontEndManager  # noqa: E402
@@ -31,30 +31,36 @@ from openvino.properties import hint, inference_num_threads, num_streams  # noqa
 
 from pipeline.config import fingerprint  # noqa: E402
 from pipeline.encode.backbone import Backbone  # noqa: E402
-from pipeline.encode.batch_size import CPU_SIZES, find_batch_size  # noqa: E402
-from pipeline.encode.engines import Features, Placement, fit_frames  # noqa: E402
+from pipeline.encode.batch_size import CPU_BATCH_SIZES, find_batch_size  # noqa: E402
+from pipeline.encode.engine import PendingFeatures, Placement  # noqa: E402
+from pipeline.encode.preprocess import resize_and_crop  # noqa: E402
 from pipeline.errors import EngineError  # noqa: E402
 from pipeline.records import Images  # noqa: E402
 
 logger = logging.getLogger(__name__)
 
+BATCHES_PER_STREAM = 2
+"""Batches in flight for each core: one is computed, the next one waits, so that Python is never
+waited for."""
+TRIAL_BATCHES = 4
+"""Batches for each core when the speed is measured."""
+
 
 class OpenVINOEngine:
     """
-    Runs a backbone on the CPU, one batch on each core at a time.
+    Run a backbone on the CPU, with one inference stream per core.
 
-    A core of its own for each batch leaves nobody to wait for: where all cores shared one batch,
-    each layer would last as long as on the core that a decoder, or anybody else, is using too.
-    Two compiled networks: one for full batches, one for the rest.
+    With all cores on one batch, every layer would wait for the slowest core, often one that also
+    decodes. There are two compiled networks: one for full batches, one for single images.
 
     Args:
-        backbone: what to run.
-        placement: how exactly.
-        batch_size: pictures a batch; 0 finds the fastest.
-        cache: folder in which the converted network, and the batch size that was found, are kept.
+        backbone: network to run.
+        placement: precision.
+        batch_size: images in a batch; 0 measures which is fastest.
+        cache: folder for converted networks and measured batch sizes.
 
     Raises:
-        EngineError: OpenVINO does not know the arithmetic, or an operator of the network.
+        EngineError: OpenVINO does not support the precision, or an operator of the network.
     """
 
     name = "openvino"
@@ -66,13 +72,13 @@ class OpenVINOEngine:
         self.device = "cpu"
         self.precision = placement.precision
         if self.precision == "float16":
-            raise EngineError("OpenVINO on the CPU does not compute in float16")
+            raise EngineError("OpenVINO does not compute in float16 on the CPU")
         compiled = functools.cache(partial(self._compile, _load_model(backbone, cache)))
         self.batch_size = batch_size or self._find_batch_size(compiled, cache)
         self._full, self._single = compiled(self.batch_size), compiled(1)
 
-    def _compile(self, model: Any, batch: int) -> Requests:
-        model.reshape([batch, *list(model.input(0).partial_shape)[1:]])
+    def _compile(self, model: Any, batch_size: int) -> IdleRequests:
+        model.reshape([batch_size, *list(model.input(0).partial_shape)[1:]])
         types = {"float32": openvino.Type.f32, "bfloat16": openvino.Type.bf16}
         cores = _num_cores()
         settings = {
@@ -83,12 +89,12 @@ class OpenVINOEngine:
         }
         with _same_signal_stack():
             compiled = openvino.Core().compile_model(model, "CPU", settings)
-        idle: Requests = queue.SimpleQueue()
-        for _ in range(cores * AHEAD):
+        idle: IdleRequests = queue.SimpleQueue()
+        for _ in range(cores * BATCHES_PER_STREAM):
             idle.put(compiled.create_infer_request())
         return idle
 
-    def _find_batch_size(self, compiled: Callable[[int], Requests], cache: Path) -> int:
+    def _find_batch_size(self, compiled: Callable[[int], IdleRequests], cache: Path) -> int:
         key = fingerprint(
             self.backbone.identity,
             self.precision,
@@ -96,73 +102,69 @@ class OpenVINOEngine:
             _num_cores(),
             openvino.__version__,
         )
-        geometry, channels = self.backbone.geometry, 3 * (1 + self.backbone.context)
-        shape = (max(CPU_SIZES), geometry.height, geometry.width, channels)
+        geometry, channels = self.backbone.geometry, 3 * (1 + self.backbone.previous_frames)
+        shape = (max(CPU_BATCH_SIZES), geometry.height, geometry.width, channels)
         black = np.zeros(shape, np.uint8)
-        nowhere = np.empty((max(CPU_SIZES), self.backbone.feature_size), np.float32)
+        ignored = np.empty((max(CPU_BATCH_SIZES), self.backbone.feature_size), np.float32)
 
         batches = TRIAL_BATCHES * _num_cores()
 
         def run(size: int) -> None:
-            flight = _Flight()
+            running = _RunningBatches()
             for _ in range(batches):
-                flight.add(compiled(size), black[:size], nowhere[:size])
-            flight.land()
+                running.start(compiled(size), black[:size], ignored[:size])
+            running.wait()
 
-        return find_batch_size(run, cache / f"batch-{key}.json", CPU_SIZES, batches)
+        return find_batch_size(run, cache / f"batch-{key}.json", CPU_BATCH_SIZES, batches)
 
-    def fit(self, frames: Images) -> Tensor:
-        """Cut frames (T, h, w, 3) to pictures, uint8 (T, H, W, 3), with torch's integer kernel."""
+    def preprocess(self, frames: Images) -> Tensor:
+        """Resize and crop frames (T, h, w, 3) with torch's uint8 kernel, to (T, H, W, 3)."""
         pixels = torch.from_numpy(frames).permute(0, 3, 1, 2)
-        return fit_frames(pixels, self.backbone).permute(0, 2, 3, 1)
+        return resize_and_crop(pixels, self.backbone).permute(0, 2, 3, 1)
 
-    def start(self, pictures: Tensor) -> Features:
-        """Begin to encode pictures, the full batches first, then one by one what is left."""
-        pixels = pictures.contiguous().numpy()
+    def start(self, images: Tensor) -> PendingFeatures:
+        """Start to encode images: full batches first, then the remaining images one by one."""
+        pixels = images.contiguous().numpy()
         features = np.empty((len(pixels), self.backbone.feature_size), np.float32)
         whole = len(pixels) - len(pixels) % self.batch_size
-        # one flight for both networks: if a batch fails, the requests of either are given back
-        flight = _Flight()
+        # one object for both networks: if a batch fails, the requests of both are released
+        running = _RunningBatches()
         try:
             for start in range(0, whole, self.batch_size):
-                here = slice(start, start + self.batch_size)
-                flight.add(self._full, pixels[here], features[here])
+                rows = slice(start, start + self.batch_size)
+                running.start(self._full, pixels[rows], features[rows])
             for row in range(whole, len(pixels)):
-                flight.add(self._single, pixels[row : row + 1], features[row : row + 1])
+                running.start(self._single, pixels[row : row + 1], features[row : row + 1])
         except BaseException:
-            flight.abandon()
+            running.cancel()
             raise
 
-        def finish() -> NDArray[np.float32]:
-            flight.land()
+        def wait() -> NDArray[np.float32]:
+            running.wait()
             return features
 
-        return finish
+        return wait
 
 
-AHEAD = 2
-"""Batches for each core: one that it computes, and one so that it need not wait for Python."""
-TRIAL_BATCHES = 4
-"""For each core, to see how fast it is."""
+IdleRequests = queue.SimpleQueue[Any]
+"""Idle inference requests of a compiled network: threads take one and put it back."""
 
 
-Requests = queue.SimpleQueue[Any]
-"""The requests of a compiled network that are idle: threads take them and give them back."""
-
-
-class _Flight:
-    """Batches of one caller that are being computed, in the order in which they were begun."""
+class _RunningBatches:
+    """Batches of one caller that are being computed, in the order in which they were started."""
 
     def __init__(self) -> None:
-        self._flying: collections.deque[tuple[Requests, Any, tuple[Any, Any]]] = collections.deque()
+        self._running: collections.deque[tuple[IdleRequests, Any, tuple[Any, Any]]]
+        self._running = collections.deque()
 
-    def add(self, idle: Requests, pixels: NDArray[np.uint8], features: NDArray[np.float32]) -> None:
-        """Begin with a batch, once a request is free."""
-        while idle.empty() and self._flying:
-            self._land_first()
-        request = idle.get()  # where another caller has them all, it gives them back
-        # read from and written to where they lie: copies, and finding out how to make them, would
-        # take Python a tenth of a millisecond for each batch
+    def start(
+        self, idle: IdleRequests, pixels: NDArray[np.uint8], features: NDArray[np.float32]
+    ) -> None:
+        """Start a batch as soon as a request is idle."""
+        while idle.empty() and self._running:
+            self._wait_for_first()
+        request = idle.get()  # if other threads use all of them, this waits for the first
+        # shared memory: copies, and OpenVINO's argument handling, cost 0.1 ms a batch
         memory = (
             openvino.Tensor(pixels, shared_memory=True),
             openvino.Tensor(features, shared_memory=True),
@@ -172,27 +174,27 @@ class _Flight:
             request.set_output_tensor(memory[1])
             request.start_async()
         except BaseException:
-            idle.put(request)  # it was never begun, and waiting for it would never end
+            idle.put(request)  # it did not start: waiting for it would never end
             raise
-        self._flying.append((idle, request, memory))
+        self._running.append((idle, request, memory))
 
-    def land(self) -> None:
+    def wait(self) -> None:
         """Wait for all batches."""
         try:
-            while self._flying:
-                self._land_first()
+            while self._running:
+                self._wait_for_first()
         except BaseException:
-            self.abandon()
+            self.cancel()
             raise
 
-    def abandon(self) -> None:
-        """Give back the requests, whatever became of their batches."""
-        while self._flying:
+    def cancel(self) -> None:
+        """Release all requests, and ignore the errors of their batches."""
+        while self._running:
             with contextlib.suppress(RuntimeError):
-                self._land_first()
+                self._wait_for_first()
 
-    def _land_first(self) -> None:
-        idle, request, _ = self._flying.popleft()
+    def _wait_for_first(self) -> None:
+        idle, request, _ = self._running.popleft()
         try:
             request.wait()
         finally:
@@ -208,10 +210,10 @@ class _SignalStack(ctypes.Structure):
 @contextlib.contextmanager
 def _same_signal_stack() -> Iterator[None]:
     """
-    Give this thread back the stack that its signals are handled on.
+    Restore the alternate signal stack of this thread (`sigaltstack`) after the block.
 
-    Compiling leaves it another one, which is unmapped with the network: the next signal then ends
-    the process with a segmentation fault.
+    Compiling a network sets another one, which is unmapped together with the network: the next
+    signal would then end the process with a segmentation fault.
     """
     library, before = ctypes.CDLL(None), _SignalStack()
     library.sigaltstack(None, ctypes.byref(before))
@@ -225,13 +227,13 @@ def _num_cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def computes_bfloat16() -> bool:
-    """Whether this CPU computes in bfloat16, and not only imitates it."""
+def supports_bfloat16() -> bool:
+    """Whether this CPU has instructions for bfloat16; without them it is emulated, and slow."""
     return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def _load_model(backbone: Backbone, cache: Path) -> Any:
-    """Read the converted network from the cache, or convert it and keep it."""
+    """Read the converted network from the cache, or convert and store it."""
     versions = [importlib.metadata.version(name) for name in ("openvino", "torch", "timm")]
     key = fingerprint(backbone.identity, backbone.name, versions)
     path = cache / f"{key}.xml"
@@ -243,39 +245,39 @@ def _load_model(backbone: Backbone, cache: Path) -> Any:
             logger.warning("%s is damaged, converting again: %s", path, error)
     try:
         model = _convert(backbone)
-    except Exception as error:  # whatever torch.export and OpenVINO raise for what they do not know
+    except Exception as error:  # torch.export and OpenVINO raise any error for unknown operators
         raise EngineError(f"OpenVINO cannot convert {backbone.name}: {error}") from error
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache, prefix=".new-") as folder:
-        fresh = Path(folder) / "model.xml"
-        openvino.save_model(model, fresh, compress_to_fp16=False)
-        os.replace(fresh.with_suffix(".bin"), path.with_suffix(".bin"))
-        os.replace(fresh, path)  # last: the pair is there once this is
+        temporary = Path(folder) / "model.xml"
+        openvino.save_model(model, temporary, compress_to_fp16=False)
+        os.replace(temporary.with_suffix(".bin"), path.with_suffix(".bin"))
+        os.replace(temporary, path)  # last: if it exists, so does the other file
     return core.read_model(path)
 
 
 @contextlib.contextmanager
 def _without_root_warnings() -> Iterator[None]:
-    """OpenVINO warns of operators that this torch does not have, for every network."""
+    """Hide OpenVINO's warnings, for every network, of operators that this torch does not have."""
     root = logging.getLogger()
-    root.addFilter(_drop)
+    root.addFilter(_is_error)
     try:
         yield
     finally:
-        root.removeFilter(_drop)
+        root.removeFilter(_is_error)
 
 
-def _drop(record: logging.LogRecord) -> bool:
+def _is_error(record: logging.LogRecord) -> bool:
     return record.levelno > logging.WARNING
 
 
 def _convert(backbone: Backbone) -> Any:
     from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
 
-    channels = 1 + backbone.context
+    frames = 1 + backbone.previous_frames
     height, width = backbone.geometry.height, backbone.geometry.width
-    example = torch.zeros(2, 3 * channels, height, width)
-    # The steps of `openvino.convert_model`, which would also report its use over the network.
+    example = torch.zeros(2, 3 * frames, height, width)
+    # the steps of `openvino.convert_model`, which would also send usage data over the network
     frontend = FrontEndManager().load_by_framework("pytorch")
     with torch.no_grad():
         batch = {0: torch.export.Dim.AUTO}
@@ -283,12 +285,12 @@ def _convert(backbone: Backbone) -> Any:
     with _without_root_warnings():
         decoder = TorchFXPythonDecoder.from_exported_program(program)
     model = frontend.convert(frontend.load(decoder))
-    model.reshape([-1, 3 * channels, height, width])
+    model.reshape([-1, 3 * frames, height, width])
     steps = PrePostProcessor(model)
     layout = openvino.Layout
     steps.input().tensor().set_element_type(openvino.Type.u8).set_layout(layout("NHWC"))
     steps.input().model().set_layout(layout("NCHW"))
     preprocess = steps.input().preprocess().convert_element_type(openvino.Type.f32)
-    preprocess.mean([value * 255 for value in backbone.mean * channels])
-    preprocess.scale([value * 255 for value in backbone.std * channels])
+    preprocess.mean([value * 255 for value in backbone.mean * frames])
+    preprocess.scale([value * 255 for value in backbone.std * frames])
     return steps.build()

@@ -1,4 +1,4 @@
-"""Page-locked memory through which frames reach a device while it computes on others."""
+"""Page-locked (pinned) memory, to copy frames to a GPU while it computes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pipeline.records import Images
 
-BUFFERS = 2
+NUM_BUFFERS = 2
 """One is filled while the other is copied."""
 
 
@@ -22,62 +22,63 @@ class _Buffer:
     memory: Tensor
     """(bytes,) uint8, page-locked."""
     copied: Any = None
-    """Event after which the memory may be overwritten; None before the first copy."""
+    """CUDA event after which the memory may be overwritten; None before the first copy."""
 
 
-class Staging:
+class PinnedBuffers:
     """
-    Sends frames to a device, on a stream of their own.
+    Copy frames to a device through pinned buffers, on a CUDA stream of their own.
 
-    Any thread may send; on the CPU, which tests use, nothing is locked and nothing runs beside.
+    Any thread may use it. With the CPU as device, for tests, memory is not pinned and copies are
+    synchronous.
 
     Args:
-        device: where frames go.
+        device: device to copy to.
     """
 
     def __init__(self, device: str) -> None:
         self._device = torch.device(device)
         self._cuda = self._device.type == "cuda"
         self._stream = self._new_stream()
-        self._buffers = [_Buffer(self._locked(0)) for _ in range(BUFFERS)]
+        self._buffers = [_Buffer(self._allocate(0)) for _ in range(NUM_BUFFERS)]
         self._next = 0
         self._lock = threading.Lock()
 
     def _new_stream(self) -> Any:
         return torch.cuda.Stream(self._device) if self._cuda else None  # type: ignore[no-untyped-call]
 
-    def _locked(self, num_bytes: int) -> Tensor:
+    def _allocate(self, num_bytes: int) -> Tensor:
         return torch.empty(num_bytes, dtype=torch.uint8, pin_memory=self._cuda)
 
-    def send(self, frames: Images) -> Tensor:
+    def copy_to_device(self, frames: Images) -> Tensor:
         """
         Copy frames, (T, h, w, 3), to the device.
 
-        The copy has been ordered when this returns; what the device computes next waits for it.
+        The copy is asynchronous: the current stream of the device waits for it.
         """
         with self._lock:
-            buffer = self._free(frames.nbytes)
-            staged = buffer.memory[: frames.nbytes].view(frames.shape)
-            np.copyto(staged.numpy(), frames)
+            buffer = self._next_buffer(frames.nbytes)
+            pinned = buffer.memory[: frames.nbytes].view(frames.shape)
+            np.copyto(pinned.numpy(), frames)
             with torch.cuda.stream(self._stream) if self._stream else contextlib.nullcontext():
-                sent = staged.to(self._device, non_blocking=True, copy=True)
-                buffer.copied = self._mark()
+                copy = pinned.to(self._device, non_blocking=True, copy=True)
+                buffer.copied = self._record_event()
         if self._stream is not None:
             torch.cuda.current_stream(self._device).wait_event(buffer.copied)
-            sent.record_stream(torch.cuda.current_stream(self._device))
-        return sent
+            copy.record_stream(torch.cuda.current_stream(self._device))
+        return copy
 
-    def _free(self, num_bytes: int) -> _Buffer:
-        """Give the buffer that was used longest ago, once it has been copied."""
+    def _next_buffer(self, num_bytes: int) -> _Buffer:
+        """Return the least recently used buffer, after its copy has ended."""
         buffer = self._buffers[self._next]
-        self._next = (self._next + 1) % BUFFERS
+        self._next = (self._next + 1) % NUM_BUFFERS
         if buffer.copied is not None:
             buffer.copied.synchronize()
         if len(buffer.memory) < num_bytes:
-            buffer.memory = self._locked(num_bytes)
+            buffer.memory = self._allocate(num_bytes)
         return buffer
 
-    def _mark(self) -> Any:
+    def _record_event(self) -> Any:
         if self._stream is None:
             return None
         event: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]

@@ -1,52 +1,56 @@
-"""Precision by evidence: a reduced one is used only where features stay what they were."""
+"""Measure whether a reduced precision gives the features of float32."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.encode.encoder import encode_frames
-from pipeline.encode.engines import Arithmetic, Engine
-from pipeline.progress import Turns
+from pipeline.encode.engine import Arithmetic, Engine
+from pipeline.encode.engine_lock import EngineLock
 from pipeline.records import FrameBatch
 
-LEAST_COSINE = 0.999
-"""A frame whose features in reduced precision agree less with those in float32 forbids it."""
+MIN_COSINE = 0.999
+"""Smallest cosine similarity, of every frame, between its features in reduced precision and in
+float32 with which the reduced precision is used."""
 
 
 @dataclass(frozen=True, slots=True)
 class PrecisionCheck:
-    """How a precision was chosen."""
+    """The comparison that chose a precision."""
 
     precision: Arithmetic
-    """The one that is used."""
+    """The chosen one."""
     tried: Arithmetic | None = None
-    """The reduced one that was measured against float32."""
+    """The reduced precision that was compared with float32."""
     cosine_min: float | None = None
-    """Between its features and those of float32, of the frame where they agree least."""
+    """Smallest cosine similarity of a frame, between reduced precision and float32."""
     cosine_mean: float | None = None
     frames: int = 0
-    """Frames that were measured."""
+    """Frames that were compared."""
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; `from_json` reads them back."""
+        """Return plain values; `from_json` reads them."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> PrecisionCheck:
-        """Read what `to_json` wrote."""
-        return cls(**values)
+        """Read what `to_json` returned; fields of other versions are ignored."""
+        known = {field.name for field in fields(cls)}
+        return cls(**{name: value for name, value in values.items() if name in known})
 
 
-def cosines(values: NDArray[np.floating], reference: NDArray[np.floating]) -> NDArray[np.float64]:
+def cosine_similarities(
+    values: NDArray[np.floating], reference: NDArray[np.floating]
+) -> NDArray[np.float64]:
     """
-    Give the cosine of each row of features, (T, D), with its row of the reference, (T,).
+    Return the cosine similarity of each row of features, (T, D), with the reference, (T,).
 
-    Two rows of nothing but zeros agree; one of zeros agrees with no other.
+    Of two rows of zeros it is 1; of a row of zeros and another one it is 0.
     """
     a, b = values.astype(np.float64), reference.astype(np.float64)
     product = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
@@ -56,29 +60,34 @@ def cosines(values: NDArray[np.floating], reference: NDArray[np.floating]) -> ND
 
 
 def compare_precisions(
-    plain: Engine, reduced: Engine, batches: Sequence[FrameBatch]
+    full: Engine, reduced: Engine, batches: Sequence[FrameBatch]
 ) -> PrecisionCheck:
     """
-    Choose between an engine in float32 and the same in reduced precision, by what frames give.
+    Choose between float32 and a reduced precision by comparing their features of some frames.
 
-    Features that are not finite in reduced precision forbid it.
+    If features in reduced precision are not finite, float32 is chosen.
+
+    Args:
+        full: engine in float32.
+        reduced: engine in reduced precision, with the same backbone.
+        batches: frames to compare on.
     """
-    found = encode_alone(reduced, batches)
-    expected = encode_alone(plain, batches)
+    found = encode_exclusively(reduced, batches)
+    expected = encode_exclusively(full, batches)
     if not len(found):
         return PrecisionCheck("float32", tried=reduced.precision)
-    agree = np.nan_to_num(cosines(found, expected), nan=-1.0)
-    kept = bool(agree.min() >= LEAST_COSINE)
+    cosines = np.nan_to_num(cosine_similarities(found, expected), nan=-1.0)
+    is_close = bool(cosines.min() >= MIN_COSINE)
     return PrecisionCheck(
-        precision=reduced.precision if kept else "float32",
+        precision=reduced.precision if is_close else "float32",
         tried=reduced.precision,
-        cosine_min=round(float(agree.min()), 6),
-        cosine_mean=round(float(agree.mean()), 6),
-        frames=len(agree),
+        cosine_min=round(float(cosines.min()), 6),
+        cosine_mean=round(float(cosines.mean()), 6),
+        frames=len(cosines),
     )
 
 
-def encode_alone(engine: Engine, batches: Sequence[FrameBatch]) -> NDArray[np.float16]:
-    """Encode decoded frames as a run does, with nobody else at the engine. Gives (T, D)."""
-    encoded = encode_frames(engine, batches, Turns())
+def encode_exclusively(engine: Engine, batches: Sequence[FrameBatch]) -> NDArray[np.float16]:
+    """Encode decoded frames as a run does, but without sharing the engine. Returns (T, D)."""
+    encoded = encode_frames(engine, batches, EngineLock())
     return np.concatenate([part.values for part in encoded] or [np.zeros((0, 1), np.float16)])

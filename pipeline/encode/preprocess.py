@@ -1,8 +1,8 @@
 """
-Cut decoded frames to the pictures that a backbone wants: at once, or when they are encoded.
+Resize and crop decoded frames to the input of a backbone: on arrival, or when they are encoded.
 
-At once where that is work of the CPU and makes them smaller: they are in its cache then, and what
-waits for the engine is a fraction of what was decoded.
+On arrival if the CPU does it and it makes frames smaller: they are still in its cache, and the
+images that wait for the engine take a fraction of the memory of the decoded frames.
 """
 
 from __future__ import annotations
@@ -13,92 +13,129 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from pipeline.encode.engines import Engine
+from pipeline.config import Geometry
+from pipeline.encode.backbone import Backbone
+from pipeline.encode.engine import Engine
 from pipeline.records import FrameBatch, Images, Integers
 
-CHUNK_BYTES, CHUNK_FRAMES = 32 << 20, 512
-"""Decoded pictures cut to size at once, at most: several times their bytes are taken meanwhile."""
+LUMA_WEIGHTS = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue in the brightness of a pixel (ITU-R BT.601)."""
+MAX_BYTES, MAX_FRAMES = 32 << 20, 512
+"""Frames that are preprocessed at once: this takes several times their bytes."""
 
 
-def fits_at_once(engine: Engine, size: tuple[int, int]) -> bool:
-    """Whether decoded frames of a size (h, w) are cut to pictures before they wait."""
+def scaled_size(height: int, width: int, geometry: Geometry) -> tuple[int, int]:
+    """Return the size (h, w) to which a whole frame is resized before the centre crop."""
+    scaled_height, scaled_width = geometry.scaled
+    if geometry.fit == "squash":
+        return scaled_height, scaled_width
+    if height <= width:
+        return scaled_height, int(scaled_height * width / height)
+    return int(scaled_height * height / width), scaled_height
+
+
+def resize_and_crop(frames: Tensor, backbone: Backbone) -> Tensor:
+    """
+    Resize frames with antialiasing, as Pillow does, and crop the centre.
+
+    Args:
+        frames: (T, 3, h, w), uint8 or float.
+        backbone: backbone with the geometry and the interpolation.
+
+    Returns:
+        (T, 3, H, W), same dtype.
+    """
+    geometry = backbone.geometry
+    size = scaled_size(frames.shape[2], frames.shape[3], geometry)
+    if tuple(frames.shape[2:]) != size:
+        frames = functional.interpolate(
+            frames, size=size, mode=backbone.interpolation, antialias=True
+        )
+    top = round((size[0] - geometry.height) / 2)
+    left = round((size[1] - geometry.width) / 2)
+    return frames[:, :, top : top + geometry.height, left : left + geometry.width]
+
+
+def preprocesses_on_arrival(engine: Engine, size: tuple[int, int]) -> bool:
+    """Whether decoded frames of a size (h, w) are preprocessed before they wait for the engine."""
     geometry = engine.backbone.geometry
     return engine.device == "cpu" and math.prod(size) > geometry.height * geometry.width
 
 
-def waiting_size(engine: Engine, size: tuple[int, int]) -> tuple[int, int]:
-    """Tell the size (h, w) in which decoded frames of a size wait for the engine."""
+def staged_size(engine: Engine, size: tuple[int, int]) -> tuple[int, int]:
+    """Return the size (h, w) in which decoded frames of a size wait for the engine."""
     geometry = engine.backbone.geometry
-    return (geometry.height, geometry.width) if fits_at_once(engine, size) else size
+    return (geometry.height, geometry.width) if preprocesses_on_arrival(engine, size) else size
 
 
-def fit_decoded(engine: Engine, frames: Images, frame_index: Integers) -> Images:
+def preprocess_decoded(engine: Engine, frames: Images, frame_index: Integers) -> Images:
     """
-    Cut decoded frames to size as they come.
+    Preprocess decoded frames on arrival.
 
     Args:
-        engine: that knows how.
-        frames: (T, h, w, 3), few enough to be cut at once.
-        frame_index: position of each in the video, (T,); one that is shown on is cut once.
+        engine: engine that resizes them.
+        frames: (T, h, w, 3), few enough to be preprocessed at once.
+        frame_index: position of each frame in the video, (T,); repeats are resized once.
 
     Returns:
         (T, H, W, 3).
     """
-    rows = rows_of(frame_index, 0)
-    pictures = engine.fit(_distinct(frames, rows)).cpu().numpy()
-    return pictures if len(pictures) == len(rows) else pictures[rows]
+    rows = feature_rows(frame_index, 0)
+    images = engine.preprocess(_without_repeats(frames, rows)).cpu().numpy()
+    return images if len(images) == len(rows) else images[rows]
 
 
-def fit_pictures(engine: Engine, batches: Sequence[FrameBatch]) -> Iterator[Tensor]:
+def preprocess_batches(engine: Engine, batches: Sequence[FrameBatch]) -> Iterator[Tensor]:
     """
-    Give the pictures of all chunks, (n, H, W, 3 · (1 + context)), chunk by chunk.
+    Yield the network input of all chunks, uint8 (n, H, W, 3 · (1 + previous_frames)).
 
-    A frame that is shown on comes once, `rows_of` tells for which samples.
+    Samples that repeat a frame share one row; `feature_rows` maps samples to rows.
     """
-    context = engine.backbone.context
+    with_previous = engine.backbone.previous_frames > 0
     for batch in batches:
-        shown = _distinct(batch.images, rows_of(batch.frame_index, context))
-        previous: Tensor | None = None
-        for frames in chunks(shown):
-            pictures = torch.from_numpy(frames) if batch.resized else engine.fit(frames)
-            if context:
-                before = torch.cat([pictures[:1] if previous is None else previous, pictures[:-1]])
-                previous = pictures[-1:]
-                pictures = torch.cat([before, pictures], dim=3)
-            yield pictures
+        rows = feature_rows(batch.frame_index, engine.backbone.previous_frames)
+        last: Tensor | None = None
+        for frames in split_frames(_without_repeats(batch.images, rows)):
+            images = torch.from_numpy(frames) if batch.resized else engine.preprocess(frames)
+            if with_previous:  # the first frame of a chunk is its own previous frame
+                previous = torch.cat([images[:1] if last is None else last, images[:-1]])
+                last = images[-1:]
+                images = torch.cat([previous, images], dim=3)
+            yield images
 
 
-def rows_of(frame_index: Integers, context: int) -> Integers:
+def feature_rows(frame_index: Integers, previous_frames: int) -> Integers:
     """
-    Tell in which row the features of each sample come: a frame that is shown on is encoded once.
+    Return the row of the features of each sample: samples that repeat a frame share one row.
 
-    With context, the second sample of a frame is encoded as well: the frame before it is another.
+    With a previous frame, the second sample of a frame has its own row: its previous frame differs.
 
     Args:
         frame_index: frame of each sample, (T,).
-        context: frames before its own that a sample is encoded with.
+        previous_frames: frames that are encoded together with a frame.
 
     Returns:
-        (T,), counted from 0, never falling.
+        (T,), starting at 0, never decreasing.
     """
     samples = np.arange(len(frame_index))
-    begins = np.concatenate([[True], np.diff(frame_index) != 0])[: len(samples)]
-    since = samples - np.maximum.accumulate(np.where(begins, samples, 0))
-    return np.cumsum(since <= context) - 1
+    is_new = np.concatenate([[True], np.diff(frame_index) != 0])[: len(samples)]
+    repeats = samples - np.maximum.accumulate(np.where(is_new, samples, 0))
+    return np.cumsum(repeats <= previous_frames) - 1
 
 
-def _distinct(pictures: Images, rows: Integers) -> Images:
-    """Leave out the pictures that need no row of their own."""
+def _without_repeats(frames: Images, rows: Integers) -> Images:
+    """Keep the first frame of each row."""
     if not len(rows) or rows[-1] == len(rows) - 1:
-        return pictures
-    return pictures[np.unique(rows, return_index=True)[1]]
+        return frames
+    return frames[np.unique(rows, return_index=True)[1]]
 
 
-def chunks(pictures: Images) -> Iterator[Images]:
-    """Give decoded pictures so many at a time that cutting them to size takes little memory."""
-    if not len(pictures):
+def split_frames(frames: Images) -> Iterator[Images]:
+    """Split frames into parts that are small enough to be preprocessed at once."""
+    if not len(frames):
         return
-    step = max(1, min(CHUNK_FRAMES, CHUNK_BYTES // pictures[0].nbytes))
-    for start in range(0, len(pictures), step):
-        yield pictures[start : start + step]
+    step = max(1, min(MAX_FRAMES, MAX_BYTES // frames[0].nbytes))
+    for start in range(0, len(frames), step):
+        yield frames[start : start + step]

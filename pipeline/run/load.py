@@ -22,22 +22,17 @@ from pipeline.config import (
     RunOptions,
     Sampling,
     fingerprint,
+    resolve_device,
 )
 from pipeline.decode.fallback import decode_chunk, index_video, new_buffer
 from pipeline.decode.process_pool import DecodePool, DecodeProcess
 from pipeline.decode.sampling import SamplePlan
-from pipeline.encode.backbone import Backbone, load_backbone, require_same
-from pipeline.encode.custom_backbone import load_own
-from pipeline.encode.engines import (
-    Arithmetic,
-    Engine,
-    Placement,
-    choose_device,
-    make_engine,
-    reduced_precision,
-)
+from pipeline.encode.backbone import Backbone, load_backbone, require_same_weights
+from pipeline.encode.custom_backbone import load_custom_backbone
+from pipeline.encode.engine import Arithmetic, Engine, Placement
+from pipeline.encode.engines import make_engine, reduced_precision
 from pipeline.encode.feature_store import features_folder
-from pipeline.encode.frame_pair import load_pairs
+from pipeline.encode.frame_pair import load_frame_pair
 from pipeline.encode.precision import PrecisionCheck, compare_precisions
 from pipeline.errors import OptionError, RecognizerError, VideoError
 from pipeline.progress import RunProgress
@@ -67,7 +62,7 @@ def load_models(options: RunOptions) -> tuple[Recognizer | None, Backbone]:
     if options.recognizer is None:
         assert options.backbone is not None
         backbone = load_backbone(
-            options.backbone, weights=weights, tap=options.tap, grid=options.grid
+            options.backbone, weights=weights, layer=options.tap, pool_size=options.grid
         )
         return None, backbone
     recognizer = load_recognizer(options.recognizer)
@@ -79,15 +74,17 @@ def load_models(options: RunOptions) -> tuple[Recognizer | None, Backbone]:
         )
     if spec.name == "pairs":
         assert recognizer.folder is not None
-        backbone = load_pairs(recognizer.folder / BACKBONE_WEIGHTS)
+        backbone = load_frame_pair(recognizer.folder / BACKBONE_WEIGHTS)
     elif recognizer.network is not None:
         assert recognizer.folder is not None
         own = recognizer.folder / BACKBONE_WEIGHTS
-        backbone = load_own(own, recognizer.network, tap=spec.tap, grid=spec.grid)
+        backbone = load_custom_backbone(
+            own, recognizer.network, layer=spec.tap, pool_size=spec.grid
+        )
     else:
         name = options.backbone or spec.name
-        backbone = load_backbone(name, weights=weights, tap=spec.tap, grid=spec.grid)
-    require_same(spec.weights_hash, backbone.weights_hash, f"backbone of {recognizer.name}")
+        backbone = load_backbone(name, weights=weights, layer=spec.tap, pool_size=spec.grid)
+    require_same_weights(spec.weights_hash, backbone.weights_hash, f"backbone of {recognizer.name}")
     if backbone.feature_size != spec.feature_size:
         raise RecognizerError(
             f"{recognizer.name} wants {spec.feature_size} features a frame, "
@@ -152,7 +149,7 @@ class EngineFactory:
     @property
     def device(self) -> Literal["cpu", "cuda"]:
         """Where the engines run."""
-        return choose_device(self.options)
+        return resolve_device(self.options.device)
 
     def make(self, precision: Arithmetic) -> Engine:
         """Make the engine for a precision."""

@@ -19,9 +19,9 @@ from pipeline.decode.downscale import decoded_size
 from pipeline.decode.fallback import index_video
 from pipeline.decode.process_pool import INDEX_PRIORITY, DecodePool
 from pipeline.decode.sampling import SamplePlan
-from pipeline.encode.engines import Engine
+from pipeline.encode.engine import Engine
 from pipeline.encode.feature_store import FeatureStore
-from pipeline.encode.preprocess import waiting_size
+from pipeline.encode.preprocess import staged_size
 from pipeline.errors import VideoError
 from pipeline.progress import RunProgress
 from pipeline.records import Chunk, DecodeReport, Integers, Shard, Video, VideoIndex
@@ -231,7 +231,7 @@ class Planner:
         total = plan.num_samples
         backbone = self.engine.backbone
         size = decoded_size(index.height, index.width, backbone.geometry)
-        picture_bytes = math.prod(waiting_size(self.engine, size)) * 3
+        picture_bytes = math.prod(staged_size(self.engine, size)) * 3
         limits = self.options.shards
         most = max(1, min(limits.max_frames, limits.max_bytes // picture_bytes))
         pieces = max(pieces, math.ceil(_divisible_pixels(index) / MOST_PIECE_PIXELS))
@@ -239,12 +239,14 @@ class Planner:
         missing = [
             part
             for gap in gaps(self.store.chunks(video.video_id), total)
-            for part in pairwise(cut(gap, wanted, most, key_samples(plan, backbone.context)))
+            for part in pairwise(
+                cut(gap, wanted, most, key_samples(plan, backbone.previous_frames))
+            )
         ]
         if missing != [(0, total)]:
             self._waiting[video.video_id] = len(missing)
         for start, stop in missing:
-            context = backbone.context if start else 0
+            context = backbone.previous_frames if start else 0
             chunk = Chunk(video, index, start, stop, total, context)
             count = stop - start
             pixels = _pixels(index) * count // max(1, total)

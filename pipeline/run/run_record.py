@@ -84,8 +84,8 @@ def timings(session: Session) -> dict[str, Any]:
         "run": round(time.monotonic() - progress.started, 3),
         "stages": {name: round(value, 3) for name, value in progress.seconds.items()},
         "startup": {name: round(value, 3) for name, value in startup.items()},
-        "engine_busy": round(progress.engine.busy_seconds, 3),
-        "engine_idle": round(progress.engine_idle_seconds, 3),
+        "engine_busy": round(session.engine_lock.busy_seconds, 3),
+        "engine_idle": round(session.engine_lock.idle_seconds(progress.started), 3),
     }
 
 

@@ -22,7 +22,8 @@ from pipeline.anomaly.model import (
 from pipeline.config import ClipWindows, RunOptions, Sampling, ShardOptions, fingerprint
 from pipeline.decode.process_pool import DecodePool
 from pipeline.encode.encoder import encode_frames
-from pipeline.encode.engines import Engine, describe
+from pipeline.encode.engine import Engine, describe_engine
+from pipeline.encode.engine_lock import EngineLock
 from pipeline.encode.feature_store import FeatureStore, features_folder
 from pipeline.encode.precision import PrecisionCheck
 from pipeline.progress import RunProgress
@@ -113,6 +114,7 @@ class Session:
         stores = features_folder(out, options.features)
         self.store = FeatureStore(stores / self.features_id, backbone.feature_size)
         self.progress = RunProgress()
+        self.engine_lock = EngineLock()
         self.pool = parts.pool or DecodePool(options.decode)
         self.window = options.shards.window or fitting_window(
             options.shards, options.decode.num_workers
@@ -142,7 +144,7 @@ class Session:
             weights_hash=backbone.weights_hash,
             identity=backbone.identity,
             feature_size=backbone.feature_size,
-            context=backbone.context,
+            context=backbone.previous_frames,
             precision=self.engine.precision,
             sampling=self.sampling,
         )
@@ -171,7 +173,7 @@ class Session:
     def encode(self, decoded: Decoded) -> list[FrameFeatures]:
         """Encode the frames of a shard, and keep the features."""
         with self.progress.timed("encode"):
-            features = encode_frames(self.engine, decoded.batches, self.progress.engine)
+            features = encode_frames(self.engine, decoded.batches, self.engine_lock)
             self.progress.add(
                 frames_encoded=sum(len(f.values) for f in features),
                 bytes_features=sum(f.values.nbytes for f in features),
@@ -258,6 +260,6 @@ class Session:
             "feature_size": backbone.feature_size,
             "features_id": self.features_id,
             "novelty_id": self.novelty.identity if self.novelty else None,
-            **describe(self.engine),
+            **describe_engine(self.engine),
             "precision_evidence": self.evidence.to_json() if self.evidence else None,
         }

@@ -12,8 +12,8 @@ from pipeline.decode.downscale import decoded_size
 from pipeline.decode.fallback import decode_chunk, num_images
 from pipeline.decode.process_pool import DecodePool, DecodeProcess
 from pipeline.decode.shared_memory import BufferBlock, BufferPool, FrameBuffer, aligned
-from pipeline.encode.engines import Engine
-from pipeline.encode.preprocess import fit_decoded, fits_at_once, waiting_size
+from pipeline.encode.engine import Engine
+from pipeline.encode.preprocess import preprocess_decoded, preprocesses_on_arrival, staged_size
 from pipeline.records import Chunk, FrameBatch, Shard
 
 
@@ -62,7 +62,7 @@ class ShardDecoder:
 
     def _shape(self, chunk: Chunk) -> tuple[int, int, int, int]:
         """Tell the shape of the pictures of a chunk as they wait for the engine."""
-        return num_images(chunk), *waiting_size(self._engine, self._size(chunk)), 3
+        return num_images(chunk), *staged_size(self._engine, self._size(chunk)), 3
 
     def _size(self, chunk: Chunk) -> tuple[int, int]:
         """Tell the size in which the frames of a chunk are decoded."""
@@ -71,8 +71,8 @@ class ShardDecoder:
         return decoded_size(chunk.index.height, chunk.index.width, geometry)
 
     def _decode(self, process: DecodeProcess, chunk: Chunk, block: BufferBlock) -> FrameBatch:
-        at_once = fits_at_once(self._engine, self._size(chunk))
-        fit = partial(fit_decoded, self._engine) if at_once else None
+        at_once = preprocesses_on_arrival(self._engine, self._size(chunk))
+        fit = partial(preprocess_decoded, self._engine) if at_once else None
         buffer = FrameBuffer(block.allocate(self._shape(chunk)), fit)
         geometry = self._engine.backbone.geometry
         return decode_chunk(process, chunk, self._sampling, geometry, buffer)

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pipeline.config import resolve_device
 from pipeline.errors import OptionError
 from pipeline.temporal.batching import Example, shuffled_batches
 from pipeline.temporal.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -191,9 +192,7 @@ def epoch_seed(options: TrainingOptions, number: int) -> int:
 
 def training_device(options: TrainingOptions) -> torch.device:
     """Give the device to train on; `auto` is CUDA if available, else the CPU."""
-    if options.device != "auto":
-        return torch.device(options.device)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(resolve_device(options.device))
 
 
 def isolated_rng(options: TrainingOptions) -> AbstractContextManager[None]:

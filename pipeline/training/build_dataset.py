@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
 from pipeline.config import ClipWindows, Sampling
+from pipeline.encode.backbone import LOCAL_DIR, local_folder
 from pipeline.errors import SourceError
 from pipeline.recognition.recognizer import BackboneSpec
 from pipeline.records import Video
@@ -21,7 +21,6 @@ from pipeline.training.annotations import Labelled, LabelledClip, name_rows
 from pipeline.training.clip_dataset import ClipCutter, LeftOut
 from pipeline.training.finetune.frame_cache import PictureCache, keep_pictures
 
-LOCAL = "local-dir:"
 Encode = Callable[[Session, Sequence[Video]], Sequence[Exception]]
 
 
@@ -108,7 +107,7 @@ def gather_examples(
     if failures:
         raise failures[0]
     backbone = session.engine.backbone
-    cutter = ClipCutter(labelled, session.store, session.sampling, backbone.context)
+    cutter = ClipCutter(labelled, session.store, session.sampling, backbone.previous_frames)
     cut: list[tuple[LabelledClip, Example]] = []
     left_out: list[LeftOut] = []
     for video, said in _clips_by_video(labelled, videos):
@@ -204,14 +203,15 @@ def spec_of(session: Session) -> BackboneSpec:
     """Describe the backbone of a pipeline so that `run` finds it from any working directory."""
     backbone, options = session.engine.backbone, session.options
     name = backbone.name
-    if name.startswith(LOCAL):
-        name = LOCAL + str(Path(name.removeprefix(LOCAL)).expanduser().resolve())
+    folder = local_folder(name)
+    if folder is not None:
+        name = f"{LOCAL_DIR}:{folder.resolve()}"
     return BackboneSpec(
         name=name,
         weights_hash=backbone.weights_hash,
         feature_size=backbone.feature_size,
         tap=options.tap,
         grid=options.grid,
-        context=backbone.context,
+        context=backbone.previous_frames,
         precision=session.engine.precision,
     )

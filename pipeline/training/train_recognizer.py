@@ -18,8 +18,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.encode.backbone import require_same
-from pipeline.encode.custom_backbone import describe_network, own_weights
+from pipeline.encode.backbone import require_same_weights
+from pipeline.encode.custom_backbone import copy_weights, describe_network
 from pipeline.errors import OptionError, SourceError
 from pipeline.recognition.recognizer import Recognizer, save_recognizer
 from pipeline.results.plots import plot_training
@@ -219,7 +219,7 @@ def _tuning_lesson(
     if gathered.pictures is None:
         raise ValueError("fine-tuning needs pictures: call with_pictures first")
     backbone = load_tunable(options.run, options.tuning.blocks)
-    require_same(gathered.backbone.weights_hash, backbone.weights_hash, backbone.name)
+    require_same_weights(gathered.backbone.weights_hash, backbone.weights_hash, backbone.name)
     return TuningLesson(
         *parts,
         backbone=backbone,
@@ -244,7 +244,7 @@ def _save(recognizer: Recognizer, tuned: Outcome | None, out: Path) -> None:
         temperature=tuned.fitted.temperature,
         network=describe_network(tuned.backbone),
     )
-    save_recognizer(own, out, own_weights(tuned.backbone))
+    save_recognizer(own, out, copy_weights(tuned.backbone))
 
 
 def _draw(history: Sequence[Epoch], best: int, path: Path) -> None:

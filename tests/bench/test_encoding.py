@@ -9,7 +9,7 @@ import torch
 from pipeline.bench import encoding
 from pipeline.bench.encoding import Encoding, Frames, candidates, measure_engines, reference
 from pipeline.config import EncodeOptions
-from pipeline.encode.precision import encode_alone
+from pipeline.encode.precision import encode_exclusively
 from pipeline.run.load import EngineFactory
 from tests.encode.test_encoder import draw, frame_batch
 
@@ -129,9 +129,11 @@ def test_encoding_counts_its_frames(backbone):
 
 def test_features_are_those_of_the_frames_in_order(backbone):
     made = reference(backbone)
-    values = encode_alone(made, FRAMES.batches)
+    values = encode_exclusively(made, FRAMES.batches)
     last = Frames((FRAMES.batches[1],))
 
     assert values.shape == (9, backbone.feature_size)
-    np.testing.assert_allclose(values[5:], encode_alone(made, last.batches), rtol=1e-2, atol=1e-3)
+    np.testing.assert_allclose(
+        values[5:], encode_exclusively(made, last.batches), rtol=1e-2, atol=1e-3
+    )
     assert torch.isfinite(torch.from_numpy(values)).all()

@@ -70,7 +70,7 @@ def test_an_untrained_recognizer_can_be_loaded(tmp_path):
 
 
 def test_an_untrained_recognizer_knows_which_features_it_reads(tmp_path):
-    backbone = load_backbone("random:test_resnet", tap="layer2", grid=2)
+    backbone = load_backbone("random:test_resnet", layer="layer2", pool_size=2)
     made = untrained_recognizer(
         tmp_path / "one", backbone, Sampling(fps=8), seed=1, tap="layer2", grid=2
     )

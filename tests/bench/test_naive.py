@@ -10,7 +10,7 @@ from pipeline.bench.decoding import decoded_frames, plan_jobs
 from pipeline.bench.encoding import reference
 from pipeline.bench.naive import NaiveLoop
 from pipeline.config import Sampling
-from pipeline.encode.precision import cosines, encode_alone
+from pipeline.encode.precision import cosine_similarities, encode_exclusively
 
 
 @pytest.fixture(scope="module")
@@ -37,12 +37,14 @@ def test_its_features_are_those_of_the_engine(clips, chunks, backbone, one_worke
     jobs = plan_jobs(clips[:1], Sampling(every=1), backbone.geometry, one_worker)
     batches = decoded_frames(jobs, 60, one_worker)
 
-    ours = encode_alone(reference(backbone), batches)
+    ours = encode_exclusively(reference(backbone), batches)
     theirs = torch.cat(loop.module.values).numpy()
 
     assert theirs.shape == ours.shape == (60, backbone.feature_size)
     assert [len(values) for values in loop.module.values] == [32, 28]
-    assert cosines(ours, theirs).min() > 0.999  # they scale pictures by different kernels
+    assert (
+        cosine_similarities(ours, theirs).min() > 0.999
+    )  # they scale pictures by different kernels
 
 
 def test_every_video_has_the_same_share_in_whole_batches(chunks, backbone):

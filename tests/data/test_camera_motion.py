@@ -23,7 +23,7 @@ from data.camera_motion.train import (
     turned,
 )
 from pipeline.config import RunOptions
-from pipeline.encode.frame_pair import load_pairs
+from pipeline.encode.frame_pair import load_frame_pair
 from pipeline.recognition.recognizer import (
     BACKBONE_WEIGHTS,
     bundled_recognizers,
@@ -42,7 +42,7 @@ def model() -> CameraMotion:
     """The bundled networks, as they are trained."""
     recognizer = load_recognizer("camera-motion")
     model = CameraMotion()
-    model.backbone = load_pairs(recognizer.folder / BACKBONE_WEIGHTS).module
+    model.backbone = load_frame_pair(recognizer.folder / BACKBONE_WEIGHTS).module
     model.temporal = recognizer.model
     return model.eval()
 

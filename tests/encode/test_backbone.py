@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import pickle
 
 import pytest
 import timm
@@ -11,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pipeline.config import Geometry
-from pipeline.encode.backbone import hash_weights, load_backbone, middle_tap, require_same
+from pipeline.encode.backbone import hash_weights, load_backbone, middle_layer, require_same_weights
 from pipeline.errors import OptionError, RecognizerError
 
 CNN = "random:test_efficientnet"
@@ -84,7 +86,7 @@ class TestNames:
         assert backbone.geometry == Geometry(160, 160, "short", 0.95)
         assert backbone.interpolation == "bilinear"
         assert backbone.feature_size == 96
-        assert backbone.context == 0
+        assert backbone.previous_frames == 0
         assert not backbone.module.training
 
     def test_a_folder_in_the_layout_of_timm_brings_its_pictures_and_weights(self, tmp_path):
@@ -161,20 +163,22 @@ class TestWeights:
     def test_weights_of_another_network_fail(self, tmp_path):
         path = save_weights(other_network("test_efficientnet"), tmp_path / "mine.safetensors")
 
-        with pytest.raises(OptionError, match=r"mine.safetensors do not fit random:test_resnet: "):
+        with pytest.raises(
+            OptionError, match=r"mine.safetensors do not match random:test_resnet: "
+        ):
             load_backbone(RESNET, weights=path)
 
     def test_surplus_weights_fail(self, tmp_path):
         path = save_weights(other_network(), tmp_path / "mine.safetensors", surprise=torch.zeros(1))
 
-        with pytest.raises(OptionError, match="do not fit random:test_resnet: surprise"):
+        with pytest.raises(OptionError, match="do not match random:test_resnet: surprise"):
             load_backbone(RESNET, weights=path)
 
     def test_weights_of_another_shape_fail(self, tmp_path):
         wrong = {"conv1.0.weight": torch.zeros(1, 3, 3, 3)}
         path = save_weights(other_network(), tmp_path / "mine.safetensors", **wrong)
 
-        with pytest.raises(OptionError, match=r"do not fit random:test_resnet: .*size mismatch"):
+        with pytest.raises(OptionError, match=r"do not match random:test_resnet: .*size mismatch"):
             load_backbone(RESNET, weights=path)
 
     def test_a_file_of_another_kind_fails(self, tmp_path):
@@ -206,10 +210,76 @@ class TestWeights:
         assert hashed(a=torch.zeros(2, 2).t()) == hashed(a=torch.zeros(2, 2))
 
     def test_require_same_fails_naming_both(self):
-        require_same("aaaa", "aaaa", "backbone of walk")
+        require_same_weights("aaaa", "aaaa", "backbone of walk")
 
         with pytest.raises(RecognizerError, match=r"backbone of walk: .*aaaa, found weights bbbb"):
-            require_same("aaaa", "bbbb", "backbone of walk")
+            require_same_weights("aaaa", "bbbb", "backbone of walk")
+
+
+class Malicious:
+    """Creates a folder when it is unpickled."""
+
+    def __init__(self, trace):
+        self.trace = trace
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.trace),)
+
+
+class TestOnlySafetensors:
+    """Loading any other format is a risk: a pickle can execute code."""
+
+    @pytest.mark.parametrize("file", ["pytorch_model.bin", "model.pth", "other.pth.tar"])
+    @pytest.mark.parametrize("prefix", ["local-dir", "Local-Dir"])
+    def test_folder_with_other_weights_only_fails(self, tmp_path, prefix, file):
+        local_dir(tmp_path / "mine")
+        weights = load_file(tmp_path / "mine" / "model.safetensors")
+        (tmp_path / "mine" / "model.safetensors").unlink()
+        torch.save(weights, tmp_path / "mine" / file)
+
+        with pytest.raises(OptionError, match="mine has no weights in safetensors format"):
+            load_backbone(f"{prefix}:{tmp_path / 'mine'}")
+
+    def test_pickle_beside_safetensors_is_not_read(self, tmp_path):
+        name, trace = local_dir(tmp_path / "mine"), tmp_path / "executed"
+        expected = load_backbone(name).weights_hash
+        (tmp_path / "mine" / "model.safetensors").rename(tmp_path / "mine" / "other.safetensors")
+        for file in ("pytorch_model.bin", "model.pth"):
+            (tmp_path / "mine" / file).write_bytes(pickle.dumps({"weight": Malicious(trace)}))
+
+        assert load_backbone(name).weights_hash == expected
+        assert not trace.exists()
+
+    def test_malicious_pickle_is_not_executed(self, tmp_path):
+        name, trace = local_dir(tmp_path / "mine"), tmp_path / "executed"
+        (tmp_path / "mine" / "model.safetensors").write_bytes(pickle.dumps(Malicious(trace)))
+
+        with pytest.raises(OptionError, match="could not be loaded"):
+            load_backbone(name)
+        assert not trace.exists()
+
+    def test_only_safetensors_are_downloaded(self, tmp_path, monkeypatch):
+        local_dir(tmp_path / "hub")
+        files = []
+
+        def download(repo_id, filename, **_):
+            files.append(filename)
+            return str(tmp_path / "hub" / filename)
+
+        monkeypatch.setattr("timm.models._hub.hf_hub_download", download)
+
+        assert load_backbone("hf-hub:someone/something").geometry == Geometry(64, 64, "short", 0.5)
+        assert files[-1] == "model.safetensors"
+        (tmp_path / "hub" / "model.safetensors").unlink()
+        torch.save({}, tmp_path / "hub" / "pytorch_model.bin")
+        with pytest.raises(OptionError, match="could not be loaded"):
+            load_backbone("hf-hub:someone/something")
+        assert "pytorch_model.bin" not in files
+
+    def test_weights_are_not_kept_twice(self, tmp_path):
+        network = load_backbone(local_dir(tmp_path / "mine")).network
+
+        assert network.pretrained_cfg.get("state_dict") is None
 
 
 class TestGrid:
@@ -217,7 +287,7 @@ class TestGrid:
     @pytest.mark.parametrize("cell", [(0, 0), (0, 1), (1, 0), (1, 1)])
     def test_a_blob_changes_the_features_of_its_cell(self, name, cell):
         """Channels come first, so features are (C, grid, grid)."""
-        backbone = load_backbone(name, grid=2)
+        backbone = load_backbone(name, pool_size=2)
         half = backbone.geometry.height // 2
         empty = torch.zeros(1, 3, 2 * half, 2 * half)
         blob = empty.clone()
@@ -231,7 +301,7 @@ class TestGrid:
         assert strength.argmax() == 2 * cell[0] + cell[1]
 
     def test_cells_are_the_averages_of_their_part_of_the_map(self):
-        backbone = load_backbone(RESNET, grid=5)
+        backbone = load_backbone(RESNET, pool_size=5)
         given = pictures(backbone)
         with torch.inference_mode():
             expected = backbone.module.network.forward_features(given)
@@ -241,7 +311,7 @@ class TestGrid:
         assert torch.allclose(run(backbone, given), expected.flatten(1))
 
     def test_channels_last_maps_are_pooled_over_space(self):
-        backbone = load_backbone(CHANNELS_LAST, grid=1)
+        backbone = load_backbone(CHANNELS_LAST, pool_size=1)
         given = pictures(backbone)
         with torch.inference_mode():
             expected = backbone.module.network.forward_features(given)
@@ -250,7 +320,7 @@ class TestGrid:
         assert torch.allclose(run(backbone, given), expected.mean((1, 2)), atol=1e-6)
 
     def test_tokens_of_a_transformer_are_a_map_without_their_prefix(self):
-        backbone = load_backbone(VIT, grid=1)
+        backbone = load_backbone(VIT, pool_size=1)
         given = pictures(backbone)
         with torch.inference_mode():
             tokens = backbone.module.network.forward_features(given)
@@ -268,12 +338,12 @@ class TestGrid:
 
     def test_no_cells_fail(self):
         with pytest.raises(OptionError, match="grid must be 1 or more, got 0"):
-            load_backbone(RESNET, grid=0)
+            load_backbone(RESNET, pool_size=0)
 
 
 class TestTap:
     def test_an_inner_block(self):
-        backbone = load_backbone(RESNET, tap="layer2")
+        backbone = load_backbone(RESNET, layer="layer2")
         network, given = load_backbone(RESNET).module.network, pictures(backbone)
         with torch.inference_mode():
             x = network.maxpool(network.act1(network.bn1(network.conv1(given))))
@@ -283,7 +353,7 @@ class TestTap:
 
     def test_what_follows_in_place_does_not_reach_it(self):
         """The activation after `bn1` overwrites what it is given."""
-        backbone = load_backbone(RESNET, tap="bn1")
+        backbone = load_backbone(RESNET, layer="bn1")
         network, given = load_backbone(RESNET).module.network, pictures(backbone)
         with torch.inference_mode():
             expected = network.bn1(network.conv1(given)).mean((2, 3))
@@ -293,7 +363,7 @@ class TestTap:
         assert torch.allclose(run(backbone, given), expected, atol=1e-6)
 
     def test_what_follows_is_not_computed(self):
-        backbone = load_backbone(RESNET, tap="layer2")
+        backbone = load_backbone(RESNET, layer="layer2")
         calls = []
         backbone.module.network.layer3.register_forward_hook(lambda *_: calls.append(1))
         run(backbone, pictures(backbone))
@@ -302,7 +372,7 @@ class TestTap:
 
     def test_a_layer_behind_the_pooling(self):
         """In MobileNetV3 the last convolution comes after the average over space."""
-        backbone = load_backbone("random:mobilenetv3_small_050", tap="conv_head")
+        backbone = load_backbone("random:mobilenetv3_small_050", layer="conv_head")
         network = load_backbone("random:mobilenetv3_small_050").module.network
         given = pictures(backbone, 1)
         with torch.inference_mode():
@@ -312,7 +382,7 @@ class TestTap:
         assert torch.allclose(run(backbone, given), expected.flatten(1), atol=1e-6)
 
     def test_a_block_of_a_transformer_with_a_grid(self):
-        backbone = load_backbone(VIT, tap="blocks.2", grid=2)
+        backbone = load_backbone(VIT, layer="blocks.2", pool_size=2)
         network, given = load_backbone(VIT).module.network, pictures(backbone)
         with torch.inference_mode():
             x = network.norm_pre(network._pos_embed(network.patch_embed(given)))
@@ -323,17 +393,19 @@ class TestTap:
         assert torch.allclose(run(backbone, given), cells.permute(0, 3, 1, 2).flatten(1), atol=1e-6)
 
     def test_unknown_module_fails(self):
-        with pytest.raises(OptionError, match=r"no module 'layer9' to tap; there are: .*layer4"):
-            load_backbone(RESNET, tap="layer9")
+        with pytest.raises(OptionError, match=r"no layer 'layer9' to tap; there are: .*layer4"):
+            load_backbone(RESNET, layer="layer9")
 
     def test_a_module_without_space_fails(self):
-        with pytest.raises(OptionError, match=r"tap 'global_pool' gives shape \(1, 96\), wanted"):
-            load_backbone(RESNET, tap="global_pool")
+        with pytest.raises(
+            OptionError, match=r"layer 'global_pool' returns shape \(1, 96\), expected"
+        ):
+            load_backbone(RESNET, layer="global_pool")
 
     def test_a_module_that_no_picture_passes_fails(self):
         """Attention is computed by one fused call, which skips the module for its dropout."""
-        with pytest.raises(OptionError, match=r"no picture passes through .* 'blocks.0.attn.attn_"):
-            load_backbone(VIT, tap="blocks.0.attn.attn_drop")
+        with pytest.raises(OptionError, match=r"forward pass does not use .* 'blocks.0.attn.attn_"):
+            load_backbone(VIT, layer="blocks.0.attn.attn_drop")
 
 
 class TestIdentity:
@@ -341,11 +413,11 @@ class TestIdentity:
         path = save_weights(other_network(num_classes=0), tmp_path / "mine.safetensors")
         backbones = [
             load_backbone(RESNET),
-            load_backbone(RESNET, tap="layer4"),
-            load_backbone(RESNET, tap="layer3"),
-            load_backbone(RESNET, grid=1),
-            load_backbone(RESNET, grid=2),
-            load_backbone(RESNET, tap="layer3", grid=2),
+            load_backbone(RESNET, layer="layer4"),
+            load_backbone(RESNET, layer="layer3"),
+            load_backbone(RESNET, pool_size=1),
+            load_backbone(RESNET, pool_size=2),
+            load_backbone(RESNET, layer="layer3", pool_size=2),
             load_backbone(RESNET, weights=path),
             load_backbone(local_dir(tmp_path / "small")),
             load_backbone(local_dir(tmp_path / "wide", crop_pct=1.0)),
@@ -380,10 +452,10 @@ class TestIdentity:
     [("test_resnet", "layer3"), ("test_efficientnet", "blocks.3"), ("test_vit", "blocks.5")],
 )
 def test_the_middle_of_a_network_is_found(name, tap):
-    assert middle_tap(name) == tap
-    assert load_backbone(f"random:{name}", tap=tap, grid=2).feature_size % 4 == 0
+    assert middle_layer(name) == tap
+    assert load_backbone(f"random:{name}", layer=tap, pool_size=2).feature_size % 4 == 0
 
 
 def test_the_middle_of_no_network_fails():
     with pytest.raises(OptionError, match="backbone nothing could not be loaded"):
-        middle_tap("nothing")
+        middle_layer("nothing")

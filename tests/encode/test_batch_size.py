@@ -10,7 +10,11 @@ import pytest
 import torch
 
 from pipeline.encode import batch_size as module
-from pipeline.encode.batch_size import find_batch_size
+from pipeline.encode.batch_size import (
+    find_batch_size,
+    free_device_memory,
+    is_out_of_memory,
+)
 from pipeline.errors import EngineError
 
 
@@ -52,7 +56,7 @@ def test_it_is_measured_once(monkeypatch, tmp_path):
     runs = len(device.ran)
 
     assert find_batch_size(device, kept) == first
-    assert len(device.ran) == runs == 4 * len(module.SIZES)
+    assert len(device.ran) == runs == 4 * len(module.GPU_BATCH_SIZES)
     assert json.loads(kept.read_text())["rates"]["32"] > 0
 
 
@@ -61,7 +65,7 @@ def test_where_it_cannot_be_kept_it_is_used_all_the_same(monkeypatch, tmp_path, 
     (tmp_path / "cache").write_text("no folder")
 
     assert find_batch_size(device, tmp_path / "cache" / "kept.json") == 1024
-    assert "the batch size is not kept" in caplog.text
+    assert "the batch size cannot be stored" in caplog.text
     assert "cannot be written" in caplog.text
 
 
@@ -105,7 +109,7 @@ def test_smaller_ones_are_measured_only_where_the_usual_ones_do_not_fit(monkeypa
 
 def test_a_device_without_room_for_a_single_picture_fails(monkeypatch, tmp_path):
     device = Device(monkeypatch, a_batch=0.01, a_picture=0.001, room=0)
-    with pytest.raises(EngineError, match="out of memory on the device with a single picture"):
+    with pytest.raises(EngineError, match="out of memory on the device with a single image"):
         find_batch_size(device, tmp_path / "kept.json")
 
     assert not (tmp_path / "kept.json").exists()
@@ -130,7 +134,38 @@ def test_memory_is_given_back_once_the_errors_are_gone(monkeypatch, tmp_path):
     """An error holds what was computed until then."""
     device = Device(monkeypatch, a_batch=1.0, a_picture=0.001, room=8)
     handled = []
-    monkeypatch.setattr(module, "free_memory", lambda: handled.append(sys.exception()))
+    monkeypatch.setattr(module, "free_device_memory", lambda: handled.append(sys.exception()))
     find_batch_size(device, tmp_path / "kept.json")
 
     assert handled == [None, None]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+        RuntimeError("GET was unable to find an engine to execute this computation"),
+        RuntimeError("Unable to find a valid cuDNN algorithm to run convolution"),
+    ],
+)
+def test_errors_of_libraries_that_mean_out_of_memory(error):
+    assert is_out_of_memory(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("CUDA error: an illegal memory access was encountered"),
+        RuntimeError("mat1 and mat2 shapes cannot be multiplied"),
+        ValueError("out of memory"),
+    ],
+)
+def test_other_errors_do_not_mean_out_of_memory(error):
+    assert not is_out_of_memory(error)
+
+
+def test_free_device_memory_does_nothing_without_a_device():
+    free_device_memory()

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 from pipeline.encode import custom_backbone
-from pipeline.encode.backbone import hash_weights, load_backbone, network_of
-from pipeline.encode.custom_backbone import describe_network, load_own, own_weights
+from pipeline.encode.backbone import hash_weights, load_backbone
+from pipeline.encode.custom_backbone import copy_weights, describe_network, load_custom_backbone
 from pipeline.errors import OptionError, RecognizerError
 
 
@@ -33,25 +33,25 @@ def in_folder(folder, **options):
 def changed(backbone):
     """Change weights, as training does."""
     with torch.no_grad():
-        for parameter in network_of(backbone).parameters():
+        for parameter in backbone.network.parameters():
             parameter.add_(0.01)
     return backbone
 
 
 def kept(backbone, path):
-    save_file(own_weights(backbone), path)
+    save_file(copy_weights(backbone), path)
     return path
 
 
 @pytest.mark.parametrize("name", ["random:test_resnet", "random:test_vit", "folder"])
 def test_it_gives_the_same_features_without_the_first_weights(name, tmp_path):
     given = in_folder(tmp_path / "net", pad_type="same") if name == "folder" else name
-    backbone = changed(load_backbone(given, tap=None, grid=2))
+    backbone = changed(load_backbone(given, layer=None, pool_size=2))
     said = json.loads(json.dumps(describe_network(backbone)))
     weights = kept(backbone, tmp_path / "own.safetensors")
     shutil.rmtree(tmp_path / "net", ignore_errors=True)
 
-    again = load_own(weights, said, tap=None, grid=2)
+    again = load_custom_backbone(weights, said, layer=None, pool_size=2)
 
     pictures = torch.rand(2, 3, backbone.geometry.height, backbone.geometry.width)
     with torch.inference_mode():
@@ -65,16 +65,16 @@ def test_its_hash_is_that_of_the_changed_weights(tmp_path):
     backbone = changed(load_backbone("random:test_resnet"))
     weights = kept(backbone, tmp_path / "own.safetensors")
 
-    again = load_own(weights, describe_network(backbone), tap=None, grid=None)
+    again = load_custom_backbone(weights, describe_network(backbone), layer=None, pool_size=None)
 
-    assert again.weights_hash == hash_weights(network_of(backbone))
+    assert again.weights_hash == hash_weights(backbone.network)
     assert again.weights_hash != before.weights_hash
 
 
 def test_options_that_are_not_known_any_more_fail(tmp_path, monkeypatch):
     """Weights with the same names and shapes belong to several networks."""
     backbone = load_backbone(in_folder(tmp_path / "net", pad_type="same"))
-    monkeypatch.setattr(custom_backbone, "_options_of", lambda name: {})
+    monkeypatch.setattr(custom_backbone, "_model_args", lambda name: {})
 
     with pytest.raises(OptionError, match=r"cannot be fine-tuned: .* gives other features"):
         describe_network(backbone)
@@ -94,7 +94,9 @@ def test_a_description_that_would_load_something_else_fails(harm, said, tmp_path
     weights = kept(backbone, tmp_path / "own.safetensors")
 
     with pytest.raises(RecognizerError, match=said):
-        load_own(weights, {**describe_network(backbone), **harm}, tap=None, grid=None)
+        load_custom_backbone(
+            weights, {**describe_network(backbone), **harm}, layer=None, pool_size=None
+        )
 
 
 @pytest.mark.parametrize("wrong", ["missing", "other", "text"])
@@ -107,4 +109,4 @@ def test_weights_that_do_not_fit_fail(wrong, tmp_path):
         path.write_text("no weights")
 
     with pytest.raises(RecognizerError, match=r"own.safetensors cannot be loaded as a backbone"):
-        load_own(path, said, tap=None, grid=None)
+        load_custom_backbone(path, said, layer=None, pool_size=None)

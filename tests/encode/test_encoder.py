@@ -16,10 +16,11 @@ from pipeline.encode import encoder
 from pipeline.encode import preprocess as module
 from pipeline.encode.backbone import Backbone
 from pipeline.encode.encoder import encode_frames
-from pipeline.encode.engines import Placement, TorchEngine
-from pipeline.encode.frame_pair import PairNetwork, pairs_backbone
+from pipeline.encode.engine import Placement
+from pipeline.encode.engine_lock import EngineLock
+from pipeline.encode.frame_pair import FramePairNetwork, frame_pair_backbone
 from pipeline.encode.openvino_engine import OpenVINOEngine
-from pipeline.progress import Turns
+from pipeline.encode.torch_engine import TorchEngine
 from pipeline.records import Chunk, DecodeReport, FrameBatch, Video
 from tests.videos import draw_number
 
@@ -52,7 +53,7 @@ def engine(batch_size=4, *, context=0, scale=1.0):
         mean=(0.0, 0.0, 0.0),
         std=(1 / scale, 1 / scale, 1 / scale),
         feature_size=6 if context else 3,
-        context=context,
+        previous_frames=context,
     )
     return TorchEngine(backbone, FLOAT32, batch_size)
 
@@ -81,7 +82,7 @@ def draw(count, first=0, size=(8, 8)):
 
 
 def encode(made, *batches):
-    return encode_frames(made, batches, Turns())
+    return encode_frames(made, batches, EngineLock())
 
 
 class TestEncode:
@@ -118,8 +119,8 @@ class TestEncode:
         ]
         alone = [encode(engine(1, context=context), batch)[0].values for batch in batches]
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(module, "CHUNK_BYTES", chunk * 8 * 8 * 3)
-            patched.setattr(encoder, "FEW", few)
+            patched.setattr(module, "MAX_BYTES", chunk * 8 * 8 * 3)
+            patched.setattr(encoder, "MIN_IMAGES", few)
             found = encode(made, *batches)
 
         assert [part.video_id for part in found] == [str(n) for n in range(len(counts))]
@@ -131,12 +132,12 @@ class TestEncode:
         """By bytes alone it would be all of a shard, and several times as much on the way."""
         made = engine(4)
         cut = []
-        fit = made.fit
-        made.fit = lambda frames: cut.append(len(frames)) or fit(frames)
+        preprocess = made.preprocess
+        made.preprocess = lambda frames: cut.append(len(frames)) or preprocess(frames)
 
-        encode(made, frame_batch("a", draw(module.CHUNK_FRAMES + 3)))
+        encode(made, frame_batch("a", draw(module.MAX_FRAMES + 3)))
 
-        assert cut == [module.CHUNK_FRAMES, 3]
+        assert cut == [module.MAX_FRAMES, 3]
 
     def test_the_engine_is_given_whole_batches(self):
         made = engine(4)
@@ -156,9 +157,9 @@ class TestEncode:
                 return super().start(pictures)
 
         made = Watched(engine().backbone, FLOAT32, 1)
-        encode(made, *(frame_batch(str(n), draw(1, n)) for n in range(encoder.FEW + 3)))
+        encode(made, *(frame_batch(str(n), draw(1, n)) for n in range(encoder.MIN_IMAGES + 3)))
 
-        assert started == [encoder.FEW, 3]
+        assert started == [encoder.MIN_IMAGES, 3]
 
     def test_a_chunk_without_frames_keeps_its_report(self):
         (found,) = encode(engine(), frame_batch("a", draw(0)))
@@ -175,35 +176,35 @@ class TestEncode:
         np.testing.assert_array_equal(found.values, np.full((1, 3), 65504, np.float16))
 
     def test_a_turn_is_taken_to_begin_with_and_neither_before_nor_to_wait(self, monkeypatch):
-        monkeypatch.setattr(encoder, "FEW", 2)
-        turns = Turns()
+        monkeypatch.setattr(encoder, "MIN_IMAGES", 2)
+        lock = EngineLock()
         held = []
 
         class Watched(TorchEngine):
-            def fit(self, frames):
-                held.append(("fit", turns.turn.locked()))
-                return super().fit(frames)
+            def preprocess(self, frames):
+                held.append(("preprocess", lock.start.locked()))
+                return super().preprocess(frames)
 
             def start(self, pictures):
-                held.append(("start", turns.turn.locked()))
+                held.append(("start", lock.start.locked()))
                 encoder = super().start(pictures)
 
                 def wait():
-                    held.append(("wait", turns.turn.locked()))
+                    held.append(("wait", lock.start.locked()))
                     return encoder()
 
                 return wait
 
         made = Watched(engine().backbone, FLOAT32, 2)
-        encode_frames(made, [frame_batch("a", draw(3))], turns)
+        encode_frames(made, [frame_batch("a", draw(3))], lock)
 
-        assert held == [("fit", False), *2 * [("start", True), ("wait", False)]]
-        assert not turns.turn.locked()
-        assert turns.busy_seconds > 0
+        assert held == [("preprocess", False), *2 * [("start", True), ("wait", False)]]
+        assert not lock.start.locked()
+        assert lock.busy_seconds > 0
 
     def test_openvino_with_odd_batches(self, engine_cache):
         """Two networks take part: one for whole batches, one for what is left."""
-        made = OpenVINOEngine(pairs_backbone(small_pairs()), FLOAT32, 3, engine_cache)
+        made = OpenVINOEngine(frame_pair_backbone(small_pairs()), FLOAT32, 3, engine_cache)
         batches = [frame_batch(str(n), draw(n, 20 * n, (72, 96))) for n in (5, 1, 4)]
         alone = [encode(made, batch)[0].values for batch in batches]
 
@@ -256,7 +257,7 @@ class TestRepeatedFrames:
 
 def small_pairs():
     torch.manual_seed(11)
-    return PairNetwork(size=8)
+    return FramePairNetwork(size=8)
 
 
 class TestContext:
@@ -291,7 +292,7 @@ class TestContext:
 
     def test_chunks_of_the_pair_network_are_as_the_whole(self):
         pictures = draw(8, size=(72, 96))
-        made = TorchEngine(pairs_backbone(small_pairs()), FLOAT32, 4)
+        made = TorchEngine(frame_pair_backbone(small_pairs()), FLOAT32, 4)
         (whole,) = encode(made, frame_batch("a", pictures))
         head = frame_batch("a", pictures[:5], num_samples=8)
         tail = frame_batch("a", pictures[4:], first=4, start=5, context=1)

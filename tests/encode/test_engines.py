@@ -17,25 +17,20 @@ from torch import nn
 
 from pipeline.config import EncodeOptions, Geometry
 from pipeline.decode.downscale import decoded_size, downscale
-from pipeline.encode import engines as module
+from pipeline.encode import engines, torch_engine
 from pipeline.encode.backbone import Backbone, load_backbone
-from pipeline.encode.batch_size import CPU_SIZES
+from pipeline.encode.batch_size import CPU_BATCH_SIZES
 from pipeline.encode.encoder import encode_frames
-from pipeline.encode.engines import (
-    Placement,
-    TorchEngine,
-    choose_device,
-    describe,
-    make_engine,
-    reduced_precision,
-    scaled_size,
-)
-from pipeline.encode.frame_pair import pairs_backbone
+from pipeline.encode.engine import Placement, describe_engine
+from pipeline.encode.engine_lock import EngineLock
+from pipeline.encode.engines import make_engine, reduced_precision
+from pipeline.encode.frame_pair import frame_pair_backbone
 from pipeline.encode.openvino_engine import OpenVINOEngine
-from pipeline.encode.pinned_memory import Staging
+from pipeline.encode.pinned_memory import PinnedBuffers
 from pipeline.encode.precision import compare_precisions
-from pipeline.errors import EngineError, OptionError
-from pipeline.progress import Turns
+from pipeline.encode.preprocess import scaled_size
+from pipeline.encode.torch_engine import TorchEngine
+from pipeline.errors import EngineError
 from tests.encode.test_encoder import draw, frame_batch, small_pairs
 from tests.videos import draw_number
 
@@ -82,7 +77,7 @@ def deliver(backbone, frames):
 
 
 def encode(engine, frames):
-    return engine.start(engine.fit(deliver(engine.backbone, frames)))()
+    return engine.start(engine.preprocess(deliver(engine.backbone, frames)))()
 
 
 def cosines(a, b):
@@ -175,7 +170,7 @@ class TestParityWithTimm:
         """
         backbone = request.getfixturevalue(name)
         frames = draw_frames(2, *size)
-        fitted = TorchEngine(backbone, FLOAT32, 4).fit(frames)
+        fitted = TorchEngine(backbone, FLOAT32, 4).preprocess(frames)
         mean, std = (torch.tensor(v).view(3, 1, 1) for v in (backbone.mean, backbone.std))
         expected = (reference_pictures(backbone, frames) * std + mean) * 255
 
@@ -204,7 +199,7 @@ class TestParityWithTimm:
             (3, 64, 96), crop_pct=0.8, crop_mode="squash", interpolation="bilinear", normalize=False
         )
         expected = torch.stack([transform(Image.fromarray(frame)) for frame in frames])
-        fitted = TorchEngine(backbone, FLOAT32, 4).fit(frames)
+        fitted = TorchEngine(backbone, FLOAT32, 4).preprocess(frames)
 
         difference = fitted.permute(0, 3, 1, 2).int() - expected.int()
         assert difference.abs().max() <= 1
@@ -321,8 +316,8 @@ class TestOutOfMemory:
 
         np.testing.assert_allclose(found, np.arange(11)[:, None].repeat(3, 1) / 255, rtol=1e-6)
         assert engine.backbone.module.seen == [9, 5, 3, 3, 3, 2]
-        assert "batches of 5" in caplog.text
-        assert "batches of 3" in caplog.text
+        assert "batch size is now 5" in caplog.text
+        assert "batch size is now 3" in caplog.text
 
     def test_stays_at_what_fits(self):
         engine = small_engine(most=2, batch_size=4)
@@ -337,7 +332,7 @@ class TestOutOfMemory:
     def test_a_single_picture_that_does_not_fit_fails(self):
         engine = small_engine(most=0, batch_size=4)
 
-        with pytest.raises(EngineError, match="out of memory on the device with a single picture"):
+        with pytest.raises(EngineError, match="out of memory on the device with a single image"):
             engine.start(torch.zeros(4, 8, 8, 3, dtype=torch.uint8))()
 
     def test_a_rest_is_halved_by_its_own_size(self):
@@ -364,7 +359,9 @@ class TestOutOfMemory:
     def test_memory_is_given_back_once_the_error_is_gone(self, monkeypatch):
         """It holds what was computed until then."""
         handled = []
-        monkeypatch.setattr(module, "free_memory", lambda: handled.append(sys.exception()))
+        monkeypatch.setattr(
+            torch_engine, "free_device_memory", lambda: handled.append(sys.exception())
+        )
         small_engine(most=2, batch_size=4).start(torch.zeros(4, 8, 8, 3, dtype=torch.uint8))()
 
         assert handled == [None]
@@ -372,7 +369,7 @@ class TestOutOfMemory:
 
 def limit_fitting(monkeypatch, most, error=None):
     """Let no more frames at a time be cut to size; give a list of how many were tried."""
-    right, seen = module.fit_frames, []
+    right, seen = torch_engine.resize_and_crop, []
 
     def limited(given, backbone):
         seen.append(len(given))
@@ -380,7 +377,7 @@ def limit_fitting(monkeypatch, most, error=None):
             raise error or torch.OutOfMemoryError("no memory")
         return right(given, backbone)
 
-    monkeypatch.setattr(module, "fit_frames", limited)
+    monkeypatch.setattr(torch_engine, "resize_and_crop", limited)
     return seen
 
 
@@ -391,10 +388,10 @@ class TestOutOfMemoryBeforeTheNetwork:
     def fit(self, monkeypatch):
         def fit_(frames, most, error=None):
             engine = small_engine(most=9, batch_size=4)
-            engine._staging = Staging("cpu")
+            engine._buffers = PinnedBuffers("cpu")
             with monkeypatch.context() as patched:
                 seen = limit_fitting(patched, most, error)
-                return engine.fit(frames), seen
+                return engine.preprocess(frames), seen
 
         return fit_
 
@@ -407,7 +404,7 @@ class TestOutOfMemoryBeforeTheNetwork:
         assert seen == [7, 4, 2, 2, 3, 2, 1]
 
     def test_a_single_frame_that_does_not_fit_fails(self, fit):
-        with pytest.raises(EngineError, match="out of memory on the device with a single picture"):
+        with pytest.raises(EngineError, match="out of memory on the device with a single image"):
             fit(draw_frames(3, 20, 30), most=0)
 
     def test_another_error_is_not_taken_for_it(self, fit):
@@ -431,30 +428,10 @@ class TestReducedPrecision:
 
 
 class TestChoice:
-    @pytest.mark.parametrize(
-        ("asked", "there", "expected"),
-        [
-            ("cpu", True, "cpu"),
-            ("cpu", False, "cpu"),
-            ("auto", True, "cuda"),
-            ("auto", False, "cpu"),
-        ],
-    )
-    def test_device(self, monkeypatch, asked, there, expected):
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
-
-        assert choose_device(EncodeOptions(device=asked)) == expected
-
-    def test_a_device_that_is_not_there_fails(self, monkeypatch):
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-
-        with pytest.raises(OptionError, match="no CUDA device here; use --device cpu or auto"):
-            choose_device(EncodeOptions(device="cuda"))
-
     def test_float32_on_cuda_is_no_tf32(self, monkeypatch, resnet, tmp_path):
         """A stand-in for the engine: what torch allows elsewhere is not undone without one."""
         monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
-        monkeypatch.setattr(module, "TorchEngine", lambda *_: "engine")
+        monkeypatch.setattr(engines, "TorchEngine", lambda *_: "engine")
         options = EncodeOptions(batch_size=4)
 
         assert make_engine(resnet, Placement("cuda", "float32"), options, tmp_path) == "engine"
@@ -463,8 +440,8 @@ class TestChoice:
     def test_openvino_on_the_cpu(self, resnet, engine_cache):
         engine = make_engine(resnet, FLOAT32, EncodeOptions(), engine_cache)
 
-        assert engine.batch_size in CPU_SIZES
-        assert describe(engine) == {
+        assert engine.batch_size in CPU_BATCH_SIZES
+        assert describe_engine(engine) == {
             "engine": "openvino",
             "device": "cpu",
             "precision": "float32",
@@ -481,8 +458,11 @@ class TestChoice:
         monkeypatch.setitem(sys.modules, "openvino", None)
         engine = make_engine(resnet, FLOAT32, EncodeOptions(), engine_cache)
 
-        assert describe(engine)["engine"] == "torch"
-        assert "encoding with torch on the CPU, much slower: import of openvino" in caplog.text
+        assert describe_engine(engine)["engine"] == "torch"
+        assert (
+            "encoding with torch on the CPU, which is much slower: import of openvino"
+            in caplog.text
+        )
 
     def test_torch_where_openvino_does_not_know_an_operator(self, caplog, tmp_path):
         """This network resizes its positions, with an operator that OpenVINO lacks."""
@@ -519,8 +499,8 @@ class TestCUDA:
     def test_pictures_are_those_of_the_cpu(self, cuda, size):
         frames = draw_frames(3, *size)
         for name in ("random:test_resnet", "random:test_efficientnet"):
-            expected = TorchEngine(load_backbone(name), FLOAT32, 4).fit(frames)
-            found = TorchEngine(load_backbone(name), cuda, 4).fit(frames)
+            expected = TorchEngine(load_backbone(name), FLOAT32, 4).preprocess(frames)
+            found = TorchEngine(load_backbone(name), cuda, 4).preprocess(frames)
 
             assert found.is_cuda
             assert found.dtype == torch.uint8
@@ -559,25 +539,25 @@ class TestCUDA:
 
     def test_pairs_see_the_frame_before(self, cuda, engine_cache):
         batches = [frame_batch(str(count), draw(count, 20, (72, 96))) for count in (5, 1, 4)]
-        expected = TorchEngine(pairs_backbone(small_pairs()), FLOAT32, 3)
+        expected = TorchEngine(frame_pair_backbone(small_pairs()), FLOAT32, 3)
         options = EncodeOptions(batch_size=3)
-        found = make_engine(pairs_backbone(small_pairs()), cuda, options, engine_cache)
+        found = make_engine(frame_pair_backbone(small_pairs()), cuda, options, engine_cache)
 
         for one, other in zip(
-            encode_frames(found, batches, Turns()),
-            encode_frames(expected, batches, Turns()),
+            encode_frames(found, batches, EngineLock()),
+            encode_frames(expected, batches, EngineLock()),
             strict=True,
         ):
             np.testing.assert_allclose(one.values, other.values, atol=2e-3)
 
     def test_threads_cut_frames_to_size_while_one_encodes(self, cuda):
-        """As the shards in flight do, taking turns with the network alone."""
-        engine, turns = TorchEngine(load_backbone("random:test_resnet"), cuda, 16), Turns()
+        """As the shards in flight do, taking lock with the network alone."""
+        engine, lock = TorchEngine(load_backbone("random:test_resnet"), cuda, 16), EngineLock()
         batches = [frame_batch(str(seed), draw_frames(40 + seed, 240, 320)) for seed in range(6)]
-        alone = [encode_frames(engine, [batch], turns)[0].values for batch in batches]
+        alone = [encode_frames(engine, [batch], lock)[0].values for batch in batches]
         with ThreadPoolExecutor(3) as threads:
             found = list(
-                threads.map(lambda batch: encode_frames(engine, [batch], turns), 4 * batches)
+                threads.map(lambda batch: encode_frames(engine, [batch], lock), 4 * batches)
             )
 
         for (part,), expected in zip(found, 4 * alone, strict=True):
@@ -594,10 +574,10 @@ class TestCUDA:
     def test_halves_the_frames_and_loses_none(self, cuda, monkeypatch):
         engine = TorchEngine(load_backbone("random:test_resnet"), cuda, 4)
         frames = draw_frames(7, 200, 300)
-        expected = engine.fit(frames)
+        expected = engine.preprocess(frames)
         seen = limit_fitting(monkeypatch, most=2)
 
-        assert torch.equal(engine.fit(frames), expected)
+        assert torch.equal(engine.preprocess(frames), expected)
         assert seen == [7, 4, 2, 2, 3, 2, 1]
 
     def test_a_device_with_little_memory_left(self, cuda, little_memory, tmp_path):

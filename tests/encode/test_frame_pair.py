@@ -7,7 +7,12 @@ import torch
 from safetensors.torch import save_file
 
 from pipeline.config import Geometry
-from pipeline.encode.frame_pair import GEOMETRY, PairNetwork, load_pairs, pairs_backbone
+from pipeline.encode.frame_pair import (
+    GEOMETRY,
+    FramePairNetwork,
+    frame_pair_backbone,
+    load_frame_pair,
+)
 from pipeline.errors import RecognizerError
 
 
@@ -22,12 +27,12 @@ def run(backbone, pictures):
 
 @pytest.fixture
 def backbone():
-    return pairs_backbone(PairNetwork(size=16))
+    return frame_pair_backbone(FramePairNetwork(size=16))
 
 
 def test_wants_whole_frames_with_the_one_before(backbone):
     assert backbone.geometry == GEOMETRY == Geometry(72, 96, "squash", 1.0, reducing_gap=1)
-    assert backbone.context == 1
+    assert backbone.previous_frames == 1
     assert (backbone.mean, backbone.std) == ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
@@ -64,9 +69,9 @@ def test_rows_do_not_depend_on_the_batch(backbone):
 
 
 def test_weights_are_read_back(tmp_path):
-    network = PairNetwork()
+    network = FramePairNetwork()
     save_file(network.state_dict(), tmp_path / "backbone.safetensors")
-    made, read = pairs_backbone(network), load_pairs(tmp_path / "backbone.safetensors")
+    made, read = frame_pair_backbone(network), load_frame_pair(tmp_path / "backbone.safetensors")
     given = pairs()
 
     assert read.identity == made.identity
@@ -75,25 +80,32 @@ def test_weights_are_read_back(tmp_path):
 
 
 def test_identity_changes_with_the_weights():
-    assert pairs_backbone(PairNetwork()).identity != pairs_backbone(PairNetwork()).identity
+    assert (
+        frame_pair_backbone(FramePairNetwork()).identity
+        != frame_pair_backbone(FramePairNetwork()).identity
+    )
 
 
 def test_weights_of_another_network_fail(tmp_path):
     path = tmp_path / "backbone.safetensors"
     save_file({"weight": torch.zeros(3)}, path)
 
-    with pytest.raises(RecognizerError, match=r"backbone\.safetensors does not hold a pair net"):
-        load_pairs(path)
+    with pytest.raises(
+        RecognizerError, match=r"backbone\.safetensors has no weights of a frame-pair net"
+    ):
+        load_frame_pair(path)
 
 
 def test_missing_weights_fail(tmp_path):
-    with pytest.raises(RecognizerError, match="does not hold a pair network: No such file"):
-        load_pairs(tmp_path / "backbone.safetensors")
+    with pytest.raises(
+        RecognizerError, match="has no weights of a frame-pair network: No such file"
+    ):
+        load_frame_pair(tmp_path / "backbone.safetensors")
 
 
 def test_a_pickle_is_not_loaded(tmp_path):
     path = tmp_path / "backbone.safetensors"
-    torch.save(PairNetwork().state_dict(), path)
+    torch.save(FramePairNetwork().state_dict(), path)
 
-    with pytest.raises(RecognizerError, match="does not hold a pair network"):
-        load_pairs(path)
+    with pytest.raises(RecognizerError, match="has no weights of a frame-pair network"):
+        load_frame_pair(path)

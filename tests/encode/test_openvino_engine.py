@@ -18,12 +18,13 @@ from torch import nn
 from pipeline.config import Geometry
 from pipeline.encode import openvino_engine
 from pipeline.encode.backbone import Backbone, hash_weights, load_backbone
-from pipeline.encode.batch_size import CPU_SIZES
-from pipeline.encode.engines import Placement, TorchEngine
-from pipeline.encode.frame_pair import PairNetwork, pairs_backbone
+from pipeline.encode.batch_size import CPU_BATCH_SIZES
+from pipeline.encode.engine import Placement
+from pipeline.encode.engine_lock import EngineLock
+from pipeline.encode.frame_pair import FramePairNetwork, frame_pair_backbone
 from pipeline.encode.openvino_engine import OpenVINOEngine
+from pipeline.encode.torch_engine import TorchEngine
 from pipeline.errors import EngineError
-from pipeline.progress import Turns
 
 FLOAT32 = Placement("cpu", "float32")
 PICTURES = torch.from_numpy(np.random.default_rng(3).integers(0, 256, (3, 32, 32, 3), np.uint8))
@@ -85,7 +86,7 @@ class TestParityWithTorch:
         ],
     )
     def test_names_taps_and_grids(self, tmp_path, name, tap, grid):
-        backbone = load_backbone(name, tap=tap, grid=grid)
+        backbone = load_backbone(name, layer=tap, pool_size=grid)
         height, width = backbone.geometry.height, backbone.geometry.width
         pictures = torch.randint(0, 256, (3, height, width, 3), dtype=torch.uint8)
         expected = TorchEngine(backbone, FLOAT32, 3).start(pictures)()
@@ -95,7 +96,7 @@ class TestParityWithTorch:
         np.testing.assert_allclose(found, expected, atol=1e-5, rtol=1e-4)
 
     def test_pictures_with_their_context(self, engine_cache):
-        backbone = pairs_backbone(PairNetwork())
+        backbone = frame_pair_backbone(FramePairNetwork())
         pictures = torch.randint(0, 256, (3, 72, 96, 6), dtype=torch.uint8)
         expected = TorchEngine(backbone, FLOAT32, 3).start(pictures)()
         found = OpenVINOEngine(backbone, FLOAT32, 2, engine_cache).start(pictures)()
@@ -108,12 +109,12 @@ class TestTurns:
     """A caller begins while another still waits for its features."""
 
     def test_each_gets_its_own_features(self, backbone, engine_cache):
-        engine, turns = OpenVINOEngine(backbone, FLOAT32, 2, engine_cache), Turns()
+        engine, lock = OpenVINOEngine(backbone, FLOAT32, 2, engine_cache), EngineLock()
         levels = torch.arange(250, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 32, 32, 3)
         expected = TorchEngine(backbone, FLOAT32, 250).start(levels)()
 
         def encode(part):
-            with turns.turn:
+            with lock.start:
                 features = engine.start(part)
             return features()
 
@@ -147,7 +148,7 @@ class TestBatchSize:
         found = json.loads(kept.read_text())
 
         assert engine.batch_size == found["batch_size"]
-        assert set(found["rates"]) == {str(size) for size in CPU_SIZES}
+        assert set(found["rates"]) == {str(size) for size in CPU_BATCH_SIZES}
         np.testing.assert_allclose(engine.start(PICTURES)(), expected, atol=1e-5)
         kept.write_text('{"batch_size": 3}')
         assert OpenVINOEngine(backbone, FLOAT32, 0, tmp_path).batch_size == 3
@@ -233,7 +234,7 @@ class TestCache:
 
 
 def test_unknown_arithmetic_fails(tmp_path, backbone, conversions):
-    with pytest.raises(EngineError, match="OpenVINO on the CPU does not compute in float16"):
+    with pytest.raises(EngineError, match="OpenVINO does not compute in float16 on the CPU"):
         OpenVINOEngine(backbone, Placement("cpu", "float16"), 2, tmp_path)
 
     assert conversions == []
@@ -256,10 +257,10 @@ sys.addaudithook(watch)
 """
 CONVERSION = """
 from pathlib import Path
-from pipeline.encode.engines import Placement
+from pipeline.encode.engine import Placement
 from pipeline.encode.openvino_engine import OpenVINOEngine
-from pipeline.encode.frame_pair import PairNetwork, pairs_backbone
-backbone = pairs_backbone(PairNetwork())
+from pipeline.encode.frame_pair import FramePairNetwork, frame_pair_backbone
+backbone = frame_pair_backbone(FramePairNetwork())
 OpenVINOEngine(backbone, Placement("cpu", "float32"), 1, Path(sys.argv[1]))
 print("converted")
 """
@@ -281,7 +282,7 @@ import gc, os, signal, sys
 import torch
 from pathlib import Path
 from pipeline.encode.backbone import load_backbone
-from pipeline.encode.engines import Placement
+from pipeline.encode.engine import Placement
 from pipeline.encode.openvino_engine import OpenVINOEngine
 
 signal.signal(signal.SIGINT, lambda *_: sys.exit(7))

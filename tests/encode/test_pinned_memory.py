@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.encode.pinned_memory import BUFFERS, Staging
+from pipeline.encode.pinned_memory import NUM_BUFFERS, PinnedBuffers
 
 
 def frames(count, level, size=(6, 8)):
@@ -19,15 +19,15 @@ def frames(count, level, size=(6, 8)):
 def test_frames_arrive_as_they_were():
     given = np.random.default_rng(0).integers(0, 256, (5, 6, 8, 3)).astype(np.uint8)
 
-    sent = Staging("cpu").send(given)
+    sent = PinnedBuffers("cpu").copy_to_device(given)
 
     assert sent.shape == given.shape
     np.testing.assert_array_equal(sent.numpy(), given)
 
 
 def test_what_was_sent_outlives_the_buffers():
-    staging = Staging("cpu")
-    sent = [staging.send(frames(3, level)) for level in range(2 * BUFFERS + 1)]
+    buffers = PinnedBuffers("cpu")
+    sent = [buffers.copy_to_device(frames(3, level)) for level in range(2 * NUM_BUFFERS + 1)]
 
     for level, found in enumerate(sent):
         assert (found == level).all()
@@ -36,39 +36,39 @@ def test_what_was_sent_outlives_the_buffers():
 def test_frames_may_be_a_view_of_larger_ones():
     large = np.arange(2 * 10 * 12 * 3, dtype=np.uint8).reshape(2, 10, 12, 3)
 
-    sent = Staging("cpu").send(large[:, 2:8, ::2])
+    sent = PinnedBuffers("cpu").copy_to_device(large[:, 2:8, ::2])
 
     np.testing.assert_array_equal(sent.numpy(), large[:, 2:8, ::2])
 
 
 def test_buffers_grow_with_what_is_sent():
-    staging = Staging("cpu")
+    buffers = PinnedBuffers("cpu")
     for count in (1, 9, 0, 4):
-        assert (staging.send(frames(count, count)) == count).all()
+        assert (buffers.copy_to_device(frames(count, count)) == count).all()
 
 
 def test_many_threads_send():
-    staging = Staging("cpu")
+    buffers = PinnedBuffers("cpu")
     with ThreadPoolExecutor(8) as threads:
-        sent = list(threads.map(lambda level: staging.send(frames(2, level)), range(64)))
+        sent = list(threads.map(lambda level: buffers.copy_to_device(frames(2, level)), range(64)))
 
     assert [int(found.max()) for found in sent] == list(range(64))
 
 
 def test_a_buffer_is_not_filled_before_it_was_copied():
     """An event stands in for a copy that is under way."""
-    staging = Staging("cpu")
-    staging.send(frames(1, 1))
+    buffers = PinnedBuffers("cpu")
+    buffers.copy_to_device(frames(1, 1))
     waited = []
 
     class Copying:
         def synchronize(self):
-            waited.append(staging._buffers[0].memory[0].item())
+            waited.append(buffers._buffers[0].memory[0].item())
 
-    staging._buffers[0].copied = Copying()
-    staging.send(frames(1, 2))
+    buffers._buffers[0].copied = Copying()
+    buffers.copy_to_device(frames(1, 2))
     assert waited == []
-    staging.send(frames(1, 3))
+    buffers.copy_to_device(frames(1, 3))
 
     assert waited == [1]
 
@@ -79,8 +79,8 @@ def test_frames_arrive_on_a_cuda_device():
         if os.environ.get("FAIL_WITHOUT_CUDA"):
             pytest.fail("FAIL_WITHOUT_CUDA is set, and torch sees no CUDA device")
         pytest.skip("torch sees no CUDA device")
-    staging = Staging("cuda")
-    sent = [staging.send(frames(64, level, (240, 320))) for level in range(40)]
+    buffers = PinnedBuffers("cuda")
+    sent = [buffers.copy_to_device(frames(64, level, (240, 320))) for level in range(40)]
 
     assert all(found.is_cuda for found in sent)
     assert [int(found.max()) for found in sent] == list(range(40))

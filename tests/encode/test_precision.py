@@ -9,7 +9,12 @@ import pytest
 import torch
 
 from pipeline.config import Geometry
-from pipeline.encode.precision import LEAST_COSINE, PrecisionCheck, compare_precisions, cosines
+from pipeline.encode.precision import (
+    MIN_COSINE,
+    PrecisionCheck,
+    compare_precisions,
+    cosine_similarities,
+)
 from tests.encode.test_encoder import draw, frame_batch
 
 
@@ -24,7 +29,7 @@ class Turned:
         self.backbone = Stub()
         self.done = 0
 
-    def fit(self, frames):
+    def preprocess(self, frames):
         return torch.from_numpy(frames)
 
     def start(self, pictures):
@@ -37,7 +42,7 @@ class Turned:
 
 
 class Stub:
-    geometry, feature_size, context = Geometry(8, 8), 2, 0
+    geometry, feature_size, previous_frames = Geometry(8, 8), 2, 0
 
 
 PLAIN = Turned("float32")
@@ -48,18 +53,18 @@ class TestCosines:
         a = np.array([[1, 0], [1, 1], [2, 0]])
         b = np.array([[5, 0], [0, 3], [-1, 0]])
 
-        np.testing.assert_allclose(cosines(a, b), [1, 0.5**0.5, -1])
+        np.testing.assert_allclose(cosine_similarities(a, b), [1, 0.5**0.5, -1])
 
     def test_nothing_agrees_with_nothing_alone(self):
         a = np.array([[0.0, 0], [0, 0], [1, 1]])
         b = np.array([[0.0, 0], [1, 0], [0, 0]])
 
-        np.testing.assert_array_equal(cosines(a, b), [1, 0, 0])
+        np.testing.assert_array_equal(cosine_similarities(a, b), [1, 0, 0])
 
     def test_large_half_precision_values_do_not_overflow(self):
         a = np.full((1, 2000), 60000, np.float16)
 
-        np.testing.assert_allclose(cosines(a, a), [1])
+        np.testing.assert_allclose(cosine_similarities(a, a), [1])
 
 
 class TestWeigh:
@@ -67,7 +72,7 @@ class TestWeigh:
     def test_the_limit_is_a_cosine_of_0_999(self, degrees, kept):
         found = compare_precisions(PLAIN, Turned("bfloat16", degrees), [frame_batch("a", draw(5))])
 
-        assert LEAST_COSINE == 0.999
+        assert MIN_COSINE == 0.999
         assert found.precision == kept
         assert found.tried == "bfloat16"
         assert found.cosine_min == pytest.approx(np.cos(np.radians(degrees)), abs=1e-4)

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from pipeline.encode.preprocess import (
-    fit_decoded,
-    fit_pictures,
-    fits_at_once,
-    rows_of,
-    waiting_size,
+    feature_rows,
+    preprocess_batches,
+    preprocess_decoded,
+    preprocesses_on_arrival,
+    staged_size,
 )
 from tests.encode.test_encoder import draw, encode, engine, frame_batch
 
@@ -29,30 +29,30 @@ class TestWhen:
         [((8, 8), False), ((4, 16), False), ((9, 8), True), ((1080, 1920), True)],
     )
     def test_where_that_makes_them_smaller(self, size, expected):
-        assert fits_at_once(on("cpu"), size) == expected
-        assert waiting_size(on("cpu"), size) == ((8, 8) if expected else size)
+        assert preprocesses_on_arrival(on("cpu"), size) == expected
+        assert staged_size(on("cpu"), size) == ((8, 8) if expected else size)
 
     def test_never_where_it_is_work_of_an_accelerator(self):
-        assert not fits_at_once(on("cuda"), (1080, 1920))
-        assert waiting_size(on("cuda"), (1080, 1920)) == (1080, 1920)
+        assert not preprocesses_on_arrival(on("cuda"), (1080, 1920))
+        assert staged_size(on("cuda"), (1080, 1920)) == (1080, 1920)
 
 
 class TestFitDecoded:
     def test_gives_what_the_engine_cuts(self):
         frames = draw(5, size=(20, 13))
 
-        found = fit_decoded(engine(), frames, np.arange(5))
+        found = preprocess_decoded(engine(), frames, np.arange(5))
 
         assert found.shape == (5, 8, 8, 3)
-        np.testing.assert_array_equal(found, engine().fit(frames).numpy())
+        np.testing.assert_array_equal(found, engine().preprocess(frames).numpy())
 
     def test_a_frame_that_is_shown_on_is_cut_once(self):
         frames = draw(3, size=(20, 13))[[0, 0, 1, 2, 2, 2]]
         made, cut = engine(), []
-        fit = made.fit
-        made.fit = lambda given: cut.append(len(given)) or fit(given)
+        fit = made.preprocess
+        made.preprocess = lambda given: cut.append(len(given)) or fit(given)
 
-        found = fit_decoded(made, frames, np.array([4, 4, 7, 9, 9, 9]))
+        found = preprocess_decoded(made, frames, np.array([4, 4, 7, 9, 9, 9]))
 
         assert cut == [3]
         np.testing.assert_array_equal(found, fit(frames).numpy())
@@ -66,11 +66,11 @@ class TestFitPictures:
             frame_batch("a", frames, context=context), frame_index=np.array([0, 1, 1, 2, 3, 3])
         )
         made = engine(context=context)
-        cut = replace(decoded, images=made.fit(frames).numpy(), resized=True)
-        expected = list(fit_pictures(made, [decoded]))
-        made.fit = lambda _: pytest.fail("cut again")
+        cut = replace(decoded, images=made.preprocess(frames).numpy(), resized=True)
+        expected = list(preprocess_batches(made, [decoded]))
+        made.preprocess = lambda _: pytest.fail("cut again")
 
-        (found,) = fit_pictures(made, [cut])
+        (found,) = preprocess_batches(made, [cut])
 
         assert found.shape == ((6, 8, 8, 6) if context else (4, 8, 8, 3))
         np.testing.assert_array_equal(found, np.concatenate(expected))
@@ -83,7 +83,7 @@ class TestFitPictures:
         ]
         made = engine(context=context)
         cut = [
-            replace(b, images=fit_decoded(made, b.images, b.frame_index), resized=True)
+            replace(b, images=preprocess_decoded(made, b.images, b.frame_index), resized=True)
             for b in batches
             if len(b.images)
         ]
@@ -105,4 +105,4 @@ class TestFitPictures:
 )
 def test_rows_of_samples(frame_index, context, rows):
     """With context the second sample of a frame differs: the frame before it is another."""
-    assert rows_of(np.array(frame_index, np.int64), context).tolist() == rows
+    assert feature_rows(np.array(frame_index, np.int64), context).tolist() == rows

@@ -32,7 +32,7 @@ def opened(tmp_path, tiny_recognizer, engine_cache, monkeypatch):
     monkeypatch.setattr(loading, "reduced_precision", lambda device: "bfloat16")
 
     def open_(videos=(), *, least=0.999, out="out", **encode):
-        monkeypatch.setattr("pipeline.encode.precision.LEAST_COSINE", least)
+        monkeypatch.setattr("pipeline.encode.precision.MIN_COSINE", least)
         options = RunOptions(
             recognizer=str(tiny_recognizer),
             decode=DecodeOptions(workers=1),

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pipeline.encode.preprocess import LUMA_WEIGHTS
 from pipeline.temporal.augment import FLIP_PROBABILITY
 from pipeline.training.finetune.options import TuningOptions
 
 NARROWEST = 3 / 4
 """Width of a crop over its height, compared with the picture; the widest is the inverse."""
-LUMA = (0.299, 0.587, 0.114)
 MIDDLE = 127.5
 """What contrast leaves as it is: were it a mean of the pictures, some frames would flicker."""
 
@@ -97,7 +97,7 @@ def show(pictures: Tensor, view: View) -> Tensor:
 
 def _recolour(pictures: Tensor, view: View) -> Tensor:
     bright = pictures * view.brightness
-    weights = bright.new_tensor(LUMA).view(1, 3, 1, 1)
+    weights = bright.new_tensor(LUMA_WEIGHTS).view(1, 3, 1, 1)
     contrasted = MIDDLE + (bright - MIDDLE) * view.contrast
     grey = (contrasted * weights).sum(1, keepdim=True)  # (T, 1, H, W)
     return grey + (contrasted - grey) * view.saturation

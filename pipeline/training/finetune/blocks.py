@@ -8,7 +8,7 @@ from itertools import takewhile
 
 import torch
 
-from pipeline.encode.backbone import Backbone, network_of
+from pipeline.encode.backbone import Backbone
 from pipeline.errors import OptionError
 
 PREVIOUS = (99999,)
@@ -37,7 +37,7 @@ def free_last(backbone: Backbone, count: int) -> list[Block]:
     """
     chosen = last_blocks(backbone, count)
     free = {name for block in chosen for name in block.parameters}
-    for name, parameter in network_of(backbone).named_parameters():
+    for name, parameter in backbone.network.named_parameters():
         parameter.requires_grad_(name in free)
     return chosen
 
@@ -78,8 +78,8 @@ def _groups(backbone: Backbone) -> list[list[str]]:
     """Give the names of the parameters of the stem, then of each block."""
     from timm.models import group_parameters
 
-    network = network_of(backbone)
-    if backbone.context or not hasattr(network, "group_matcher"):
+    network = backbone.network
+    if backbone.previous_frames or not hasattr(network, "group_matcher"):
         raise OptionError(
             f"backbone {backbone.name} has no blocks that could be fine-tuned: take one of timm"
         )
@@ -91,7 +91,7 @@ def _groups(backbone: Backbone) -> list[list[str]]:
 
 def _used(backbone: Backbone) -> set[str]:
     """Name the parameters that features depend on: none behind the tap."""
-    names, parameters = zip(*network_of(backbone).named_parameters(), strict=True)
+    names, parameters = zip(*backbone.network.named_parameters(), strict=True)
     before = [parameter.requires_grad for parameter in parameters]
     picture = torch.zeros(1, 3, backbone.geometry.height, backbone.geometry.width)
     for parameter in parameters:

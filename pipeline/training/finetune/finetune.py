@@ -47,7 +47,9 @@ def load_tunable(options: RunOptions, blocks: int) -> Backbone:
     """
     assert options.backbone is not None
     weights = Path(options.weights).expanduser() if options.weights else None
-    backbone = load_backbone(options.backbone, weights=weights, tap=options.tap, grid=options.grid)
+    backbone = load_backbone(
+        options.backbone, weights=weights, layer=options.tap, pool_size=options.grid
+    )
     last_blocks(backbone, blocks)
     describe_network(backbone)
     return backbone

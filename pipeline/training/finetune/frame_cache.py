@@ -22,7 +22,7 @@ from pipeline.decode.process_pool import DecodeProcess
 from pipeline.decode.sampling import SamplePlan
 from pipeline.decode.shared_memory import FrameBuffer
 from pipeline.encode.backbone import Backbone
-from pipeline.encode.preprocess import fit_decoded
+from pipeline.encode.preprocess import preprocess_decoded
 from pipeline.errors import MachineError
 from pipeline.records import Chunk, FrameBatch, Images, Integers, Video
 from pipeline.run.session import Session
@@ -138,7 +138,7 @@ def _decoded(process: DecodeProcess, video: Video, session: Session) -> Iterator
     for start in range(0, total, most):
         chunk = Chunk(video, index, start, min(start + most, total), total)
         shape = (num_images(chunk), geometry.height, geometry.width, 3)
-        buffer = FrameBuffer(np.empty(shape, np.uint8), partial(fit_decoded, session.engine))
+        buffer = FrameBuffer(np.empty(shape, np.uint8), partial(preprocess_decoded, session.engine))
         batch = decode_chunk(process, chunk, sampling, geometry, buffer)
         if batch.report.transient:
             raise MachineError(f"{video.path}: {batch.report.status}: {batch.report.error}")

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline.encode.backbone import hash_weights, network_of
+from pipeline.encode.backbone import hash_weights
 from pipeline.temporal.augment import augment_mask
 from pipeline.temporal.batching import Batch, Example, collate
 from pipeline.temporal.calibration import fit_temperature
@@ -168,7 +168,7 @@ class Tuner:
 
     def _learned(self) -> dict[str, Tensor]:
         """Give all that changes: the temporal model, and the blocks of the backbone."""
-        network = network_of(self.backbone)
+        network = self.backbone.network
         blocks = {f"network.{n}": p for n, p in network.named_parameters() if p.requires_grad}
         return {f"model.{n}": t for n, t in self.model.state_dict().items()} | blocks
 
@@ -198,7 +198,7 @@ class Tuner:
             temperature = fit_temperature(predict(self.model, held), labels)
         self.backbone.module.cpu()
         return Tuned(
-            backbone=replace(self.backbone, weights_hash=hash_weights(network_of(self.backbone))),
+            backbone=replace(self.backbone, weights_hash=hash_weights(self.backbone.network)),
             model=self.model.cpu(),
             temperature=temperature,
             blocks=tuple(self.blocks),

@@ -24,7 +24,7 @@ TUNING = TuningOptions(blocks=1, epochs=2, batch_size=4, frames=4, chunk=4)
 
 def backbone_of(name="random:test_efficientnet", tap="blocks.1", side=48):
     """A tiny network, read early, that wants small pictures."""
-    return replace(load_backbone(name, tap=tap), geometry=Geometry(side, side))
+    return replace(load_backbone(name, layer=tap), geometry=Geometry(side, side))
 
 
 def keep(cache, video_id, pictures):

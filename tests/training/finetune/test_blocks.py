@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pipeline.encode.backbone import load_backbone, network_of
-from pipeline.encode.frame_pair import PairNetwork, pairs_backbone
+from pipeline.encode.backbone import load_backbone
+from pipeline.encode.frame_pair import FramePairNetwork, frame_pair_backbone
 from pipeline.errors import OptionError
 from pipeline.training.finetune.blocks import blocks_of, free_last, last_blocks
 
@@ -32,7 +32,7 @@ def test_blocks_come_in_the_order_of_the_network(name, last):
 
 
 def test_blocks_behind_the_tap_do_not_count():
-    assert names(blocks_of(load_backbone(RESNET, tap="layer2"))) == ["layer1.0", "layer2.0"]
+    assert names(blocks_of(load_backbone(RESNET, layer="layer2"))) == ["layer1.0", "layer2.0"]
 
 
 def test_what_belongs_to_no_block_belongs_to_the_one_before():
@@ -46,12 +46,12 @@ def test_what_belongs_to_no_block_belongs_to_the_one_before():
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_exactly_the_last_blocks_get_gradients(count):
-    backbone = load_backbone(RESNET, tap="layer3", grid=2)
+    backbone = load_backbone(RESNET, layer="layer3", pool_size=2)
     blocks = free_last(backbone, count)
 
     backbone.module(torch.rand(2, 3, 64, 64)).sum().backward()
 
-    found = {n for n, p in network_of(backbone).named_parameters() if p.grad is not None}
+    found = {n for n, p in backbone.network.named_parameters() if p.grad is not None}
     assert names(blocks) == ["layer1.0", "layer2.0", "layer3.0"][-count:]
     assert found == {name for block in blocks for name in block.parameters}
     assert {name.split(".")[0] for name in found} == {b.name.split(".")[0] for b in blocks}
@@ -69,14 +69,14 @@ def test_more_blocks_than_there_are_fail(count):
     with pytest.raises(
         OptionError, match=rf"^{count} blocks of random:test_resnet .* are 2: layer1.0, layer2.0$"
     ):
-        free_last(load_backbone(RESNET, tap="layer2"), count)
+        free_last(load_backbone(RESNET, layer="layer2"), count)
 
 
 def test_a_tap_before_all_blocks_fails():
     with pytest.raises(OptionError, match="no features of random:test_resnet come from a block"):
-        blocks_of(load_backbone(RESNET, tap="maxpool"))
+        blocks_of(load_backbone(RESNET, layer="maxpool"))
 
 
 def test_a_backbone_without_blocks_fails():
     with pytest.raises(OptionError, match=r"backbone pairs has no blocks .* take one of timm"):
-        blocks_of(pairs_backbone(PairNetwork()))
+        blocks_of(frame_pair_backbone(FramePairNetwork()))

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.encode.engines import Placement, TorchEngine
+from pipeline.encode.engine import Placement
+from pipeline.encode.torch_engine import TorchEngine
 from pipeline.errors import MachineError
 from pipeline.training.finetune.augment import draw_view
 from pipeline.training.finetune.blocks import free_last

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from pipeline.config import RunOptions, Sampling
-from pipeline.encode.backbone import hash_weights, network_of
+from pipeline.encode.backbone import hash_weights
 from pipeline.errors import OptionError
 from pipeline.temporal.trainer import TrainingResult
 from pipeline.training.finetune.finetune import fine_tune, load_tunable
@@ -39,7 +39,7 @@ def outcome(folder):
 
 class TestKept:
     def test_what_helped_is_kept(self, outcome):
-        assert outcome.backbone.weights_hash == hash_weights(network_of(outcome.backbone))
+        assert outcome.backbone.weights_hash == hash_weights(outcome.backbone.network)
         assert outcome.fitted.temperature != 1.5
 
     def test_it_is_told_in_plain_json(self, outcome):

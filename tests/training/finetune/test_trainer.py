@@ -10,7 +10,7 @@ from math import nan
 import pytest
 import torch
 
-from pipeline.encode.backbone import hash_weights, network_of
+from pipeline.encode.backbone import hash_weights
 from pipeline.errors import OptionError
 from pipeline.temporal.models import TemporalModel
 from pipeline.temporal.trainer import loss_and_accuracy
@@ -33,7 +33,7 @@ def tuned(lesson):
 
 
 def weights(tuned):
-    return network_of(tuned.backbone).state_dict()
+    return tuned.backbone.network.state_dict()
 
 
 def same(a, b):
@@ -42,7 +42,7 @@ def same(a, b):
 
 class TestWhatChanges:
     def test_the_last_blocks_change_and_the_others_stay_bit_for_bit(self, lesson, tuned):
-        before, after = network_of(lesson.backbone).state_dict(), weights(tuned)
+        before, after = lesson.backbone.network.state_dict(), weights(tuned)
 
         changed = set(before) - same(before, after)
 
@@ -53,10 +53,10 @@ class TestWhatChanges:
         again = make_lesson(lesson.cache.folder.parents[1])
 
         assert hash_weights(again.model) == hash_weights(lesson.model)
-        assert again.backbone.weights_hash == hash_weights(network_of(lesson.backbone))
+        assert again.backbone.weights_hash == hash_weights(lesson.backbone.network)
 
     def test_the_backbone_knows_its_new_weights(self, lesson, tuned):
-        assert tuned.backbone.weights_hash == hash_weights(network_of(tuned.backbone))
+        assert tuned.backbone.weights_hash == hash_weights(tuned.backbone.network)
         assert tuned.backbone.weights_hash != lesson.backbone.weights_hash
         assert tuned.backbone.identity != lesson.backbone.identity
 
