@@ -116,7 +116,7 @@ class Elsewhere:
     def __init__(self, engine):
         self.name, self.device, self.precision = engine.name, "cuda", engine.precision
         self.backbone, self.batch_size = engine.backbone, engine.batch_size
-        self.fit, self.start = engine.fit, engine.start
+        self.preprocess, self.start = engine.preprocess, engine.start
 
 
 class Rated:

@@ -727,8 +727,8 @@ class FailsOnce:
         self.backbone, self.batch_size = engine.backbone, 1000
         self.precision, self.device, self.name = engine.precision, engine.device, engine.name
 
-    def fit(self, frames):
-        return self._engine.fit(frames)
+    def preprocess(self, frames):
+        return self._engine.preprocess(frames)
 
     def start(self, pictures):
         self._calls += 1
@@ -878,8 +878,8 @@ class Flips:
         self.backbone, self.batch_size = engine.backbone, engine.batch_size
         self.precision, self.device, self.name = engine.precision, engine.device, engine.name
 
-    def fit(self, frames):
-        return self._engine.fit(frames)
+    def preprocess(self, frames):
+        return self._engine.preprocess(frames)
 
     def start(self, pictures):
         features = self._engine.start(pictures)

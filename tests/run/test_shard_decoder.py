@@ -69,7 +69,7 @@ def test_on_the_cpu_pictures_are_cut_to_size(pool, shard):
     raw = intake(pool, "cuda")[1].decode(shard)
     for batch, as_decoded in zip(decoded.batches, raw.batches, strict=True):
         assert batch.frame_index.tolist() == as_decoded.frame_index.tolist()
-        np.testing.assert_array_equal(batch.images, made.fit(as_decoded.images).numpy())
+        np.testing.assert_array_equal(batch.images, made.preprocess(as_decoded.images).numpy())
 
 
 def test_for_an_accelerator_they_stay_as_they_were_decoded(pool, shard):
@@ -119,13 +119,13 @@ def test_a_shard_of_nothing_takes_no_memory(pool, shard):
 def test_a_fit_that_fails_ends_the_shard_and_not_the_process(pool, shard):
     """What the decode process waits for would never come: it is replaced."""
     made, lender = intake(pool)
-    right = made.fit
-    made.fit = lambda _: 1 / 0
+    right = made.preprocess
+    made.preprocess = lambda _: 1 / 0
 
     with pytest.raises(ZeroDivisionError):
         lender.decode(shard)
 
-    made.fit = right
+    made.preprocess = right
     assert [len(batch.images) for batch in lender.decode(shard).batches] == [20, 11, 10]
 
 

@@ -67,7 +67,7 @@ def test_pictures_are_those_that_are_encoded(opened, videos):
         cache = keep_pictures(session, videos[1:])
         (shard,) = session.planner.plan(videos[1:])
         decoded = session.decode(shard)
-        wanted = session.engine.fit(decoded.batches[0].images).numpy()
+        wanted = session.engine.preprocess(decoded.batches[0].images).numpy()
 
         np.testing.assert_array_equal(cache.read(videos[1].video_id, np.arange(6)), wanted)
 
@@ -110,8 +110,8 @@ def test_few_pictures_at_a_time_are_cut_to_size(opened, videos, monkeypatch):
         cache = keep_pictures(session, videos)
         whole = cache.path(videos[0].video_id).read_bytes()
         cache.path(videos[0].video_id).unlink()
-        right, seen = session.engine.fit, []
-        monkeypatch.setattr(session.engine, "fit", lambda f: (seen.append(len(f)), right(f))[1])
+        right, seen = session.engine.preprocess, []
+        monkeypatch.setattr(session.engine, "preprocess", lambda f: (seen.append(len(f)), right(f))[1])
         monkeypatch.setattr(process_pool, "RING_BYTES", 20 * 72 * 96 * 3)  # a fourth is looked at
 
         keep_pictures(session, videos)
