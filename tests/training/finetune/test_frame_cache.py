@@ -111,7 +111,9 @@ def test_few_pictures_at_a_time_are_cut_to_size(opened, videos, monkeypatch):
         whole = cache.path(videos[0].video_id).read_bytes()
         cache.path(videos[0].video_id).unlink()
         right, seen = session.engine.preprocess, []
-        monkeypatch.setattr(session.engine, "preprocess", lambda f: (seen.append(len(f)), right(f))[1])
+        monkeypatch.setattr(
+            session.engine, "preprocess", lambda f: (seen.append(len(f)), right(f))[1]
+        )
         monkeypatch.setattr(process_pool, "RING_BYTES", 20 * 72 * 96 * 3)  # a fourth is looked at
 
         keep_pictures(session, videos)
