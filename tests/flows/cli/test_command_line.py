@@ -156,7 +156,7 @@ def started(monkeypatch):
         launch: {"run_once": start, "serve_forever": start, "reach_server": start},
         cases: dict.fromkeys(("roofline", "startup", "scale", "long"), start),
         evaluate: {"_gather": start, "_require_compatible": lambda *given: None},
-        backbone: {"middle_tap": lambda name: "MIDDLE"},
+        backbone: {"middle_layer": lambda name: "MIDDLE"},
         recognizer: {
             "load_recognizer": lambda name: saved,
             "require_labels": lambda *given: None,
