@@ -24,8 +24,8 @@ from pipeline.records import (
 VIDEO = Video("a.mp4", "/a.mp4", "file", "0123", 100)
 
 
-def index(pts, **given):
-    """Give what a container of these times says."""
+def index(pts, **values):
+    """Create an index with these times."""
     facts = {
         "format": "mp4",
         "codec": "h264",
@@ -45,10 +45,10 @@ def index(pts, **given):
         "packets_discarded": 0,
         "frames_from_header": None,
     }
-    return VideoIndex(**{**facts, **given})
+    return VideoIndex(**{**facts, **values})
 
 
-def batch(count=3, **given):
+def batch(count=3, **values):
     arrays = {
         "images": np.zeros((count, 4, 6, 3), np.uint8),
         "sample_index": np.arange(count),
@@ -56,10 +56,10 @@ def batch(count=3, **given):
         "pts_seconds": np.arange(count) / 8,
     }
     chunk = Chunk(VIDEO, None, 0, count, count)
-    return FrameBatch(chunk=chunk, report=DecodeReport("ok"), **{**arrays, **given})
+    return FrameBatch(chunk=chunk, report=DecodeReport("ok"), **{**arrays, **values})
 
 
-def features(count=3, **given):
+def features(count=3, **values):
     arrays = {
         "values": np.zeros((count, 5), np.float16),
         "sample_index": np.arange(count),
@@ -67,7 +67,7 @@ def features(count=3, **given):
         "pts_seconds": np.arange(count) / 8,
     }
     report = DecodeReport("ok")
-    return FrameFeatures("0123", 0, count, count, report=report, **{**arrays, **given})
+    return FrameFeatures("0123", 0, count, count, report=report, **{**arrays, **values})
 
 
 class TestVideoIndex:
@@ -77,20 +77,20 @@ class TestVideoIndex:
         np.testing.assert_allclose(late.seconds, [0, 0.04, 0.08])
         assert late.tick_seconds == 0.001
 
-    def test_the_last_frame_is_shown_as_long_as_the_container_says(self):
+    def test_the_last_frame_has_the_duration_of_the_container(self):
         assert index([0, 40, 80], last_duration=100).duration_seconds == pytest.approx(0.18)
 
-    def test_the_last_frame_is_shown_as_long_as_usual_where_nothing_is_said(self):
+    def test_the_last_frame_has_the_median_duration_if_unknown(self):
         assert index([0, 40, 80]).duration_seconds == pytest.approx(0.12)
         assert index([0, 40, 80, 1080]).duration_seconds == pytest.approx(1.12)
 
-    def test_a_lone_frame_of_unknown_duration_has_no_rate(self):
+    def test_a_single_frame_of_unknown_duration_has_no_rate(self):
         lone = index([7])
 
         assert (lone.duration_seconds, lone.frame_rate, lone.frame_seconds) == (0, None, 0)
         assert index([7], last_duration=40).frame_rate == pytest.approx(25)
 
-    def test_nothing_displayable_lasts_nothing(self):
+    def test_without_displayed_frames_the_duration_is_zero(self):
         empty = index([])
 
         assert empty.duration_seconds == 0
@@ -128,24 +128,26 @@ class TestVideoIndex:
     def test_fewer_packets_than_claimed_is_truncated(self, claimed, truncated):
         assert index([0, 40, 80], frames_from_header=claimed).truncated is truncated
 
-    def test_json_gives_it_back(self):
-        said = index([0, 40, 80], rotation=90, frames_from_header=3, timed=False, problem="broke")
+    def test_json_round_trip(self):
+        original = index(
+            [0, 40, 80], rotation=90, frames_from_header=3, timed=False, problem="broke"
+        )
 
-        back = VideoIndex.from_json(json.loads(json.dumps(said.to_json())))
+        back = VideoIndex.from_json(json.loads(json.dumps(original.to_json())))
 
         for field in dataclasses.fields(VideoIndex):
-            one, other = getattr(said, field.name), getattr(back, field.name)
+            one, other = getattr(original, field.name), getattr(back, field.name)
             np.testing.assert_array_equal(one, other)
         assert back.pts.dtype == np.int64
         assert back.time_base == (1, 1000)
 
     @given(gaps=st.lists(st.integers(1, 5000), min_size=1, max_size=50), first=st.integers(-99, 99))
     def test_frames_lie_inside_the_duration(self, gaps, first):
-        said = index(first + np.cumsum([0, *gaps]))
+        original = index(first + np.cumsum([0, *gaps]))
 
-        assert said.seconds[0] == 0
-        assert said.duration_seconds > said.seconds[-1]
-        assert said.longest_gap_seconds >= said.frame_seconds
+        assert original.seconds[0] == 0
+        assert original.duration_seconds > original.seconds[-1]
+        assert original.longest_gap_seconds >= original.frame_seconds
 
 
 class TestDecodeReport:
@@ -158,25 +160,33 @@ class TestDecodeReport:
         with pytest.raises(ValueError, match=r"status must be one of ok, partial, .* got 'fine'"):
             DecodeReport("fine")
 
-    def test_what_another_attempt_may_change_is_transient(self):
+    def test_transient_statuses(self):
         transient = {status for status in STATUSES if DecodeReport(status).transient}
 
         assert transient == TRANSIENT
         assert transient == {"decode_timeout", "decode_crash", "out_of_memory", "unreadable"}
 
-    def test_json_gives_it_back(self):
+    def test_json_round_trip(self):
         report = DecodeReport("partial", "why", attempts=("a: b", "c"), width=96, frame_rate=29.97)
 
         assert DecodeReport.from_json(json.loads(json.dumps(report.to_json()))) == report
 
+    def test_reports_of_other_versions_are_read(self):
+        """Fields of a newer version are ignored, fields that an older one lacks have defaults."""
+        newer = {**DecodeReport("ok", width=96).to_json(), "colour_space": "bt709"}
+        older = {"status": "partial", "error": "why"}
+
+        assert DecodeReport.from_json(newer) == DecodeReport("ok", width=96)
+        assert DecodeReport.from_json(older) == DecodeReport("partial", "why")
+
 
 class TestMergeReports:
-    def test_one_report_is_itself(self):
+    def test_a_single_report_is_unchanged(self):
         report = DecodeReport("partial", "why", frames_decoded=3)
 
         assert merge_reports([report]) is report
 
-    def test_counts_add_up_and_facts_stay(self):
+    def test_counts_are_summed_and_other_fields_kept(self):
         one = DecodeReport(
             "ok",
             decoder="decord",
@@ -209,7 +219,7 @@ class TestMergeReports:
         assert (merged.status, merged.error) == ("partial", "no frame for 20 s")
         assert (merged.frames_expected, merged.frames_decoded, merged.frames_missing) == (10, 5, 5)
 
-    def test_chunks_without_any_frame_keep_their_verdict(self):
+    def test_chunks_without_any_frame_keep_their_status(self):
         first = DecodeReport("undecodable", "broken", frames_expected=5)
         second = DecodeReport("decode_crash", "signal 11", frames_expected=5)
 
@@ -220,7 +230,7 @@ class TestMergeReports:
 
 
 class TestChunk:
-    def test_all_of_a_video_is_whole(self):
+    def test_a_whole_video(self):
         assert Chunk(VIDEO, None, 0, 5, 5).whole
         assert Chunk(VIDEO, None, 0, 0, 0).whole
         assert not Chunk(VIDEO, None, 0, 4, 5).whole
@@ -228,17 +238,17 @@ class TestChunk:
 
 
 class TestFrameBatch:
-    def test_what_fits_is_taken(self):
+    def test_valid_arrays_are_accepted(self):
         assert batch().images.shape == (3, 4, 6, 3)
         assert len(batch(0).images) == 0
 
-    def test_pictures_of_another_shape_fail(self):
+    def test_images_of_another_shape_fail(self):
         with pytest.raises(ValueError, match=r"images must be \(T, H, W, 3\), got \(3, 4, 6, 4\)"):
             batch(images=np.zeros((3, 4, 6, 4), np.uint8))
         with pytest.raises(ValueError, match=r"got \(4, 6, 3\)"):
             batch(images=np.zeros((4, 6, 3), np.uint8))
 
-    def test_pictures_of_another_type_fail(self):
+    def test_images_of_another_dtype_fail(self):
         with pytest.raises(ValueError, match="images must be uint8, got float32"):
             batch(images=np.zeros((3, 4, 6, 3), np.float32))
 
@@ -249,7 +259,7 @@ class TestFrameBatch:
 
 
 class TestFrameFeatures:
-    def test_nothing_keeps_its_report(self):
+    def test_empty_features_keep_the_report(self):
         report = DecodeReport("not_video", "text")
 
         nothing = FrameFeatures.empty("0123", 7, report)
@@ -258,12 +268,12 @@ class TestFrameFeatures:
         assert nothing.whole
         assert nothing.report is report
 
-    def test_a_part_is_not_whole(self):
+    def test_a_chunk_is_not_the_whole_video(self):
         assert features().whole
         assert not replace(features(), num_samples=4).whole
         assert not replace(features(), start=1).whole
 
-    def test_values_of_another_type_or_shape_fail(self):
+    def test_values_of_another_dtype_or_shape_fail(self):
         wanted = r"values must be float16 of shape \(T, D\), got float32 of shape \(3, 5\)"
         with pytest.raises(ValueError, match=wanted):
             features(values=np.zeros((3, 5), np.float32))

@@ -1,4 +1,4 @@
-"""Decode processes for the tests of this folder."""
+"""Fixtures with decode processes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipeline.decode.process_pool import DecodeProcess
 
 @pytest.fixture(scope="session")
 def forced_process():
-    """Decode processes that try a given reader first, one for each."""
+    """Decode processes that try a given reader first, one per reader."""
     made = {}
 
     def forced(reader):
@@ -41,16 +41,16 @@ def start_process():
 
 @pytest.fixture
 def pipe(tmp_path):
-    """A file whose opening never returns: a hang inside the operating system."""
+    """A file whose opening blocks for ever, inside the operating system."""
     os.mkfifo(tmp_path / "pipe.mp4")
     return tmp_path / "pipe.mp4"
 
 
 @pytest.fixture
-def pretend_decord(tmp_path, monkeypatch):
-    """Let decode processes that start from now on find another module of the name `decord`."""
+def fake_decord(tmp_path, monkeypatch):
+    """Let decode processes that start later import a fake module `decord`."""
 
-    def pretend(next_frame):
+    def install(next_frame):
         folder = tmp_path / "modules"
         folder.mkdir()
         (folder / "decord.py").write_text(
@@ -64,4 +64,4 @@ def pretend_decord(tmp_path, monkeypatch):
         )
         monkeypatch.setenv("PYTHONPATH", str(folder))
 
-    return pretend
+    return install

@@ -1,4 +1,4 @@
-"""Decode a file in a test: with every reader in turn as the pipeline does, or with a single one."""
+"""Decode a file in a test: with the fallback as the pipeline does, or with a single reader."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from tests.videos import read_number
 
 ALL = Sampling(every=1)
 SMALL = Geometry(32, 64, "squash", reducing_gap=1)
-"""Large enough for the bar code of a drawn picture."""
+"""Large enough for the bar code of a test image."""
 
 
 def as_video(path: Path | str, image_fps: float | None = None) -> Video:
-    """Name a file, or with a rate a folder of images, without a look at its content."""
+    """Create a `Video` of a file, or with a frame rate of a folder of images; reads neither."""
     kind = "images" if image_fps else "file"
     return Video(str(path), str(path), kind, f"id of {path}", 1, image_fps)
 
@@ -36,7 +36,7 @@ def decode(
     geometry: Geometry = SMALL,
     index: VideoIndex | None = None,
 ) -> FrameBatch:
-    """Decode the samples [start, stop) of a video, with the fallbacks of the pipeline."""
+    """Decode the samples [start, stop) of a video, with the fallback of the pipeline."""
     video = source if isinstance(source, Video) else as_video(source)
     index = index or index_video(process, video)
     total = SamplePlan(index, sampling).num_samples
@@ -57,7 +57,7 @@ def read_with(
     Decode a video with one reader, in full size.
 
     Returns:
-        What the decode process answered, and the pictures, (T, H, W, 3).
+        The answer of the decode process, and the images, (T, H, W, 3).
     """
     index = index or index_video(process, as_video(path))
     total = SamplePlan(index, sampling).num_samples
@@ -80,6 +80,6 @@ def read_with(
     return answer, buffer.images[: len(answer.get("sample_index", []))]
 
 
-def numbers(pictures: np.ndarray) -> list[int]:
-    """Read the numbers of drawn pictures, (T, H, W, 3)."""
-    return [read_number(picture) for picture in pictures]
+def numbers(images: np.ndarray) -> list[int]:
+    """Read the numbers of test images, (T, H, W, 3)."""
+    return [read_number(image) for image in images]

@@ -38,9 +38,9 @@ DROPPED_TIMES = [n / 10 for n in (0, 1, 2, 5, 6, 9, 10)]
 
 
 def write_dropped(path, **options):
-    """Write an AVI of 11 frames, 4 of which were dropped."""
-    given = {"codec": "mpeg4", "times": DROPPED_TIMES, "time_base": Fraction(1, 10), **options}
-    return write_video(path, len(DROPPED_TIMES), **given)
+    """Write an AVI of 11 frames, of which 4 are dropped."""
+    settings = {"codec": "mpeg4", "times": DROPPED_TIMES, "time_base": Fraction(1, 10), **options}
+    return write_video(path, len(DROPPED_TIMES), **settings)
 
 
 def index_of(path, **options):
@@ -73,7 +73,7 @@ class TestReadIndex:
         assert not index.truncated
         assert index.problem == ""
 
-    def test_times_ascend_where_pictures_are_stored_out_of_order(self, tmp_path):
+    def test_times_are_sorted_when_frames_are_stored_out_of_order(self, tmp_path):
         path = write_video(
             tmp_path / "a.mp4", 20, b_frames=3, options={"preset": "fast", "b_adapt": "0"}
         )
@@ -100,7 +100,7 @@ class TestReadIndex:
         assert index.start_ticks == index.pts[0]
         assert index.seconds == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
 
-    def test_packets_that_a_cut_hides(self, tmp_path):
+    def test_packets_hidden_by_an_edit_list(self, tmp_path):
         source = write_video(tmp_path / "a.mp4", 60, gop=1000)
         index = index_of(cut_copy(source, tmp_path / "cut.mp4", 1.5))
 
@@ -125,7 +125,7 @@ class TestReadIndex:
         assert len(index.pts) == 6
         assert index.steady
 
-    def test_a_clock_that_restarts_goes_on(self, tmp_path):
+    def test_a_restarted_clock_is_continued(self, tmp_path):
         """Two recordings in one file, as `cat a.ts b.ts` joins them."""
         times = [n / 10 for n in range(40)]
         parts = [
@@ -151,7 +151,7 @@ class TestReadIndex:
 
         assert index_of(write_video(tmp_path / "a.mp4", 4, options=options)).interlaced
 
-    def test_a_header_that_claims_more_than_there_is(self, tmp_path):
+    def test_a_header_that_claims_too_many_frames(self, tmp_path):
         whole = write_video(tmp_path / "a.mp4", 40, muxing={"movflags": "faststart"})
         cut = tmp_path / "cut.mp4"
         cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 2 // 3])
@@ -165,9 +165,7 @@ class TestReadIndex:
     @pytest.mark.parametrize(
         ("codec", "pixel_format"), [("mpeg4", "yuv420p"), ("mjpeg", "yuvj420p")]
     )
-    def test_frames_that_a_capture_card_dropped_are_not_missing(
-        self, tmp_path, codec, pixel_format
-    ):
+    def test_dropped_frames_of_a_capture_card_are_not_missing(self, tmp_path, codec, pixel_format):
         """The header of an AVI counts them; they are chunks of no bytes, which FFmpeg skips."""
         path = write_dropped(tmp_path / "a.avi", codec=codec, pixel_format=pixel_format)
 
@@ -177,7 +175,7 @@ class TestReadIndex:
         assert index.seconds == pytest.approx(DROPPED_TIMES)
         assert not index.truncated
 
-    def test_dropped_frames_do_not_hide_that_the_end_is_lost(self, tmp_path):
+    def test_a_truncated_file_with_dropped_frames(self, tmp_path):
         path = write_dropped(tmp_path / "a.avi")
         with av.open(str(path)) as container:
             end = [packet.pos + packet.size for packet in container.demux(video=0) if packet.size]
@@ -188,23 +186,23 @@ class TestReadIndex:
         assert (index.packets, index.packets_empty, index.frames_from_header) == (5, 2, 11)
         assert index.truncated
 
-    def test_a_still_picture_has_no_duration(self, tmp_path):
+    def test_a_still_image_has_no_duration(self, tmp_path):
         path = write_video(tmp_path / "a.png", 1, codec="png", pixel_format="rgb24")
         index = index_of(path)
 
         assert index.duration_seconds == 0
         assert index.frame_rate is None
 
-    def test_tells_how_far_it_is(self, tmp_path):
-        """However large its packets are, a long scan must not look like a hang."""
+    def test_reports_progress_with_every_packet(self, tmp_path):
+        """A long scan must not be taken for a hang."""
         path = write_video(tmp_path / "a.avi", 20, size=(16, 16), codec="mpeg4")
-        told = []
+        counts = []
 
-        index_of(path, progress=told.append)
+        index_of(path, progress=counts.append)
 
-        assert told == list(range(1, 21))
+        assert counts == list(range(1, 21))
 
-    def test_survives_a_round_trip_through_json(self, tmp_path):
+    def test_json_round_trip(self, tmp_path):
         index = index_of(write_video(tmp_path / "a.mp4", 3))
         again = type(index).from_json(index.to_json())
 
@@ -227,7 +225,7 @@ class TestReadIndexFails:
         assert status == "not_video"
         assert message == "no video container: invalid data found when processing input"
 
-    def test_text_is_not_drawn_as_a_video(self, tmp_path):
+    def test_text_is_not_rendered_as_a_video(self, tmp_path):
         path = tmp_path / "a.txt"
         path.write_text("hello\n" * 200)
 
@@ -252,7 +250,7 @@ class TestReadIndexFails:
         ],
     )
     def test_a_playlist(self, tmp_path, name, text, kind):
-        """It may name any file or host; the files that it names can be given themselves."""
+        """A playlist may refer to any file or host."""
         write_video(tmp_path / "b.mp4", 3)
         (tmp_path / name).write_text(text)
 
@@ -267,7 +265,7 @@ class TestReadIndexFails:
 
         assert failure(path)[0] == "not_video"
 
-    def test_a_file_that_is_not_there(self, tmp_path):
+    def test_a_missing_file(self, tmp_path):
         assert failure(tmp_path / "a.mp4") == (
             "unreadable",
             "cannot be read: No such file or directory",
@@ -306,14 +304,14 @@ class TestChooseStream:
         index = index_of(path)
         return index.stream, index.video_streams
 
-    def test_the_one_marked_as_default(self, tmp_path):
+    def test_prefers_the_default_stream(self, tmp_path):
         path = write_streams(
             tmp_path / "a.mkv", [0, 100, 200], sizes=[(192, 96), (64, 64), (64, 64)], default=1
         )
 
         assert self.chosen(path) == (1, 3)
 
-    def test_else_the_one_with_most_pixels(self):
+    def test_prefers_the_stream_with_most_pixels(self):
         context = [SimpleNamespace(width=w, height=9, codec=None) for w in (10, 30, 20, 30)]
         streams = [
             SimpleNamespace(index=i, codec_context=c, disposition=av.stream.Disposition(0))
@@ -333,7 +331,7 @@ class TestChooseStream:
             choose_stream(container)
         assert caught.value.status == "undecodable"
 
-    def test_a_cover_picture_is_no_video(self, tmp_path):
+    def test_a_cover_image_is_not_a_video_stream(self, tmp_path):
         path = tmp_path / "a.mp4"
         with av.open(str(path), "w") as output:
             cover = output.add_stream("mjpeg", rate=25)
@@ -359,8 +357,8 @@ class TestChooseStream:
         "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nhttp://127.0.0.1:{port}/b.ts\n",
     ],
 )
-def test_no_host_is_asked(tmp_path, text):
-    """A file that points elsewhere is not followed."""
+def test_no_network_connection_is_made(tmp_path, text):
+    """References to other hosts are not followed."""
     path = tmp_path / "a.m3u8"
     with socket.create_server(("127.0.0.1", 0)) as server:
         path.write_text(text.format(port=server.getsockname()[1]))

@@ -13,7 +13,7 @@ from pipeline.records import Video
 from tests.decode.decoding import as_video
 from tests.videos import cut_copy, spoil, write_images, write_sound, write_video
 
-EIGHT_A_SECOND = Sampling(fps=8)
+EIGHT_FPS = Sampling(fps=8)
 OPTIONS = DecodeOptions(workers=2, frame_timeout_seconds=20)
 
 
@@ -22,12 +22,12 @@ def source(tmp_path_factory):
     return write_video(tmp_path_factory.mktemp("source") / "a.mp4", 48, size=(128, 64), gop=12)
 
 
-def verdicts(videos, options=OPTIONS, sampling=EIGHT_A_SECOND):
+def reports_of(videos, options=OPTIONS, sampling=EIGHT_FPS):
     return [report for _, report in examine(videos, options, sampling)]
 
 
 def children():
-    """Process numbers of our child processes."""
+    """Ids of the child processes."""
     found = set()
     for path in Path("/proc/self/task").glob("*/children"):
         with contextlib.suppress(OSError):  # a thread that ended meanwhile
@@ -35,7 +35,7 @@ def children():
     return found
 
 
-def test_every_video_gets_its_verdict_in_order(source, tmp_path):
+def test_reports_come_in_the_order_of_the_videos(source, tmp_path):
     (tmp_path / "text.mp4").write_text("just some text\n")
     sources = {
         "ok": as_video(source),
@@ -53,8 +53,8 @@ def test_every_video_gets_its_verdict_in_order(source, tmp_path):
     assert found[-1][1].error == "No such file: x"
 
 
-def test_every_frame_is_decoded_whatever_the_sampling(source):
-    [report] = verdicts([as_video(source)], sampling=Sampling(fps=1))
+def test_every_frame_is_decoded_with_any_sampling(source):
+    [report] = reports_of([as_video(source)], sampling=Sampling(fps=1))
 
     assert (report.status, report.frames_decoded, report.frames_expected) == ("ok", 48, 48)
     assert report.frames_sampled == 2
@@ -63,21 +63,21 @@ def test_every_frame_is_decoded_whatever_the_sampling(source):
 @pytest.mark.parametrize(
     ("sampling", "reader"), [(Sampling(fps=8), "opencv"), (Sampling(every=1), "decord")]
 )
-def test_the_reader_is_that_of_the_run_to_come(source, sampling, reader):
-    [report] = verdicts([as_video(source)], sampling=sampling)
+def test_uses_the_reader_that_a_run_would_use(source, sampling, reader):
+    [report] = reports_of([as_video(source)], sampling=sampling)
 
     assert report.decoder == reader
 
 
-def test_counts_what_is_lost(source, tmp_path):
-    [report] = verdicts([as_video(spoil(source, tmp_path / "b.mp4", range(12, 24)))])
+def test_counts_missing_frames(source, tmp_path):
+    [report] = reports_of([as_video(spoil(source, tmp_path / "b.mp4", range(12, 24)))])
 
     assert (report.frames_decoded, report.frames_missing, report.frames_damaged) == (36, 12, 12)
     assert report.error == "36 of 48 frames: invalid data found when processing input"
 
 
-def test_says_what_a_cut_hides(source, tmp_path):
-    [report] = verdicts([as_video(cut_copy(source, tmp_path / "b.mp4", 0.9))])
+def test_counts_packets_hidden_by_an_edit_list(source, tmp_path):
+    [report] = reports_of([as_video(cut_copy(source, tmp_path / "b.mp4", 0.9))])
 
     assert report.status == "ok"
     assert report.edit_list
@@ -87,7 +87,7 @@ def test_says_what_a_cut_hides(source, tmp_path):
 def test_image_sequences(tmp_path):
     folder = write_images(tmp_path / "images", [5, 10, 20])
 
-    [report] = verdicts([as_video(folder, 10)])
+    [report] = reports_of([as_video(folder, 10)])
 
     assert report.status == "partial"
     assert report.error == "numbers missing between the images: 15 (1 in all)"
@@ -95,7 +95,7 @@ def test_image_sequences(tmp_path):
 
 
 def test_sound_only(tmp_path):
-    [report] = verdicts([as_video(write_sound(tmp_path / "a.m4a"))])
+    [report] = reports_of([as_video(write_sound(tmp_path / "a.m4a"))])
 
     assert (report.status, report.error) == ("not_video", "holds no video stream, only audio")
 
@@ -104,21 +104,21 @@ def test_a_file_that_hangs_does_not_stop_the_others(source, tmp_path):
     os.mkfifo(tmp_path / "pipe.mp4")
     options = DecodeOptions(workers=1, frame_timeout_seconds=0.5)
 
-    reports = verdicts([as_video(tmp_path / "pipe.mp4"), as_video(source)], options)
+    reports = reports_of([as_video(tmp_path / "pipe.mp4"), as_video(source)], options)
 
     assert [report.status for report in reports] == ["decode_timeout", "ok"]
 
 
-def test_nothing_to_examine():
-    assert verdicts([]) == []
+def test_no_videos():
+    assert reports_of([]) == []
 
 
 @pytest.mark.parametrize("wanted", [3, 1])
 def test_leaves_no_process_behind(source, wanted):
-    """Not even where nobody waits for the last verdict."""
+    """Not even if the iterator is not exhausted."""
     before = children()
 
-    found = examine([as_video(source)] * 3, OPTIONS, EIGHT_A_SECOND)
+    found = examine([as_video(source)] * 3, OPTIONS, EIGHT_FPS)
     assert len(list(itertools.islice(found, wanted))) == wanted
     assert children() - before or wanted == 3
     found.close()

@@ -26,13 +26,13 @@ SIDES = st.integers(1, 4000)
     ],
 )
 def test_decoded_size(frame, geometry, delivered):
-    """A whole factor smaller, but at least `reducing_gap` times what is wanted."""
+    """Smaller by an integer factor, but at least `reducing_gap` times the size of the geometry."""
     assert decoded_size(*frame, geometry) == delivered
 
 
 @settings(deadline=None)
 @given(height=SIDES, width=SIDES, side=st.integers(1, 512), gap=st.floats(1.1, 4))
-def test_decoded_size_leaves_enough_for_a_last_resize(height, width, side, gap):
+def test_decoded_size_leaves_enough_for_the_final_resize(height, width, side, gap):
     small = decoded_size(height, width, Geometry(side, side, reducing_gap=gap))
     short = min(height, width)
 
@@ -43,25 +43,25 @@ def test_decoded_size_leaves_enough_for_a_last_resize(height, width, side, gap):
     assert short / (factors[-1] + 1) < gap * side, "it could be smaller still"
 
 
-def test_a_picture_of_the_right_size_is_left_alone():
-    picture = draw_number(5)
+def test_an_image_of_the_right_size_is_unchanged():
+    image = draw_number(5)
 
-    assert downscale(picture, (64, 96)) is picture
-
-
-def test_a_whole_factor_averages_blocks():
-    picture = np.random.default_rng(3).integers(0, 256, (12, 20, 3)).astype(np.uint8)
-    blocks = picture.reshape(3, 4, 5, 4, 3).mean((1, 3))
-
-    assert np.abs(downscale(picture, (3, 5)) - blocks).max() <= 0.51
+    assert downscale(image, (64, 96)) is image
 
 
-def test_an_odd_edge_is_left_out():
-    picture = np.zeros((13, 22, 3), np.uint8)
-    picture[:12, :20] = 100
-    picture[12:], picture[:, 20:] = 255, 255
+def test_an_integer_factor_averages_blocks():
+    image = np.random.default_rng(3).integers(0, 256, (12, 20, 3)).astype(np.uint8)
+    blocks = image.reshape(3, 4, 5, 4, 3).mean((1, 3))
 
-    assert (downscale(picture, (6, 10)) == 100).all()
+    assert np.abs(downscale(image, (3, 5)) - blocks).max() <= 0.51
+
+
+def test_odd_rows_and_columns_are_cropped():
+    image = np.zeros((13, 22, 3), np.uint8)
+    image[:12, :20] = 100
+    image[12:], image[:, 20:] = 255, 255
+
+    assert (downscale(image, (6, 10)) == 100).all()
 
 
 def test_colours_keep_their_order():
@@ -72,21 +72,21 @@ def test_colours_keep_their_order():
 
 
 @pytest.mark.parametrize("size", [(64, 96), (48, 100), (30, 31)])
-def test_another_shape_is_scaled_to_fit(size):
-    """A video may change its resolution on the way: all frames leave in the size of the first."""
+def test_another_aspect_ratio_is_resized(size):
+    """A video may change its resolution: all frames leave in the size of the first."""
     small = downscale(draw_number(77, 300, 200), size)
 
     assert small.shape == (*size, 3)
     assert read_number(small) == 77
 
 
-def test_a_smaller_picture_is_enlarged():
+def test_a_smaller_image_is_enlarged():
     assert read_number(downscale(draw_number(77, 48, 32), (64, 96))) == 77
 
 
 @settings(deadline=None)
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 60), st.integers(1, 60))
-def test_even_colour_stays_even_at_any_size(height, width, to_height, to_width):
+def test_a_uniform_colour_is_unchanged_at_any_size(height, width, to_height, to_width):
     small = downscale(np.full((height, width, 3), 91, np.uint8), (to_height, to_width))
 
     assert small.shape == (to_height, to_width, 3)
@@ -95,7 +95,7 @@ def test_even_colour_stays_even_at_any_size(height, width, to_height, to_width):
 
 @settings(deadline=None)
 @given(height=st.integers(1, 300), width=st.integers(1, 300), side=st.integers(1, 64))
-def test_every_frame_comes_out_in_the_decoded_size(height, width, side):
+def test_any_image_is_resized_to_the_decoded_size(height, width, side):
     geometry = Geometry(side, side)
     size = decoded_size(height, width, geometry)
 

@@ -31,8 +31,8 @@ from tests.videos import cut_copy, spoil, write_sound, write_video
 FORCED = ("auto", "decord", "opencv", "pyav")
 
 
-class Scripted:
-    """Stands for a decode process: each reader answers what the test says, and paints its mark."""
+class MockProcess:
+    """Mock of a decode process: readers return given answers, and images with their initial."""
 
     def __init__(self, reader="auto", **answers):
         self.options = DecodeOptions(reader=reader)
@@ -53,7 +53,7 @@ class Scripted:
         return answer
 
 
-def gave(frames, **more):
+def answered(frames, **more):
     return {
         "sample_index": list(range(frames)),
         "frame_index": list(range(frames)),
@@ -70,28 +70,28 @@ def gave(frames, **more):
     }
 
 
-def refused(words):
-    return {"refused": words, "decoder_stderr": ""}
+def refused(message):
+    return {"refused": message, "decoder_stderr": ""}
 
 
 def emptied(path, samples):
-    """Take the bytes of some samples out of an MP4 whose samples all lie in one chunk."""
+    """Remove the bytes of some samples of an MP4 whose samples are all in one chunk."""
     data = bytearray(path.read_bytes())
     with av.open(str(path)) as container:
-        places = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
-    assert all(p + size == q for (p, size), (q, _) in itertools.pairwise(places))
+        offsets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    assert all(p + size == q for (p, size), (q, _) in itertools.pairwise(offsets))
     sizes = data.index(b"stsz") + 16  # behind name, version, common size and count
     for sample in sorted(samples, reverse=True):
-        position, size = places[sample]
+        position, size = offsets[sample]
         data[sizes + 4 * sample : sizes + 4 * sample + 4] = bytes(4)
-        data[sum(places[-1]) : sum(places[-1])] = bytes(size)
+        data[sum(offsets[-1]) : sum(offsets[-1])] = bytes(size)
         del data[position : position + size]
     path.write_bytes(data)
     return path
 
 
-def attempt(process, sampling=ALL, chunk=(0, 10), **index):
-    """Decode ten frames with a scripted process; also gives the mark on the pictures."""
+def decode_ten(process, sampling=ALL, chunk=(0, 10), **index):
+    """Decode ten frames with a mock. Returns the report, and the initial on the images."""
     part = Chunk(as_video("a.mp4"), replace(steady(10, 10), **index), *chunk, 10)
     geometry = Geometry(2, 2, "squash", reducing_gap=1)
     batch = decode_chunk(process, part, sampling, geometry, new_buffer(part, geometry))
@@ -107,74 +107,74 @@ GONE = VideoError("unreadable", "cannot be read: No such file or directory")
 
 class TestOrderOfReaders:
     def test_the_first_clean_answer_is_taken(self):
-        process = Scripted(decord=gave(10))
+        process = MockProcess(decord=answered(10))
 
-        report, mark = attempt(process)
+        report, mark = decode_ten(process)
 
         assert (report.status, report.decoder, report.attempts) == ("ok", "decord", ())
         assert (process.asked, mark) == (["decord"], "d")
 
-    def test_a_forced_reader_comes_first_and_the_others_stay(self):
-        process = Scripted("opencv", opencv=HANG, decord=HANG, pyav=gave(10))
+    def test_a_forced_reader_is_tried_before_the_others(self):
+        process = MockProcess("opencv", opencv=HANG, decord=HANG, pyav=answered(10))
 
-        report, _ = attempt(process)
+        report, _ = decode_ten(process)
 
         assert process.asked == ["opencv", "decord", "pyav"]
         assert report.status == "ok"
 
     @pytest.mark.parametrize(
-        ("answer", "words"),
+        ("answer", "message"),
         [
             (HANG, "no frame for 9 s (--frame-timeout)"),
             (CRASH, "the decode process was ended by signal 11"),
             (NO_MEMORY, "decoding needed more memory than allowed"),
             (refused("cannot flip"), "cannot flip"),
-            (gave(9), "9 of 10 frames"),
-            (gave(11), "11 of 10 frames"),
+            (answered(9), "9 of 10 frames"),
+            (answered(11), "11 of 10 frames"),
             (
-                gave(10, decoder_stderr="[h264 @ 0x7f00] concealing"),
+                answered(10, decoder_stderr="[h264 @ 0x7f00] concealing"),
                 "10 of 10 frames: [h264] concealing",
             ),
-            (gave(10, damaged=2), "10 of 10 frames, 2 of them damaged"),
-            (gave(8, problem="invalid data", damaged=2), "8 of 10 frames: invalid data"),
-            (gave(10, full=True), "more than the 10 frames that the container holds"),
+            (answered(10, damaged=2), "10 of 10 frames, 2 of them damaged"),
+            (answered(8, problem="invalid data", damaged=2), "8 of 10 frames: invalid data"),
+            (answered(10, full=True), "more than the 10 frames that the container holds"),
         ],
         ids=lambda value: "" if isinstance(value, dict | Exception) else value,
     )
-    def test_any_flaw_leads_to_the_next_and_is_told(self, answer, words):
-        process = Scripted(decord=answer, pyav=gave(10))
+    def test_after_any_flaw_the_next_reader_is_tried(self, answer, message):
+        process = MockProcess(decord=answer, pyav=answered(10))
 
-        report, mark = attempt(process)
+        report, mark = decode_ten(process)
 
         assert (report.status, report.error, report.decoder) == ("ok", "", "pyav")
-        assert report.attempts == (f"decord: {words}",)
+        assert report.attempts == (f"decord: {message}",)
         assert mark == "p"
 
-    def test_pyav_says_what_there_is(self):
-        """The referee: what it decodes of a damaged file is what there is."""
-        process = Scripted(decord=CRASH, pyav=gave(7, problem="invalid data", damaged=3))
+    def test_pyav_is_the_reference_for_damaged_files(self):
+        """What PyAV decodes of a damaged file is accepted."""
+        process = MockProcess(decord=CRASH, pyav=answered(7, problem="invalid data", damaged=3))
 
-        report, _ = attempt(process)
+        report, _ = decode_ten(process)
 
         assert process.asked == ["decord", "pyav"]
         assert (report.status, report.error) == ("partial", "7 of 10 frames: invalid data")
         assert (report.frames_decoded, report.frames_missing, report.frames_damaged) == (7, 3, 3)
 
-    def test_without_pyav_the_reader_that_gave_most_is_taken(self):
-        process = Scripted(decord=gave(4), pyav=CRASH, opencv=gave(6))
+    def test_without_pyav_the_reader_with_most_frames_is_used(self):
+        process = MockProcess(decord=answered(4), pyav=CRASH, opencv=answered(6))
 
-        report, mark = attempt(process)
+        report, mark = decode_ten(process)
 
         assert process.asked == ["decord", "pyav", "opencv"]
         assert (report.status, report.decoder, report.frames_decoded) == ("partial", "opencv", 6)
         assert report.attempts == ("decord: 4 of 10 frames", f"pyav: {CRASH}")
         assert mark == "o"
 
-    def test_pictures_that_a_later_attempt_overwrote_are_decoded_again(self):
-        for last in (CRASH, refused("late"), gave(2)):
-            process = Scripted(decord=gave(6), pyav=HANG, opencv=last)
+    def test_images_overwritten_by_a_later_reader_are_decoded_again(self):
+        for last in (CRASH, refused("late"), answered(2)):
+            process = MockProcess(decord=answered(6), pyav=HANG, opencv=last)
 
-            report, mark = attempt(process)
+            report, mark = decode_ten(process)
 
             assert process.asked == ["decord", "pyav", "opencv", "decord"]
             assert (report.decoder, report.frames_decoded) == ("decord", 6)
@@ -183,11 +183,11 @@ class TestOrderOfReaders:
     @pytest.mark.parametrize(
         ("again", "status"), [(refused("no"), "decode_timeout"), (NO_MEMORY, "out_of_memory")]
     )
-    def test_where_they_cannot_be_decoded_again_there_is_nothing(self, again, status):
-        pyav = HANG if status == "decode_timeout" else gave(0)
-        process = Scripted(decord=[gave(6), again], pyav=pyav, opencv=refused("late"))
+    def test_images_that_cannot_be_decoded_again_are_dropped(self, again, status):
+        pyav = HANG if status == "decode_timeout" else answered(0)
+        process = MockProcess(decord=[answered(6), again], pyav=pyav, opencv=refused("late"))
 
-        report, mark = attempt(process)
+        report, mark = decode_ten(process)
 
         assert process.asked == ["decord", "pyav", "opencv", "decord"]
         assert (report.status, report.frames_decoded, report.frames_missing) == (status, 0, 10)
@@ -195,35 +195,35 @@ class TestOrderOfReaders:
         assert len(report.attempts) == 4
         assert mark == ""
 
-    def test_times_that_go_back_are_read_by_order(self):
-        process = Scripted(decord=[gave(9, backwards=True), gave(10)])
+    def test_decreasing_times_are_read_by_order(self):
+        process = MockProcess(decord=[answered(9, backwards=True), answered(10)])
 
-        report, _ = attempt(process)
+        report, _ = decode_ten(process)
 
         assert [job["by_order"] for job in process.jobs] == [False, True]
         assert report.status == "ok"
 
-    def test_a_chunk_within_one_frame_needs_none_of_its_own(self):
-        """The frame counts in the chunk before; its picture is here all the same."""
+    def test_a_chunk_within_one_frame_expects_no_frame(self):
+        """The frame is counted in the chunk before; its image is needed here too."""
         for codec in ("h264", "mpeg4"):
-            process = Scripted(pyav=gave(1, decoded=0))
+            process = MockProcess(pyav=answered(1, decoded=0))
 
-            report, mark = attempt(process, Sampling(fps=30), chunk=(1, 2), codec=codec)
+            report, mark = decode_ten(process, Sampling(fps=30), chunk=(1, 2), codec=codec)
 
             assert (report.status, report.frames_expected, mark) == ("ok", 0, "p")
 
     @pytest.mark.parametrize(("bridged", "frames"), [(False, 6), (True, 8)])
-    def test_says_how_many_frames_are_to_be_read(self, bridged, frames):
-        """What cannot be sought is read from its start: the time allowed follows from that."""
-        process = Scripted(pyav=gave(6))
-        attempt(process, chunk=(2, 8), bridged=bridged)
+    def test_the_job_holds_the_number_of_frames_to_read(self, bridged, frames):
+        """A file that is not seekable is read from its start; the time limit depends on that."""
+        process = MockProcess(pyav=answered(6))
+        decode_ten(process, chunk=(2, 8), bridged=bridged)
 
         assert process.jobs[0]["frames"] == frames
 
-    def test_the_index_travels_once(self):
-        process = Scripted(decord=gave(9), pyav=gave(10))
-        attempt(process)
-        attempt(process)
+    def test_the_index_is_sent_once(self):
+        process = MockProcess(decord=answered(9), pyav=answered(10))
+        decode_ten(process)
+        decode_ten(process)
 
         assert [job["index"] is not None for job in process.jobs] == [True, False, False, False]
 
@@ -238,12 +238,12 @@ class TestNothing:
             ((NO_MEMORY, CRASH, HANG), "decode_timeout"),
             ((refused("no"), GONE, refused("no")), "unreadable"),
             ((refused("no"), GONE, CRASH), "decode_crash"),
-            ((refused("no"), gave(0), gave(0)), "undecodable"),
+            ((refused("no"), answered(0), answered(0)), "undecodable"),
         ],
     )
-    def test_the_verdict_names_the_worst(self, answers, status):
+    def test_the_status_is_that_of_the_worst_failure(self, answers, status):
         decord, pyav, opencv = answers
-        report, mark = attempt(Scripted(decord=decord, pyav=pyav, opencv=opencv))
+        report, mark = decode_ten(MockProcess(decord=decord, pyav=pyav, opencv=opencv))
 
         assert report.status == status
         assert report.error == "; ".join(report.attempts)
@@ -252,8 +252,8 @@ class TestNothing:
         assert mark == ""
 
 
-class Containers:
-    """Stands for a decode process that is asked for an index."""
+class MockIndexer:
+    """Mock of a decode process that is asked for an index."""
 
     def __init__(self, answers):
         self.options = DecodeOptions()
@@ -273,7 +273,7 @@ class TestIndexVideo:
             index_video(process, video)
         return caught.value.status, str(caught.value)
 
-    def test_a_source_that_was_unusable_before(self, process):
+    def test_a_source_with_a_failure(self, process):
         video = Video("a", "/a", "file", "x", 0, None, ("missing", "No such file: a"))
 
         assert self.failure(process, video) == ("missing", "No such file: a")
@@ -302,20 +302,20 @@ class TestIndexVideo:
         )
 
     @pytest.mark.parametrize("answers", [[CRASH, CRASH], [HANG], [CRASH, HANG], [CRASH, GONE]])
-    def test_is_tried_twice_where_the_process_died(self, answers):
-        """It may have been killed for another's sake; what hangs would hang again."""
+    def test_is_tried_again_after_the_process_died(self, answers):
+        """It may have been killed from outside; a hang would happen again."""
         last = answers[-1]
         status = {CRASH: "decode_crash", HANG: "decode_timeout", GONE: "unreadable"}[last]
-        process = Containers(answers)
+        process = MockIndexer(answers)
 
-        found, words = self.failure(process, "a.mp4")
+        found, message = self.failure(process, "a.mp4")
 
-        assert (found, words.removeprefix("reading the container: ")) == (status, str(last))
+        assert (found, message.removeprefix("reading the container: ")) == (status, str(last))
         assert process.answers == []
 
-    def test_a_process_that_was_killed_costs_nothing(self):
+    def test_a_killed_process_is_restarted(self):
         index = steady(10, 10)
-        process = Containers([CRASH, {"index": index.to_json()}])
+        process = MockIndexer([CRASH, {"index": index.to_json()}])
 
         assert index_video(process, as_video("a.mp4")).to_json() == index.to_json()
 
@@ -336,7 +336,7 @@ class TestIndexVideo:
             "reading the container: the decode process was ended by signal 9",
         )
 
-    def test_nothing_is_to_be_displayed(self, process, tmp_path):
+    def test_no_displayed_frame(self, process, tmp_path):
         source = write_video(tmp_path / "a.mp4", 30)
         empty = cut_copy(source, tmp_path / "b.mp4", 5.0)
 
@@ -375,7 +375,7 @@ def source(tmp_path_factory):
 
 
 class TestDecodeChunk:
-    def test_a_sound_file(self, source, process):
+    def test_an_undamaged_file(self, source, process):
         batch = decode(process, source, Sampling(fps=10))
 
         assert numbers(batch.images) == batch.frame_index.tolist() == list(range(0, 48, 3))
@@ -392,15 +392,15 @@ class TestDecodeChunk:
         assert report.frame_rate == pytest.approx(30)
         assert report.edit_list is False
 
-    def test_context_is_given_and_not_counted(self, source, process):
+    def test_context_is_decoded_and_not_counted(self, source, process):
         batch = decode(process, source, start=20, stop=30, context=4)
 
         assert batch.sample_index.tolist() == numbers(batch.images) == list(range(16, 30))
         assert batch.report.frames_sampled == batch.report.frames_decoded == 10
 
     @pytest.mark.parametrize("reader", FORCED)
-    def test_a_cut_clip(self, tmp_path, forced_process, reader):
-        """600 packets of which 450 are shown: any reader that counts packets hangs."""
+    def test_a_clip_with_an_edit_list(self, tmp_path, forced_process, reader):
+        """600 packets, 450 displayed frames: a reader that counts packets would hang."""
         path = write_video(tmp_path / "a.mp4", 600, size=(128, 64), gop=1000)
         clip = cut_copy(path, tmp_path / "b.mp4", 5.0)
 
@@ -416,8 +416,8 @@ class TestDecodeChunk:
         assert (report.frames_expected, report.frames_decoded) == (450, 450)
 
     @pytest.mark.parametrize("reader", FORCED)
-    def test_interlaced_pictures_are_not_black(self, tmp_path, forced_process, reader):
-        """OpenCV 5 turns them all black, and says so on its error output alone."""
+    def test_interlaced_frames_are_not_black(self, tmp_path, forced_process, reader):
+        """OpenCV 5 returns black frames, and reports the error on stderr only."""
         options = {"flags": "+ildct+ilme", "x264-params": "interlaced=1"}
         path = write_video(tmp_path / "a.mp4", 12, size=(128, 64), options=options)
 
@@ -427,8 +427,8 @@ class TestDecodeChunk:
         assert batch.report.status == "ok"
 
     @pytest.mark.parametrize("reader", FORCED)
-    def test_times_that_are_those_of_storage(self, tmp_path, forced_process, reader):
-        """AVI labels H.264 in the order of storage: only the order of frames can be trusted."""
+    def test_decode_times_stored_as_presentation_times(self, tmp_path, forced_process, reader):
+        """AVI stores decode times of H.264: only the order of frames is reliable."""
         path = write_video(
             tmp_path / "a.avi",
             24,
@@ -445,8 +445,8 @@ class TestDecodeChunk:
 
     @pytest.mark.parametrize("reader", FORCED)
     @pytest.mark.parametrize("kind", [("libx264", "yuv420p"), ("mjpeg", "yuvj420p")])
-    def test_frames_that_are_stored_as_nothing(self, tmp_path, forced_process, kind, reader):
-        """The frame before is shown on, and nothing is missing, whether FFmpeg tells or not."""
+    def test_frames_of_zero_bytes(self, tmp_path, forced_process, kind, reader):
+        """The frame before stays visible and nothing is missing, with any behaviour of FFmpeg."""
         codec, pixels = kind
         path = write_video(
             tmp_path / "a.mp4", 24, size=(128, 64), gop=1, codec=codec, pixel_format=pixels
@@ -462,7 +462,7 @@ class TestDecodeChunk:
         assert (report.frames_expected, report.frames_decoded) == (len(shown), len(shown))
 
     @pytest.mark.parametrize("reader", FORCED)
-    def test_frames_that_were_dropped(self, tmp_path, forced_process, reader):
+    def test_dropped_frames(self, tmp_path, forced_process, reader):
         path = write_dropped(tmp_path / "a.avi", size=(128, 64))
 
         batch = decode(forced_process(reader), path, Sampling(fps=10))
@@ -470,10 +470,8 @@ class TestDecodeChunk:
         assert numbers(batch.images) == [0, 1, 2, 2, 2, 3, 4, 4, 4, 5, 6]
         assert (batch.report.status, batch.report.frames_decoded) == ("ok", 7)
 
-    def test_a_decoder_that_hangs_is_followed_by_the_next(
-        self, source, start_process, pretend_decord
-    ):
-        pretend_decord("time.sleep(60)")
+    def test_a_decoder_that_hangs_is_followed_by_the_next(self, source, start_process, fake_decord):
+        fake_decord("time.sleep(60)")
 
         batch = decode(start_process(frame_timeout_seconds=1), source)
 
@@ -482,9 +480,9 @@ class TestDecodeChunk:
         assert batch.report.attempts == ("decord: no frame for 1 s (--frame-timeout)",)
 
     def test_a_decoder_that_crashes_is_followed_by_the_next(
-        self, source, start_process, pretend_decord
+        self, source, start_process, fake_decord
     ):
-        pretend_decord("os.abort()")
+        fake_decord("os.abort()")
 
         batch = decode(start_process(), source)
 
@@ -492,7 +490,7 @@ class TestDecodeChunk:
         assert batch.report.attempts == ("decord: the decode process was ended by signal 6",)
 
     def test_every_decoder_hangs(self, source, start_process, tmp_path):
-        """A disk that does not answer: every reader waits for it."""
+        """Every reader waits for a disk that does not answer."""
         path = tmp_path / "a.mp4"
         path.write_bytes(source.read_bytes())
         process = start_process(frame_timeout_seconds=0.5)
@@ -504,14 +502,14 @@ class TestDecodeChunk:
 
         assert len(batch.images) == 0
         assert batch.report.status == "decode_timeout"
-        assert [said.partition(":")[0] for said in batch.report.attempts] == [
+        assert [error.partition(":")[0] for error in batch.report.attempts] == [
             "decord",
             "pyav",
             "opencv",
         ]
         assert batch.report.frames_missing == 48
 
-    def test_a_file_that_went_away(self, source, process, tmp_path):
+    def test_a_deleted_file(self, source, process, tmp_path):
         path = tmp_path / "a.mp4"
         path.write_bytes(source.read_bytes())
         index = index_video(process, as_video(path))
@@ -525,7 +523,7 @@ class TestDecodeChunk:
 
 
 class TestDamage:
-    """What can be decoded is used, by its right number and time; the rest is counted."""
+    """Decodable frames are used with their right positions and times; the rest is counted."""
 
     @pytest.mark.parametrize("reader", FORCED)
     def test_a_lost_group_of_pictures(self, source, forced_process, tmp_path, reader):
@@ -554,8 +552,8 @@ class TestDamage:
         assert numbers(batch.images) == list(range(40))
         assert batch.report.frames_missing == 8
 
-    def test_a_hole_longer_than_a_moment(self, tmp_path, process):
-        """The frame before a hole stands in for a second, not for all of it."""
+    def test_a_long_damaged_part(self, tmp_path, process):
+        """The frame before a damaged part is held for a second, not for all of it."""
         path = write_video(tmp_path / "a.mp4", 60, fps=10, size=(128, 64), gop=10)
 
         batch = decode(process, spoil(path, tmp_path / "b.mp4", range(10, 50)), Sampling(fps=5))
@@ -563,7 +561,7 @@ class TestDamage:
         assert batch.sample_index.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 25, 26, 27, 28, 29]
         assert numbers(batch.images)[4:11] == [8, 9, 9, 9, 9, 9, 50]
 
-    def test_a_picture_that_is_half_there(self, source, process, tmp_path):
+    def test_a_corrupt_frame(self, source, process, tmp_path):
         report = decode(process, spoil(source, tmp_path / "b.mp4", [20], 0.5)).report
 
         assert (report.status, report.frames_decoded, report.frames_damaged) == ("partial", 48, 1)
@@ -579,8 +577,8 @@ class TestDamage:
         assert 10 < len(found) < 40
         assert found == list(range(len(found)))
 
-    def test_a_truncated_file_that_says_what_it_held(self, source, tmp_path, process):
-        """The table of an MP4 made for the web is at its head, and tells what is missing."""
+    def test_a_truncated_file_with_a_frame_count_in_its_header(self, source, tmp_path, process):
+        """With `faststart` the table of an MP4 is at its beginning, with the number of frames."""
         path = tmp_path / "a.mp4"
         write_video(path, 48, size=(128, 64), gop=12, muxing={"movflags": "faststart"})
         path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
@@ -594,7 +592,7 @@ class TestDamage:
         assert batch.report.frames_from_header == 48
 
     @pytest.mark.parametrize("lost", [[20], range(12, 24), range(3), range(40, 48)])
-    def test_chunks_count_what_the_whole_counts(self, source, process, tmp_path, lost):
+    def test_reports_of_chunks_add_up_to_that_of_the_video(self, source, process, tmp_path, lost):
         path = spoil(source, tmp_path / "b.mp4", lost)
         whole = decode(process, path)
 
@@ -611,19 +609,19 @@ class TestDamage:
         assert merged.status == whole.report.status == "partial"
 
 
-def test_pictures_of_a_chunk_include_its_context():
+def test_the_images_of_a_chunk_include_its_context():
     assert num_images(Chunk(as_video("a"), None, 10, 30, 99, context=4)) == 24
 
 
-def test_pictures_are_fitted_as_they_come(source, process):
-    """And whoever gets them is told so."""
+def test_images_are_resized_while_they_are_decoded(source, process):
+    """`FrameBatch.resized` is set then."""
     index = index_video(process, as_video(source))
     chunk = Chunk(as_video(source), index, 0, 48, 48)
     shown = []
 
-    def fit(pictures, frame_index):
+    def fit(images, frame_index):
         shown.extend(frame_index.tolist())
-        return 255 - pictures
+        return 255 - images
 
     plain = decode_chunk(process, chunk, ALL, SMALL, new_buffer(chunk, SMALL))
     buffer = replace(new_buffer(chunk, SMALL), resize=fit)
@@ -634,7 +632,7 @@ def test_pictures_are_fitted_as_they_come(source, process):
     np.testing.assert_array_equal(batch.images, 255 - plain.images)
 
 
-def test_more_pictures_than_a_container_let_expect_find_room(source, process):
+def test_a_buffer_grows_for_more_images_than_expected(source, process):
     index = index_video(process, as_video(source))
     chunk = Chunk(as_video(source), index, 0, 48, 48)
     buffer = FrameBuffer(new_buffer(chunk, SMALL).images[:5])
@@ -644,7 +642,7 @@ def test_more_pictures_than_a_container_let_expect_find_room(source, process):
     assert numbers(batch.images) == list(range(48))
 
 
-def test_a_verdict_needs_no_room(source, process):
+def test_a_report_needs_no_memory_for_images(source, process):
     index = index_video(process, as_video(source))
 
     batch = decode_chunk(
@@ -656,7 +654,7 @@ def test_a_verdict_needs_no_room(source, process):
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         ("", ""),
         ("\n \n", ""),
@@ -669,13 +667,13 @@ def test_a_verdict_needs_no_room(source, process):
         ("x" * 300, "x" * 200),
     ],
 )
-def test_first_message(text, words):
-    """Neither addresses nor clocks: the same file says the same in every run."""
-    assert first_message(text) == words
+def test_first_message(text, message):
+    """Without addresses and time stamps, so that a file has the same message in every run."""
+    assert first_message(text) == message
 
 
 @pytest.mark.parametrize("sampling", [Sampling(fps=8), Sampling(every=3)])
-def test_real_clips_in_parts(shared, process, sampling):
+def test_chunks_of_real_clips(shared, process, sampling):
     for name in ("flipping_a_pancake.mkv", "mma_test.avi"):
         video = as_video(shared / "data" / "clips" / name)
         index = index_video(process, video)

@@ -21,19 +21,19 @@ class TestPackets:
         stream = stream or SimpleNamespace(time_base=Fraction(1, 10), average_rate=10)
         return Packets(SimpleNamespace(demux=lambda _: iter(packets)), stream)
 
-    def test_an_empty_one_on_the_way_is_not_the_end(self):
-        """MP4 stores a dropped frame as nothing; only PyAV's own last packet has no time."""
+    def test_an_empty_packet_is_not_the_end(self):
+        """MP4 stores a dropped frame as zero bytes; only PyAV's flush packet has no time."""
         clocks = [(1, 1), (1, 2), (0, 3), (1, 4), (0, None), (1, 9)]
-        given = [SimpleNamespace(pts=c, dts=c, size=s, is_corrupt=False) for s, c in clocks]
-        found = self.packets(given)
+        packets = [SimpleNamespace(pts=c, dts=c, size=s, is_corrupt=False) for s, c in clocks]
+        found = self.packets(packets)
 
         assert [packet.pts for packet in found] == [1, 2, 4]
         assert found.empty_packets == 1
 
-    def test_steady_clocks_are_left_alone(self):
+    def test_increasing_times_are_unchanged(self):
         assert self.times([5, 6, 7, 9, 30]) == ([5, 6, 7, 9, 30], [5, 6, 7, 9, 30], False)
 
-    def test_a_restart_follows_the_packet_before(self):
+    def test_a_restarted_clock_continues_after_the_packet_before(self):
         clocks = [*range(100, 130), *range(30), *range(30)]
 
         decoded, displayed, bridged = self.times(clocks)
@@ -41,12 +41,12 @@ class TestPackets:
         assert decoded == displayed == list(range(100, 190))
         assert bridged
 
-    def test_small_steps_back_are_the_order_of_storage(self):
+    def test_small_steps_back_are_kept(self):
         clocks = [0, 4, 2, 1, 3, 8, 6, 5, 7]
 
         assert self.times(clocks) == (clocks, clocks, False)
 
-    def test_packets_without_times_are_passed_on(self):
+    def test_packets_without_times_are_kept(self):
         assert self.times([None, None, 3, None]) == (
             [None, None, 3, None],
             [None, None, 3, None],
@@ -54,8 +54,8 @@ class TestPackets:
         )
 
 
-class TestBreaksOff:
-    """A file that ends too early says so, wherever its container gives a way to know."""
+class TestTruncation:
+    """Truncation of a file is found in every container that makes it visible."""
 
     @pytest.mark.parametrize(
         ("name", "codec", "muxing"),
@@ -69,7 +69,7 @@ class TestBreaksOff:
         ],
         ids=["mkv", "webm", "mp4", "fragmented mp4", "avi", "flv"],
     )
-    def test_wherever_it_is_cut(self, tmp_path, name, codec, muxing):
+    def test_any_truncation_is_found(self, tmp_path, name, codec, muxing):
         path = write_video(tmp_path / name, 60, codec=codec, muxing=muxing)
         whole = path.read_bytes()
         assert read_index(str(path), 10**6).problem == ""
@@ -101,7 +101,7 @@ class TestMatroskaBytes:
         (tmp_path / "a.mkv").write_bytes(head)
         return matroska_bytes(str(tmp_path / "a.mkv"))
 
-    def test_is_that_of_a_sound_file(self, tmp_path):
+    def test_of_an_undamaged_file(self, tmp_path):
         path = write_video(tmp_path / "a.mkv", 5)
 
         assert matroska_bytes(str(path)) == path.stat().st_size
@@ -133,12 +133,12 @@ class TestMatroskaBytes:
             HEADER + b"??",
         ],
     )
-    def test_other_files_claim_nothing(self, tmp_path, head):
+    def test_other_formats_have_no_claimed_size(self, tmp_path, head):
         assert self.claimed(tmp_path, head) is None
 
 
-def test_streams_that_appear_on_the_way_end_no_reading(tmp_path):
-    """PyAV stumbles over them behind the last packet; the packets before are sound."""
+def test_new_streams_do_not_end_reading(tmp_path):
+    """PyAV raises an error after the last packet; the packets before are valid."""
     path = write_video(tmp_path / "a.ts", 30)
     other = write_video(tmp_path / "b.ts", 30, muxing={"mpegts_start_pid": "400"})
     path.write_bytes(path.read_bytes() + other.read_bytes())

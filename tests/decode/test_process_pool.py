@@ -58,12 +58,12 @@ def alive(pid):
 def wait_until(condition, seconds=20.0):
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "waited in vain"
+        assert time.monotonic() < end, "timed out"
         time.sleep(0.02)
 
 
 class TestDecodeProcess:
-    def test_is_started_by_the_first_job_and_kept(self, start_process, path):
+    def test_is_started_by_the_first_job_and_reused(self, start_process, path):
         process = start_process()
         assert process.pid is None
 
@@ -74,7 +74,7 @@ class TestDecodeProcess:
         assert process.pid == pid
         assert alive(pid)
 
-    def test_kill_leaves_nothing(self, start_process, path):
+    def test_kill_ends_the_process(self, start_process, path):
         process = start_process()
         process.ask(job(path))
         pid = process.pid
@@ -85,7 +85,7 @@ class TestDecodeProcess:
         assert process.pid is None
         process.kill()
 
-    def test_one_that_stands_still_is_killed(self, start_process, path):
+    def test_a_stopped_process_is_killed(self, start_process, path):
         process = start_process(frame_timeout_seconds=0.5)
         process.ask(job(path))
         pid = process.pid
@@ -99,8 +99,8 @@ class TestDecodeProcess:
         assert not alive(pid)
         assert process.ask(job(path))["index"]["packets"] == 10
 
-    def test_one_that_does_not_even_listen_is_killed(self, start_process, path):
-        """A message larger than the buffers of a channel waits for somebody to read it."""
+    def test_a_process_that_does_not_read_its_channel_is_killed(self, start_process, path):
+        """A message larger than the buffers of a socket blocks until it is read."""
         process = start_process(frame_timeout_seconds=0.5)
         process.ask(job(path))
         pid = process.pid
@@ -119,65 +119,61 @@ class TestDecodeProcess:
 
         assert process.ask(job(path))["index"]["packets"] == 10
 
-    def test_a_decoder_that_hangs_is_killed(self, start_process, pretend_decord, path):
-        pretend_decord("time.sleep(60)")
+    def test_a_decoder_that_hangs_is_killed(self, start_process, fake_decord, path):
+        fake_decord("time.sleep(60)")
         process = start_process(frame_timeout_seconds=0.5)
 
         with pytest.raises(JobTimeout, match=r"no frame for 0\.5 s"):
             read_with(process, "decord", path)
 
-    def test_a_decoder_that_is_slow_runs_out_of_its_budget(
-        self, start_process, pretend_decord, tmp_path
-    ):
-        """Each frame comes in time, all of them together do not."""
-        pretend_decord(
+    def test_a_slow_decoder_exceeds_the_time_limit(self, start_process, fake_decord, tmp_path):
+        """Each frame comes within its timeout, but all together exceed theirs."""
+        fake_decord(
             "time.sleep(0.25);"
             "return types.SimpleNamespace(asnumpy=lambda: numpy.zeros((64, 128, 3), 'uint8'))"
         )
         process = start_process(video_timeout_seconds=1.5)
-        told = []
-        process.on_progress = lambda: told.append(time.monotonic())
+        calls = []
+        process.on_progress = lambda: calls.append(time.monotonic())
         path = write_video(tmp_path / "a.mp4", 300, size=(128, 64))
 
         with pytest.raises(JobTimeout, match=r"^took longer than 1\.5 s \(--video-timeout\)$"):
             read_with(process, "decord", path)
 
         assert process.pid is None
-        assert len(told) >= 3
+        assert len(calls) >= 3
 
-    def test_the_budget_is_that_of_one_job(self, start_process, path):
+    def test_the_time_limit_is_for_one_job(self, start_process, path):
         process = start_process(video_timeout_seconds=1)
         process.ask(job(path))
         end = time.monotonic() + 1.1
         while time.monotonic() < end:
             process.ask(job(path))
 
-    def test_the_budget_grows_with_the_frames_to_be_read(self, start_process, pipe):
-        """A file that cannot be sought is read from its start for each of its chunks."""
+    def test_the_time_limit_grows_with_the_number_of_frames(self, start_process, pipe):
+        """A file that is not seekable is read from its start for each of its chunks."""
         process = start_process(video_timeout_seconds=0.2)
 
         for frames, seconds in [(30_000, "0.2"), (90_000, "0.6")]:
             with pytest.raises(JobTimeout, match=rf"^took longer than {seconds} s"):
                 process.ask({**job(pipe), "frames": frames})
 
-    def test_what_a_library_says_can_be_stored(self, start_process, pretend_decord, path):
-        """Names in bytes that are no UTF-8 come back in its errors."""
-        pretend_decord(r"raise ValueError('caf\udce9')")
+    def test_errors_with_undecodable_names_are_escaped(self, start_process, fake_decord, path):
+        """Libraries repeat file names that are not UTF-8 in their errors."""
+        fake_decord(r"raise ValueError('caf\udce9')")
 
         answer, _ = read_with(start_process(), "decord", path)
 
         assert answer["refused"] == r"ValueError: caf\udce9"
 
-    def test_a_complaint_is_not_lost_among_warnings(self, start_process, pretend_decord, path):
-        pretend_decord(
-            r"os.write(2, b'libpng warning: x\n' * 1000 + b'trouble'); raise StopIteration"
-        )
+    def test_an_error_after_many_warnings_is_kept(self, start_process, fake_decord, path):
+        fake_decord(r"os.write(2, b'libpng warning: x\n' * 1000 + b'trouble'); raise StopIteration")
 
         answer, _ = read_with(start_process(), "decord", path)
 
         assert answer["decoder_stderr"] == "trouble"
 
-    def test_one_that_is_killed_from_outside_is_replaced(self, start_process, path):
+    def test_a_process_killed_from_outside_is_restarted(self, start_process, path):
         process = start_process()
         process.ask(job(path))
         os.kill(process.pid, signal.SIGKILL)
@@ -187,7 +183,7 @@ class TestDecodeProcess:
 
         assert process.ask(job(path))["index"]["packets"] == 10
 
-    def test_one_that_is_killed_at_work_is_replaced(self, start_process, pipe, path):
+    def test_a_process_killed_during_a_job_is_restarted(self, start_process, pipe, path):
         process = start_process()
         process.ask(job(path))
         threading.Timer(0.3, os.kill, (process.pid, signal.SIGKILL)).start()
@@ -199,35 +195,35 @@ class TestDecodeProcess:
         assert process.ask(job(path))["index"]["packets"] == 10
 
     @pytest.mark.parametrize(
-        ("crash", "words"),
+        ("crash", "message"),
         [
             ("os.abort()", "was ended by signal 6"),
             ("os.kill(os.getpid(), signal.SIGSEGV)", "was ended by signal 11"),
             ("os._exit(3)", "ended with code 3"),
         ],
     )
-    def test_a_decoder_that_crashes(self, start_process, pretend_decord, path, crash, words):
-        pretend_decord(crash)
+    def test_a_decoder_that_crashes(self, start_process, fake_decord, path, crash, message):
+        fake_decord(crash)
         process = start_process()
 
-        with pytest.raises(DecoderLost, match=words):
+        with pytest.raises(DecoderLost, match=message):
             read_with(process, "decord", path)
 
         assert numbers(read_with(process, "pyav", path)[1]) == list(range(10))
 
-    def test_one_that_cannot_start(self, start_process, path, monkeypatch):
+    def test_a_process_that_cannot_start(self, start_process, path, monkeypatch):
         monkeypatch.setattr(pool_module, "sys", type("sys", (), {"executable": "/bin/false"}))
 
         with pytest.raises(StartFailed, match=r"could be started: .* ended with code 1$"):
             start_process().ask(job(path))
 
-    def test_no_start_is_a_verdict_on_a_video(self):
-        """The same happens to every video that follows: the machine is to blame."""
+    def test_a_failed_start_is_a_machine_error(self):
+        """It would happen with every video, so it is not a property of one."""
         assert issubclass(StartFailed, MachineError)
         assert not issubclass(StartFailed, DecoderLost)
 
-    def test_one_for_which_there_is_no_room(self, start_process, path, monkeypatch):
-        """Afterwards it starts as if nothing had been."""
+    def test_a_start_without_free_file_descriptors(self, start_process, path, monkeypatch):
+        """The next job starts the process."""
         start = subprocess.Popen
         full = [OSError(errno.EMFILE, "Too many open files")]
 
@@ -245,7 +241,7 @@ class TestDecodeProcess:
         assert process.pid is None
         assert process.ask(job(path))["index"]["packets"] == 10
 
-    def test_one_that_never_starts(self, start_process, path, monkeypatch, tmp_path):
+    def test_a_start_that_never_ends(self, start_process, path, monkeypatch, tmp_path):
         sleeper = tmp_path / "sleeper"
         sleeper.write_text("#!/bin/sh\nexec sleep 60\n")
         sleeper.chmod(0o755)
@@ -258,7 +254,7 @@ class TestDecodeProcess:
 
         assert process.pid is None
 
-    def test_a_file_that_cannot_be_used_costs_no_process(self, start_process, path, tmp_path):
+    def test_an_unusable_file_does_not_end_the_process(self, start_process, path, tmp_path):
         process = start_process()
         process.ask(job(path))
         pid = process.pid
@@ -269,7 +265,7 @@ class TestDecodeProcess:
         assert caught.value.status == "unreadable"
         assert process.pid == pid
 
-    def test_after_stop_no_other_takes_its_place(self, start_process, path):
+    def test_after_stop_no_process_is_started(self, start_process, path):
         process = start_process()
         process.ask(job(path))
         pid = process.pid
@@ -280,8 +276,8 @@ class TestDecodeProcess:
             process.ask(job(path))
         wait_until(lambda: not alive(pid))
 
-    def test_is_stopped_while_it_starts(self, start_process, path, monkeypatch):
-        """Between the look at the flag and the start, there is nothing yet that could be killed."""
+    def test_stop_during_a_start(self, start_process, path, monkeypatch):
+        """Between the check of the flag and the start there is no process to kill."""
         process = start_process()
         start = subprocess.Popen
         started = []
@@ -298,15 +294,15 @@ class TestDecodeProcess:
         assert not alive(started[0].pid)
 
 
-LITTLE = 260 << 20
-"""Bytes: enough to start, and for small pictures."""
+LOW_MEMORY_BYTES = 260 << 20
+"""Memory limit in bytes: enough to start, and for small frames."""
 
 
 class TestMemoryLimit:
     @pytest.fixture(scope="class")
     @classmethod
     def huge(cls, tmp_path_factory):
-        """Two pictures of 6000 × 6000: 54 MB each as they are stored, 108 MB as RGB."""
+        """Two frames of 6000 × 6000 pixels: 54 MB each as YUV, 108 MB as RGB."""
         path = tmp_path_factory.mktemp("huge") / "a.avi"
         with av.open(str(path), "w") as output:
             stream = output.add_stream("mjpeg", rate=30)
@@ -317,8 +313,8 @@ class TestMemoryLimit:
             output.mux(stream.encode())
         return path
 
-    def test_a_picture_that_needs_more_is_a_verdict(self, start_process, huge, path):
-        process = start_process(memory_bytes=LITTLE, reader="pyav")
+    def test_a_frame_that_exceeds_the_memory_limit(self, start_process, huge, path):
+        process = start_process(memory_bytes=LOW_MEMORY_BYTES, reader="pyav")
 
         report = decode(process, huge).report
 
@@ -327,14 +323,14 @@ class TestMemoryLimit:
         assert "pyav: decoding needed more memory than allowed" in report.attempts
         assert decode(process, path).report.status == "ok"
 
-    def test_within_the_limit_it_is_read(self, start_process, huge):
+    def test_a_frame_within_the_memory_limit(self, start_process, huge):
         report = decode(start_process(reader="pyav"), huge).report
 
         assert (report.status, report.frames_decoded) == ("ok", 2)
 
-    def test_a_process_that_ran_out_starts_anew(self, start_process, huge, path):
-        """What a decoder still holds would be missing in the next job."""
-        process = start_process(memory_bytes=LITTLE)
+    def test_a_process_without_memory_is_restarted(self, start_process, huge, path):
+        """Memory that a decoder still holds would be missing in the next job."""
+        process = start_process(memory_bytes=LOW_MEMORY_BYTES)
         index = index_video(process, as_video(huge))
         pid = process.pid
 
@@ -347,7 +343,7 @@ class TestMemoryLimit:
 
 
 class TestDecodePool:
-    def test_runs_jobs_on_as_many_processes_as_wanted(self, path):
+    def test_runs_jobs_on_all_processes(self, path):
         both = threading.Barrier(2, timeout=30)
 
         def run(process: DecodeProcess):
@@ -363,7 +359,7 @@ class TestDecodePool:
         assert len(pids) == 2
         assert not any(map(alive, pids))
 
-    def test_index_jobs_go_before_decode_jobs(self):
+    def test_index_jobs_run_before_decode_jobs(self):
         done = []
         go = threading.Event()
 
@@ -384,7 +380,7 @@ class TestDecodePool:
 
         assert done == ["b", "d", "a", "c"]
 
-    def test_errors_reach_who_waits(self, pipe):
+    def test_errors_are_raised_by_the_future(self, pipe):
         options = DecodeOptions(workers=1, frame_timeout_seconds=0.5)
         with DecodePool(options) as pool:
             hung = pool.submit(lambda process: process.ask(job(pipe)))
@@ -397,18 +393,18 @@ class TestDecodePool:
                 wrong.result(30)
             assert fine.result(30) == 7
 
-    def test_a_start_that_takes_too_long_mixes_no_answers(self, path, monkeypatch):
-        """What a process says too late would be taken for the answer to the first job."""
+    def test_a_late_start_message_is_not_taken_for_an_answer(self, path, monkeypatch):
+        """The late ready message must not be taken for the answer to the first job."""
         start = subprocess.Popen
         monkeypatch.setattr(pool_module, "START_SECONDS", 0.3)
 
         def late(command, **options):
             monkeypatch.setattr(pool_module.subprocess, "Popen", start)
             process = start(["/bin/sh", "-c", 'sleep 1; exec "$@"', "sh", *command], **options)
-            begun.append(process)
+            started.append(process)
             return process
 
-        begun = []
+        started = []
         monkeypatch.setattr(pool_module.subprocess, "Popen", late)
 
         with DecodePool(DecodeOptions(workers=1), eager=True) as pool:
@@ -418,9 +414,9 @@ class TestDecodePool:
             answers = [ask().result(60) for _ in range(2)]
 
         assert [answer["index"]["packets"] for answer in answers] == [10, 10]
-        assert not alive(begun[0].pid)
+        assert not alive(started[0].pid)
 
-    def test_jobs_may_be_cancelled(self):
+    def test_jobs_can_be_cancelled(self):
         ran = []
         go = threading.Event()
         with DecodePool(DecodeOptions(workers=1)) as pool:
@@ -456,7 +452,7 @@ class TestDecodePool:
             with pytest.raises(PoolStopped):
                 future.result(0)
 
-    def test_after_close_nothing_runs(self):
+    def test_after_close_no_job_runs(self):
         pool = DecodePool(DecodeOptions(workers=1))
         pool.close()
 
@@ -465,7 +461,7 @@ class TestDecodePool:
         pool.close()
 
     def test_kill_does_not_wait(self, path):
-        """It is called from signal handlers."""
+        """It is called by signal handlers."""
         pool = DecodePool(DecodeOptions(workers=1))
         pool.submit(lambda process: process.ask(job(path))).result(60)
         [pid] = pool.pids()
@@ -477,7 +473,7 @@ class TestDecodePool:
         pool.close()
         assert not alive(pid)
 
-    def test_a_process_killed_from_outside_costs_one_job(self, path):
+    def test_a_process_killed_from_outside_fails_one_job(self, path):
         with DecodePool(DecodeOptions(workers=1)) as pool:
             ask = partial(pool.submit, lambda process: process.ask(job(path)))
             ask().result(60)
@@ -504,8 +500,8 @@ time.sleep(100)
 """
 
 
-def test_a_parent_that_is_killed_leaves_no_process_behind(path, pipe):
-    """Not even one that hangs: nobody would ever end it."""
+def test_decode_processes_end_with_their_parent(path, pipe):
+    """Not even one that hangs is left behind."""
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT, str(path), str(pipe)],
         cwd=ROOT,

@@ -19,7 +19,7 @@ def ends():
         yield left, right
 
 
-def test_come_out_as_they_went_in(ends):
+def test_messages_are_received_as_sent(ends):
     left, right = ends
     message = {"do": "index", "location": "/tmp/caf\udce9 🎬\n", "numbers": [1, 2.5, None]}
 
@@ -30,7 +30,7 @@ def test_come_out_as_they_went_in(ends):
     assert receive(right) == ({}, None)
 
 
-def test_an_open_file_comes_along(ends, tmp_path):
+def test_a_file_descriptor_is_received(ends, tmp_path):
     left, right = ends
     with (tmp_path / "a").open("w+b") as file:
         file.write(b"hello")
@@ -44,7 +44,7 @@ def test_an_open_file_comes_along(ends, tmp_path):
     os.close(descriptor)
 
 
-def test_long_ones_arrive_whole(ends):
+def test_long_messages_are_received(ends):
     left, right = ends
     message = {"pts": list(range(300_000))}
     sender = threading.Thread(target=send, args=(left, message))
@@ -54,7 +54,7 @@ def test_long_ones_arrive_whole(ends):
     sender.join()
 
 
-def test_one_that_breaks_off_fails(ends):
+def test_an_incomplete_message_fails(ends):
     left, right = ends
     left.sendall(HEADER.pack(100) + b"{")
     left.close()

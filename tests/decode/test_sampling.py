@@ -50,8 +50,8 @@ def steady(count, rate, tick=Fraction(1, 90000), **more):
 
 
 @dataclass
-class Drawn:
-    """A decoded frame whose picture is its number."""
+class FakeFrame:
+    """A decoded frame whose image is its number."""
 
     number: int
     ticks: int | None
@@ -61,23 +61,23 @@ class Drawn:
         return np.full((1, 1, 3), self.number)
 
 
-def frames_of(index, left_out=(), damaged=()):
+def frames_of(index, missing=(), damaged=()):
     pts = index.pts.tolist()
-    return [Drawn(n, t, n in damaged) for n, t in enumerate(pts) if n not in left_out]
+    return [FakeFrame(n, t, n in damaged) for n, t in enumerate(pts) if n not in missing]
 
 
 def select(index, sampling, frames=None, *, by_order=False, chunk=(0, None, 0)):
-    """Sample numbers with the numbers of their pictures, and what was counted."""
+    """Numbers of the samples with those of their images, and the counts."""
     selector = Selector(SamplePlan(index, sampling, *chunk), by_order=by_order)
     samples = list(selector.select(frames_of(index) if frames is None else frames))
     return [(sample.number, int(sample.rgb[0, 0, 0])) for sample in samples], selector.counts
 
 
-def pictures(index, sampling, frames=None):
-    """Numbers of the pictures that are the samples 0, 1, 2 …"""
+def images(index, sampling, frames=None):
+    """Numbers of the images that are the samples 0, 1, 2 …"""
     found, _ = select(index, sampling, frames)
     assert [sample for sample, _ in found] == list(range(len(found)))
-    return [picture for _, picture in found]
+    return [image for _, image in found]
 
 
 class TestSamplePlan:
@@ -98,48 +98,48 @@ class TestSamplePlan:
 
         assert plan.frame_indices().tolist() == list(range(90))
 
-    def test_a_rate_above_that_of_the_video_repeats_frames(self):
-        assert pictures(steady(3, 10), Sampling(fps=30)) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    def test_a_higher_rate_than_that_of_the_video_repeats_frames(self):
+        assert images(steady(3, 10), Sampling(fps=30)) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
 
-    def test_variable_rate_follows_the_clock_and_not_the_count(self):
+    def test_variable_rate_is_sampled_by_time(self):
         index = index_at([0, 0.1, 1.0, 1.05, 3.0], last=0.5)
 
-        assert pictures(index, Sampling(fps=2)) == [0, 1, 2, 3, 3, 3, 4]
+        assert images(index, Sampling(fps=2)) == [0, 1, 2, 3, 3, 3, 4]
 
     @pytest.mark.parametrize("rate", [Fraction(30000, 1001), Fraction(24000, 1001), 25, 30, 60])
     def test_rounded_milliseconds_do_not_skip_or_repeat_a_frame(self, rate):
         """Matroska rounds times to milliseconds; the rate of the video gives each frame once."""
         index = steady(500, rate, tick=Fraction(1, 1000))
 
-        assert pictures(index, Sampling(fps=float(rate)))[:490] == list(range(490))
+        assert images(index, Sampling(fps=float(rate)))[:490] == list(range(490))
 
     def test_a_third_of_the_rate_takes_every_third_frame_of_rounded_times(self):
         index = steady(90, 30, tick=Fraction(1, 1000))
 
-        assert pictures(index, Sampling(fps=10)) == list(range(0, 90, 3))
+        assert images(index, Sampling(fps=10)) == list(range(0, 90, 3))
 
     def test_times_count_from_the_first_frame(self):
         late = steady(30, 30, late=450_000)
 
-        assert pictures(late, Sampling(fps=10)) == list(range(0, 30, 3))
+        assert images(late, Sampling(fps=10)) == list(range(0, 30, 3))
         assert SamplePlan(late, Sampling(fps=10)).num_samples == 10
 
-    def test_one_frame_of_no_duration_is_one_sample(self):
-        assert pictures(index_at([0]), Sampling(fps=8)) == [0]
-        assert pictures(index_at([0]), ALL) == [0]
+    def test_one_frame_without_duration_is_one_sample(self):
+        assert images(index_at([0]), Sampling(fps=8)) == [0]
+        assert images(index_at([0]), ALL) == [0]
 
     def test_one_frame_lasts_as_long_as_the_container_says(self):
-        assert pictures(index_at([0], last=2), Sampling(fps=4)) == [0] * 8
+        assert images(index_at([0], last=2), Sampling(fps=4)) == [0] * 8
 
     def test_a_duration_below_one_sample_is_one_sample(self):
-        assert pictures(steady(3, 30), Sampling(fps=1)) == [0]
+        assert images(steady(3, 30), Sampling(fps=1)) == [0]
 
-    def test_no_frames_are_no_samples(self):
+    def test_no_frames_give_no_samples(self):
         assert SamplePlan(index_at([]), Sampling(fps=8)).num_samples == 0
         assert SamplePlan(index_at([]), ALL).num_samples == 0
 
     @pytest.mark.parametrize("sampling", [Sampling(fps=7.3), Sampling(every=3)])
-    def test_ranges_of_frames_join_without_gap_or_overlap(self, sampling):
+    def test_frame_ranges_of_chunks_are_a_partition(self, sampling):
         index = steady(100, 25)
         total = SamplePlan(index, sampling).num_samples
         parts = [
@@ -158,8 +158,8 @@ class TestSamplePlan:
             ([0, 60], [0, 30, 60]),
         ],
     )
-    def test_a_chunk_begins_with_the_key_frame_before_its_first_sample(self, keys, borders):
-        """What lies between the two would else be decoded for the chunk before as well."""
+    def test_a_chunk_begins_at_the_key_frame_before_its_first_sample(self, keys, borders):
+        """Otherwise the frames between them would be decoded for both chunks."""
         index = steady(90, 10)
         index = replace(index, keys=index.pts[keys])
         every_three_seconds = Sampling(every=30)
@@ -169,7 +169,7 @@ class TestSamplePlan:
         assert [part.start for part in parts] == borders
         assert [part.stop for part in parts] == [*borders[1:], 90]
 
-    def test_context_goes_back_no_further_than_the_first_sample(self):
+    def test_context_is_limited_by_the_first_sample(self):
         plan = SamplePlan(steady(90, 30), Sampling(fps=10), 4, 8, context=6)
 
         assert plan.first == 0
@@ -183,7 +183,7 @@ class TestSamplePlan:
 
         assert wanted == [1, 2, 3] == sorted(set(plan.frame_indices().tolist()))
 
-    def test_wants_everything_where_frames_are_not_known_by_their_time(self):
+    def test_wants_every_frame_if_times_are_not_unique(self):
         plan = SamplePlan(index_at([0, 0.1, 0.1, 0.2]), Sampling(fps=1))
 
         assert all(plan.wants(n) for n in range(4))
@@ -191,7 +191,7 @@ class TestSamplePlan:
 
 
 class TestSelector:
-    def test_gives_number_time_and_place(self):
+    def test_samples_have_number_time_and_frame_index(self):
         index = index_at([5, 5.5, 6.2], last=1, late=7)
         [first, second, third] = Selector(SamplePlan(index, ALL)).select(frames_of(index))
 
@@ -212,7 +212,7 @@ class TestSelector:
         assert read == list(range(16))
         assert counts.decoded == 9, "frames 6 to 14; those before are counted by who comes before"
 
-    def test_a_frame_across_a_border_belongs_to_both_sides(self):
+    def test_a_frame_across_a_border_is_in_both_chunks(self):
         """A frame may be the last samples of a chunk and the first of the next."""
         index = steady(4, 2)
 
@@ -228,38 +228,38 @@ class TestSelector:
         assert found == [(3, 0), (4, 0)]
         assert counts.decoded == 0, "the chunk before accounts for it"
 
-    def test_a_hole_is_bridged_for_a_moment_only(self):
+    def test_a_frame_is_held_for_a_limited_time(self):
         """A frame stands in for damage at most `MAX_HOLD_SECONDS`: 9 is shown at 0.3 s."""
         index = steady(90, 30)
         hole = range(10, 60)
 
         found, counts = select(index, Sampling(fps=10), frames_of(index, hole))
 
-        held = [sample for sample, picture in found if picture == 9]
+        held = [sample for sample, image in found if image == 9]
         assert held == [k for k in range(3, 20) if k / 10 < 0.3 + MAX_HOLD_SECONDS]
         assert [sample for sample, _ in found] == [*range(13), *range(20, 30)]
         assert found[13] == (20, 60)
         assert counts.decoded == 40
 
-    def test_a_short_hole_shows_the_frame_before(self):
+    def test_a_short_gap_shows_the_frame_before(self):
         index = steady(30, 30)
 
-        assert pictures(index, Sampling(fps=10), frames_of(index, range(5, 14))) == [
+        assert images(index, Sampling(fps=10), frames_of(index, range(5, 14))) == [
             0, 3, 4, 4, 4, 15, 18, 21, 24, 27,
         ]  # fmt: skip
 
-    def test_the_last_decodable_frame_is_not_stretched(self):
+    def test_the_last_decodable_frame_is_not_held(self):
         index = steady(90, 30)
 
         found, _ = select(index, Sampling(fps=10), frames_of(index, range(10, 90)))
 
         assert found == [(0, 0), (1, 3), (2, 6), (3, 9)]
 
-    def test_a_frame_that_is_meant_to_stay_is_held(self):
-        """A slide show is no damage."""
-        assert pictures(index_at([0, 5, 9], last=3), Sampling(fps=1)) == [0] * 5 + [1] * 4 + [2] * 3
+    def test_a_long_frame_is_held(self):
+        """A slide show is not damaged."""
+        assert images(index_at([0, 5, 9], last=3), Sampling(fps=1)) == [0] * 5 + [1] * 4 + [2] * 3
 
-    def test_nothing_stands_in_for_a_missing_beginning(self):
+    def test_a_missing_beginning_has_no_samples(self):
         index = steady(30, 30)
 
         found, _ = select(index, Sampling(fps=10), frames_of(index, range(12)))
@@ -282,62 +282,62 @@ class TestSelector:
         assert found == [(0, 1), (1, 3), (2, 4)]
         assert (counts.decoded, counts.duplicated, counts.backwards) == (5, 2, False)
 
-    def test_all_frames_means_those_at_the_same_time_too(self):
+    def test_all_frames_include_those_at_the_same_time(self):
         found, _ = select(index_at([0, 0, 0.1, 0.1, 0.2], last=0.1), ALL)
 
         assert found == [(n, n) for n in range(5)]
 
-    def test_a_repeated_frame_is_counted_and_not_given(self):
+    def test_a_repeated_frame_is_counted_and_skipped(self):
         index = steady(4, 30)
-        frames = [Drawn(n, int(index.pts[k])) for n, k in enumerate([0, 1, 1, 2, 3])]
+        frames = [FakeFrame(n, int(index.pts[k])) for n, k in enumerate([0, 1, 1, 2, 3])]
 
         found, counts = select(index, ALL, frames)
 
         assert found == [(0, 0), (1, 1), (2, 3), (3, 4)]
         assert (counts.decoded, counts.duplicated) == (5, 1)
 
-    def test_tells_when_times_go_back(self):
+    def test_decreasing_times_are_reported(self):
         index = steady(4, 30)
-        frames = [Drawn(n, int(index.pts[k])) for n, k in enumerate([0, 2, 1, 3])]
+        frames = [FakeFrame(n, int(index.pts[k])) for n, k in enumerate([0, 2, 1, 3])]
 
         assert select(index, ALL, frames)[1].backwards
         assert not select(index, ALL)[1].backwards
 
-    def test_reads_no_further_once_times_went_back(self):
-        """All is to be read again by order: an AVI with B-frames would be decoded twice."""
+    def test_stops_reading_when_times_decrease(self):
+        """The file is read again by order: reading on would decode it twice."""
         index = steady(4, 30)
-        frames = iter([Drawn(n, int(index.pts[k])) for n, k in enumerate([0, 2, 1, 3])])
+        frames = iter([FakeFrame(n, int(index.pts[k])) for n, k in enumerate([0, 2, 1, 3])])
 
         select(index, ALL, frames)
 
         assert [frame.number for frame in frames] == [3]
 
-    def test_by_order_takes_times_from_the_container_alone(self):
+    def test_by_order_uses_only_the_times_of_the_index(self):
         index = steady(4, 30)
-        frames = [Drawn(n, int(index.pts[k])) for n, k in enumerate([0, 2, 1, 3])]
+        frames = [FakeFrame(n, int(index.pts[k])) for n, k in enumerate([0, 2, 1, 3])]
 
         assert select(index, ALL, frames, by_order=True)[0] == [(n, n) for n in range(4)]
 
-    def test_frames_without_times_come_in_order(self):
+    def test_frames_without_times_are_taken_in_order(self):
         index = steady(4, 30, timed=False)
 
-        assert pictures(index, ALL, [Drawn(n, None) for n in range(4)]) == [0, 1, 2, 3]
+        assert images(index, ALL, [FakeFrame(n, None) for n in range(4)]) == [0, 1, 2, 3]
 
-    def test_times_of_a_stream_without_clock_are_not_believed(self):
+    def test_times_of_a_stream_without_clock_are_ignored(self):
         index = steady(3, 30, timed=False)
 
-        assert pictures(index, ALL, [Drawn(n, 77) for n in range(3)]) == [0, 1, 2]
+        assert images(index, ALL, [FakeFrame(n, 77) for n in range(3)]) == [0, 1, 2]
 
     def test_more_frames_than_the_container_holds_follow_the_last(self):
         index = steady(3, 30)
-        frames = [*frames_of(index), Drawn(3, None), Drawn(4, None)]
+        frames = [*frames_of(index), FakeFrame(3, None), FakeFrame(4, None)]
 
         found, counts = select(index, ALL, frames, chunk=(0, 5, 0))
 
         assert found == [(n, n) for n in range(5)]
         assert counts.decoded == 5
 
-    def test_damaged_pictures_count_where_they_belong(self):
+    def test_damaged_frames_count_in_their_chunk(self):
         index = steady(30, 30)
         frames = frames_of(index, damaged=(2, 10, 11, 25))
 
@@ -348,7 +348,7 @@ class TestSelector:
 
         assert counts == [2, 1, 1]
 
-    def test_packets_that_failed_count_in_one_chunk_each(self):
+    def test_failed_packets_count_in_one_chunk(self):
         index = steady(30, 30)
         plans = [SamplePlan(index, ALL, *ends) for ends in [(0, 10), (10, 30)]]
         places = [int(index.pts[n]) for n in (3, 9, 10, 29)]
@@ -389,7 +389,7 @@ def test_sample_k_is_the_last_frame_not_after_its_time(gaps, late, fps):
     at = index.seconds.tolist()
     half_a_tick = 0.0005 + 1e-9
 
-    shown = pictures(index, Sampling(fps=fps))
+    shown = images(index, Sampling(fps=fps))
 
     assert shown == [
         max(n for n, time in enumerate(at) if time <= k / fps + half_a_tick)
@@ -408,8 +408,8 @@ def test_sample_k_is_the_last_frame_not_after_its_time(gaps, late, fps):
     damaged=st.sets(st.integers(0, 40), max_size=6),
     keys=st.sets(st.integers(0, 40), max_size=8),
 )
-def test_chunks_are_the_whole(gaps, sampling, cuts, context, lost, damaged, keys):
-    """However a video is cut, the parts give its samples and its counts, no more and no less."""
+def test_chunks_join_to_the_whole_video(gaps, sampling, cuts, context, lost, damaged, keys):
+    """With any borders, chunks have the samples and the counts of the whole video."""
     index = index_of_gaps(gaps, late=90)
     index = replace(index, keys=index.pts[[n for n in sorted(keys) if n < len(index.pts)]])
     total = SamplePlan(index, sampling).num_samples
@@ -422,8 +422,8 @@ def test_chunks_are_the_whole(gaps, sampling, cuts, context, lost, damaged, keys
     for start, stop in itertools.pairwise(borders):
         part, counted = select(index, sampling, frames, chunk=(start, stop, context))
         first = max(0, start - context)
-        assert part == [(k, picture) for k, picture in whole if first <= k < stop]
-        joined += [(k, picture) for k, picture in part if k >= start]
+        assert part == [(k, image) for k, image in whole if first <= k < stop]
+        joined += [(k, image) for k, image in part if k >= start]
         counts += [counted.decoded, counted.damaged, counted.duplicated]
 
     assert joined == whole

@@ -28,14 +28,14 @@ def is_open(descriptor):
 
 
 def marks(parts):
-    """The first byte of each picture."""
+    """The first byte of each image."""
     return [part[:, 0, 0, 0].tolist() for part in parts]
 
 
-class TestRing:
+class TestRingBuffer:
     @pytest.fixture
     def ring(self):
-        ring = RingBuffer(5 * 2 * 3 * 3 + 7)  # five pictures, and not enough for a sixth
+        ring = RingBuffer(5 * 2 * 3 * 3 + 7)  # five images, and not enough for a sixth
         with mmap.mmap(ring.descriptor, ring.num_bytes) as other:
             as_ring(other, (2, 3))[:] = np.arange(5, dtype=np.uint8).reshape(5, 1, 1, 1)
         yield ring
@@ -52,33 +52,33 @@ class TestRing:
             (4, 4, []),
         ],
     )
-    def test_numbers_go_round(self, ring, start, stop, expected):
-        """What another process writes is seen, by the number of each picture since the first."""
+    def test_images_are_counted_since_the_first(self, ring, start, stop, expected):
+        """Data of another process is visible, by the number of each image since the first."""
         assert marks(ring.parts((2, 3), start, stop)) == expected
 
-    def test_leaves_no_name_behind(self, ring):
+    def test_leaves_no_file_behind(self, ring):
         assert os.readlink(f"/proc/self/fd/{ring.descriptor}") == "/memfd:frames (deleted)"
         assert not os.get_inheritable(ring.descriptor)
 
-    def test_pictures_outlive_the_ring(self):
+    def test_views_outlive_the_ring_buffer(self):
         ring = RingBuffer(300)
-        (pictures,) = ring.parts((10, 10), 0, 1)
-        pictures[:] = 9
+        (images,) = ring.parts((10, 10), 0, 1)
+        images[:] = 9
         ring.close()
 
         assert not is_open(ring.descriptor)
-        assert (pictures == 9).all()
+        assert (images == 9).all()
 
 
-class TestRoom:
-    def test_pictures_go_where_they_belong(self):
+class TestFrameBuffer:
+    def test_images_are_stored_in_their_rows(self):
         buffer = FrameBuffer(np.zeros((4, 2, 2, 3), np.uint8))
 
         buffer.put(1, np.full((2, 2, 2, 3), 7, np.uint8), np.array([5, 6]))
 
         assert marks([buffer.images]) == [[0, 7, 7, 0]]
 
-    def test_what_does_not_fit_makes_room_for_more(self):
+    def test_a_full_buffer_grows(self):
         buffer = FrameBuffer(np.zeros((4, 2, 2, 3), np.uint8))
         buffer.put(0, np.full((4, 2, 2, 3), 1, np.uint8), np.arange(4))
 
@@ -88,8 +88,8 @@ class TestRoom:
         assert marks([buffer.images[:5]]) == [[1, 1, 1, 1, 2]]
 
 
-class TestBlock:
-    def test_parts_do_not_overlap(self):
+class TestBufferBlock:
+    def test_allocations_do_not_overlap(self):
         block = BufferBlock(2 * aligned(300))
         first, second = block.allocate((1, 10, 10, 3)), block.allocate((1, 10, 10, 3))
 
@@ -98,24 +98,24 @@ class TestBlock:
         assert (first == 1).all()
         assert (second == 2).all()
 
-    def test_more_than_there_is_fails(self):
+    def test_allocating_too_much_fails(self):
         block = BufferBlock(400)
         block.allocate((1, 10, 10, 3))
 
         with pytest.raises(TypeError, match="buffer is too small"):
             block.allocate((1, 10, 10, 3))
 
-    def test_hands_out_the_same_memory_again_once_cleared(self):
+    def test_clear_reuses_the_memory(self):
         block = BufferBlock(400)
         block.allocate((1, 10, 10, 3))[:] = 5
         block.clear()
 
         assert (block.allocate((1, 10, 10, 3)) == 5).all()
 
-    def test_no_bytes_are_a_block_too(self):
+    def test_an_empty_block(self):
         assert BufferBlock(0).allocate((0, 4, 4, 3)).shape == (0, 4, 4, 3)
 
-    def test_threads_get_different_parts(self):
+    def test_threads_get_different_memory(self):
         block = BufferBlock(400 * ALIGNMENT)
         taken = []
 
@@ -134,8 +134,8 @@ class TestBlock:
         assert [int(part.min()) for part in taken] == [n % 251 for n in range(400)]
 
 
-class TestBlockPool:
-    def test_lends_the_smallest_that_fits(self):
+class TestBufferPool:
+    def test_acquires_the_smallest_block_that_is_large_enough(self):
         pool = BufferPool(keep=3)
         blocks = [pool.acquire(size) for size in (100, 300, 200)]
         for block in blocks:
@@ -145,7 +145,7 @@ class TestBlockPool:
         assert pool.acquire(150) is blocks[1]
         assert pool.acquire(50) is blocks[0]
 
-    def test_lends_a_block_from_its_beginning(self):
+    def test_an_acquired_block_is_cleared(self):
         pool = BufferPool(keep=1)
         block = pool.acquire(300)
         block.allocate((1, 10, 10, 3))
@@ -153,14 +153,14 @@ class TestBlockPool:
 
         assert pool.acquire(300).allocate((1, 10, 10, 3)).shape == (1, 10, 10, 3)
 
-    def test_makes_a_new_one_where_none_is_free(self):
+    def test_creates_a_block_if_none_is_free(self):
         pool = BufferPool(keep=3)
-        lent, other = pool.acquire(100), pool.acquire(101)
+        acquired, other = pool.acquire(100), pool.acquire(101)
 
-        assert other is not lent
-        assert (lent.num_bytes, other.num_bytes) == (100, 101)
+        assert other is not acquired
+        assert (acquired.num_bytes, other.num_bytes) == (100, 101)
 
-    def test_a_new_one_takes_the_place_of_the_smallest_where_none_fits(self):
+    def test_a_new_block_replaces_the_smallest_free_one(self):
         pool = BufferPool(keep=3)
         small, large = pool.acquire(100), pool.acquire(200)
         pool.release(large)
@@ -172,7 +172,7 @@ class TestBlockPool:
         assert pool.acquire(10) is large
         assert pool.acquire(10).num_bytes == 10
 
-    def test_keeps_the_latest_and_gives_back_the_rest(self):
+    def test_keeps_the_last_released_blocks(self):
         pool = BufferPool(keep=2)
         blocks = [pool.acquire(100) for _ in range(4)]
         for block in blocks:
@@ -181,26 +181,26 @@ class TestBlockPool:
         assert {pool.acquire(1), pool.acquire(1)} == set(blocks[2:])
         assert pool.acquire(1) not in blocks
 
-    def test_may_keep_none(self):
+    def test_keep_zero(self):
         pool = BufferPool(keep=0)
         block = pool.acquire(100)
         pool.release(block)
 
         assert pool.acquire(100) is not block
 
-    def test_never_lends_one_block_twice(self):
+    def test_a_block_is_acquired_once_at_a_time(self):
         pool = BufferPool(keep=8)
-        lent, clashes = set(), []
+        acquired, clashes = set(), []
         lock = threading.Lock()
 
         def borrow():
             for _ in range(200):
                 block = pool.acquire(64)
                 with lock:
-                    clashes.extend([block] * (block in lent))
-                    lent.add(block)
+                    clashes.extend([block] * (block in acquired))
+                    acquired.add(block)
                 with lock:
-                    lent.discard(block)
+                    acquired.discard(block)
                 pool.release(block)
 
         threads = [threading.Thread(target=borrow) for _ in range(6)]

@@ -37,7 +37,7 @@ def ends():
 
 
 @pytest.mark.parametrize(
-    ("said", "left"),
+    ("text", "filtered"),
     [
         ("", ""),
         ("libpng warning: iCCP: known incorrect sRGB profile\n", ""),
@@ -52,13 +52,13 @@ def ends():
         ("TIFFFillStrip: Read error at scanline 4", "TIFFFillStrip: Read error at scanline 4"),
     ],
 )
-def test_complaints_of_pictures_that_are_whole_are_left_out(said, left):
-    assert module.filter_stderr(said) == left
+def test_warnings_about_undamaged_images_are_removed(text, filtered):
+    assert module.filter_stderr(text) == filtered
 
 
 @contextlib.contextmanager
 def worker(memory_bytes=4 << 30):
-    """A decode process, and our end of its channel."""
+    """A decode process, and the parent's end of its channel."""
     ours, theirs = socket.socketpair()
     with ours:
         with theirs:
@@ -80,20 +80,20 @@ def worker(memory_bytes=4 << 30):
             process.kill()
 
 
-def ask(channel, job, descriptor=None, look=None):
-    """The answer to a job, and how often progress was told before."""
+def ask(channel, job, descriptor=None, read=None):
+    """The answer to a job, and the number of progress messages before it."""
     send(channel, job, descriptor)
-    told = 0
+    num_progress = 0
     while True:
         answer, _ = receive(channel)
         if "filled" in answer:
-            if look is not None:
-                look(answer["filled"], answer["frames"])
+            if read is not None:
+                read(answer["filled"], answer["frames"])
             send(channel, {"free": answer["filled"] + len(answer["frames"])})
         elif "progress" in answer:
-            told += 1
+            num_progress += 1
         else:
-            return answer, told
+            return answer, num_progress
 
 
 def index_job(path, **more):
@@ -127,13 +127,13 @@ class TestProcess:
         path = write_video(tmp_path / "a.mp4", 10, size=(128, 64))
         index = ask(channel, index_job(path))[0]["index"]
         ring = RingBuffer(1 << 16)
-        told = []
+        announced = []
 
         answer, _ = ask(
             channel,
             self.decode_job(path, index),
             ring.descriptor,
-            lambda *words: told.append(words),
+            lambda *message: announced.append(message),
         )
 
         assert answer == {
@@ -149,59 +149,59 @@ class TestProcess:
             "full": False,
             "decoder_stderr": "",
         }
-        assert told == [(0, [0, 2, 4, 6, 8])]
-        (pictures,) = ring.parts((8, 16), 0, 6)
-        assert (pictures[:5] > 0).mean() > 0.9
-        assert not pictures[5].any()
+        assert announced == [(0, [0, 2, 4, 6, 8])]
+        (images,) = ring.parts((8, 16), 0, 6)
+        assert (images[:5] > 0).mean() > 0.9
+        assert not images[5].any()
         ring.close()
 
-    def test_a_small_ring_is_filled_again_and_again(self, channel, tmp_path):
+    def test_a_small_ring_is_reused(self, channel, tmp_path):
         path = write_video(tmp_path / "a.mp4", 30)
         index = ask(channel, index_job(path))[0]["index"]
         size = [72, 96]
         ring = RingBuffer(7 * math.prod(size) * 3 + 1)
-        pictures, frames = [], []
+        images, frames = [], []
 
-        def look(start, numbers):
+        def read(start, numbers):
             assert len(numbers) == 1, "a fourth of the ring"
             parts = ring.parts(tuple(size), start, start + len(numbers))
-            pictures.extend(np.concatenate(parts))
+            images.extend(np.concatenate(parts))
             frames.extend(numbers)
 
         job = self.decode_job(path, index, sampling=EVERY, stop=30, size=size, capacity=40)
-        answer, _ = ask(channel, job, ring.descriptor, look)
+        answer, _ = ask(channel, job, ring.descriptor, read)
 
         assert frames == answer["frame_index"] == list(range(30))
-        assert [read_number(picture) for picture in pictures] == frames
+        assert [read_number(image) for image in images] == frames
         ring.close()
 
-    def test_memory_is_not_filled_again_before_it_is_given_back(self, channel, tmp_path):
+    def test_memory_is_not_overwritten_before_its_release(self, channel, tmp_path):
         path = write_video(tmp_path / "a.mp4", 30)
         index = ask(channel, index_job(path))[0]["index"]
         size = [72, 96]
         ring = RingBuffer(8 * math.prod(size) * 3)
         job = self.decode_job(path, index, sampling=EVERY, stop=30, size=size, capacity=40)
         send(channel, job, ring.descriptor)
-        told = []
-        while len(told) < 4:
+        announced = []
+        while len(announced) < 4:
             message, _ = receive(channel)
-            told += [message] if "filled" in message else []
-        time.sleep(0.3)  # it would go on if it could
+            announced += [message] if "filled" in message else []
+        time.sleep(0.3)  # time to continue, if it did not wait
 
-        (pictures,) = ring.parts(tuple(size), 0, 8)
+        (images,) = ring.parts(tuple(size), 0, 8)
 
-        assert [read_number(picture) for picture in pictures] == list(range(8))
-        for message in told:
+        assert [read_number(image) for image in images] == list(range(8))
+        for message in announced:
             send(channel, {"free": message["filled"] + len(message["frames"])})
         while "sample_index" not in message:
-            if "filled" in message and message not in told:
+            if "filled" in message and message not in announced:
                 send(channel, {"free": message["filled"] + len(message["frames"])})
             message, _ = receive(channel)
         assert message["frame_index"] == list(range(30))
         ring.close()
 
-    def test_no_part_of_the_ring_is_too_many_small_pictures(self, ends):
-        """Cut to the size of a backbone they would take gigabytes."""
+    def test_a_part_of_the_ring_has_a_maximum_number_of_images(self, ends):
+        """Resized to the input of a backbone they would take gigabytes."""
         ours, theirs = ends
         ring = module._RingWriter(theirs, mmap.mmap(-1, 1 << 16), (1, 1))
         for number in range(module.MAX_PART_IMAGES + 1):
@@ -209,8 +209,8 @@ class TestProcess:
 
         assert receive(ours)[0] == {"filled": 0, "frames": list(range(module.MAX_PART_IMAGES))}
 
-    def test_a_job_that_is_broken_off_leaves_nothing_unread(self, channel, tmp_path):
-        """What the parent says of memory must not be taken for the next job."""
+    def test_a_failed_job_leaves_no_unread_message(self, channel, tmp_path):
+        """A release message must not be taken for the next job."""
         path = write_video(tmp_path / "a.mp4", 30, size=(128, 64))
         index = ask(channel, index_job(path))[0]["index"]
         ring = RingBuffer(8 * 64 * 128 * 3)
@@ -236,7 +236,7 @@ class TestProcess:
         assert first == again
         ring.close()
 
-    def test_says_when_there_are_more_samples_than_room(self, channel, tmp_path):
+    def test_reports_more_samples_than_the_capacity(self, channel, tmp_path):
         path = write_video(tmp_path / "a.mp4", 10, size=(128, 64))
         index = ask(channel, index_job(path))[0]["index"]
         ring = RingBuffer(1 << 16)
@@ -247,18 +247,18 @@ class TestProcess:
         assert answer["sample_index"] == [0, 1, 2]
         ring.close()
 
-    def test_tells_that_it_is_alive(self, channel, tmp_path):
-        """Silence is how its parent knows of a hang."""
+    def test_sends_progress(self, channel, tmp_path):
+        """The parent takes silence for a hang."""
         path = write_video(tmp_path / "a.mp4", 10, size=(128, 64))
         index = ask(channel, index_job(path))[0]["index"]
         ring = RingBuffer(1 << 16)
 
-        _, told = ask(channel, self.decode_job(path, index), ring.descriptor)
+        _, num_progress = ask(channel, self.decode_job(path, index), ring.descriptor)
 
-        assert 1 <= told < 10, "at the first frame, and then now and then"
+        assert 1 <= num_progress < 10, "at the first frame, then at intervals"
         ring.close()
 
-    def test_a_file_that_cannot_be_used_gets_a_status(self, channel, tmp_path):
+    def test_an_unusable_file_gets_a_status(self, channel, tmp_path):
         answer, _ = ask(channel, index_job(tmp_path / "gone.mp4"))
 
         assert answer == {
@@ -267,7 +267,7 @@ class TestProcess:
             "decoder_stderr": "",
         }
 
-    def test_a_file_that_went_away_in_between_gets_a_status(self, channel, tmp_path):
+    def test_a_file_deleted_between_jobs_gets_a_status(self, channel, tmp_path):
         path = write_video(tmp_path / "a.mp4", 10, size=(128, 64))
         index = ask(channel, index_job(path))[0]["index"]
         path.unlink()
@@ -278,13 +278,13 @@ class TestProcess:
         assert answer["status"] == "unreadable"
         ring.close()
 
-    def test_an_exception_nobody_thought_of_ends_the_job_alone(self, channel, tmp_path):
+    def test_an_unexpected_exception_ends_only_the_job(self, channel, tmp_path):
         answer, _ = ask(channel, {"do": "index", "location": str(tmp_path)})
 
         assert answer["refused"] == "KeyError: 'kind'"
         assert ask(channel, index_job(tmp_path))[0]["status"] == "unreadable"
 
-    def test_complaints_of_one_job_are_not_told_after_the_next(self, channel, tmp_path):
+    def test_stderr_of_a_job_is_not_reported_with_the_next(self, channel, tmp_path):
         path = write_video(tmp_path / "a.mp4", 10, size=(128, 64))
         index = ask(channel, index_job(path))[0]["index"]
         whole = path.read_bytes()
@@ -301,7 +301,7 @@ class TestProcess:
         assert quiet["decoded"] == 10
         ring.close()
 
-    def test_open_files_do_not_pile_up(self, tmp_path):
+    def test_file_descriptors_are_closed(self, tmp_path):
         with worker() as (process, channel):
             path = write_video(tmp_path / "a.mp4", 4, size=(128, 64))
             index = ask(channel, index_job(path))[0]["index"]
@@ -323,7 +323,7 @@ class TestLife:
 
             assert process.wait(20) == 0
 
-    def test_leaves_ctrl_c_to_the_parent(self, tmp_path):
+    def test_ignores_ctrl_c(self, tmp_path):
         with worker() as (process, channel):
             process.send_signal(signal.SIGINT)
 
@@ -336,19 +336,19 @@ class TestLife:
         [line] = [line for line in limits.splitlines() if line.startswith("Max data size")]
         assert line.split()[3:5] == [str(1 << 30)] * 2
 
-    def test_computes_for_long_at_a_time_and_stays_as_nice_as_it_was(self):
+    def test_uses_batch_scheduling_and_keeps_its_niceness(self):
         with worker() as (process, _):
             assert os.sched_getscheduler(process.pid) == os.SCHED_BATCH
             assert os.getpriority(os.PRIO_PROCESS, process.pid) == os.nice(0)
 
-    def test_never_loads_torch(self):
-        """Decord crashes where it is loaded beside it, and each process would start slowly."""
+    def test_does_not_load_torch(self):
+        """Decord crashes in a process with torch, and each process would start slowly."""
         code = "import pipeline.decode.worker, sys; print('torch' in sys.modules)"
-        said = subprocess.run(
+        completed = subprocess.run(
             [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
         )
 
-        assert said.stdout == "False\n"
+        assert completed.stdout == "False\n"
 
 
 @pytest.mark.parametrize(
@@ -373,14 +373,14 @@ def test_any_file_name(name, reader, tmp_path, process):
     path = tmp_path / os.fsdecode(name)
     write_video(tmp_path / "plain.mp4", 5, size=(128, 64)).rename(path)
 
-    answer, pictures = read_with(process, reader, path)
+    answer, images = read_with(process, reader, path)
 
-    assert numbers(pictures) == [0, 1, 2, 3, 4]
+    assert numbers(images) == [0, 1, 2, 3, 4]
     assert np.isclose(answer["pts_seconds"][-1], 4 / 30)
 
 
 class TestPatience:
-    """A disk that fails may not fail for ever."""
+    """I/O errors may be transient."""
 
     @pytest.fixture(autouse=True)
     def _briefly(self, monkeypatch):
@@ -397,14 +397,14 @@ class TestPatience:
         monkeypatch.setattr(module._Worker, "_run", run)
         return module._Worker(None).answer({}), left
 
-    def test_what_fails_for_a_moment_is_read_again(self, monkeypatch):
+    def test_a_transient_error_is_retried(self, monkeypatch):
         error = OSError(errno.EIO, "Input/output error")
 
         answer, left = self.answer(monkeypatch, error, error)
 
         assert (answer, left) == ({"index": {}}, [])
 
-    def test_what_fails_for_good_is_unreadable(self, monkeypatch):
+    def test_a_lasting_io_error_is_unreadable(self, monkeypatch):
         error = OSError(errno.EIO, "Input/output error")
 
         answer, _ = self.answer(monkeypatch, error, error, error)
@@ -420,7 +420,7 @@ class TestPatience:
         ],
         ids=lambda value: type(value).__name__,
     )
-    def test_what_would_fail_again_is_not_tried_again(self, monkeypatch, error, status):
+    def test_a_permanent_error_is_not_retried(self, monkeypatch, error, status):
         answer, left = self.answer(monkeypatch, error, error)
 
         assert answer["status"] == status

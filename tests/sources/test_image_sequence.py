@@ -24,7 +24,7 @@ PIXELS = 10_000_000
 
 
 class TestOrder:
-    def test_numbers_count_by_value(self):
+    def test_numbers_are_compared_by_value(self):
         names = ["img_10.png", "img_2.png", "img_1.png", "b1_10.png", "b1_9.png", "B3.png"]
 
         assert sorted(names, key=natural_key) == [
@@ -32,7 +32,7 @@ class TestOrder:
         ]  # fmt: skip
 
     @pytest.mark.parametrize("name", ["²", "5²6.png", "٣.png", "", "१२", "1e5", "007"])
-    def test_takes_any_name(self, name):
+    def test_any_name_has_a_key(self, name):
         assert sorted([name, "5", "a", "5a"], key=natural_key)
 
     @given(st.lists(st.text(max_size=8), max_size=8))
@@ -56,13 +56,13 @@ class TestOrder:
         ],
         ids=["a preview", "half converted", "all twice"],
     )
-    def test_of_one_picture_in_two_formats_the_common_one_is_listed(self, tmp_path, names, listed):
+    def test_of_one_image_in_two_formats_the_common_one_is_listed(self, tmp_path, names, listed):
         for name in names:
             (tmp_path / name).touch()
 
         assert [path.name for path in image_files(tmp_path)] == listed
 
-    def test_hidden_and_other_files_are_left_out(self, tmp_path):
+    def test_hidden_and_other_files_are_skipped(self, tmp_path):
         for name in ["2.PNG", "10.jpeg", "1.tif", ".3.png", "notes.txt", "4.mp4"]:
             (tmp_path / name).touch()
 
@@ -91,35 +91,35 @@ class TestReadImage:
     def test_gives_rgb(self, tmp_path, suffix):
         write_images(tmp_path, [3], suffix=suffix)
 
-        picture = read_image(tmp_path / f"img_00003{suffix}")
+        image = read_image(tmp_path / f"img_00003{suffix}")
 
-        off = np.abs(picture.astype(int) - draw_number(3))
+        off = np.abs(image.astype(int) - draw_number(3))
         assert off[-8:, -8:].max() <= (3 if suffix == ".jpg" else 0), "red lower right corner"
         assert off.mean() <= (2 if suffix == ".jpg" else 0)
 
-    @pytest.mark.parametrize("drawn", ["grey", "alpha", "16 bit"])
-    def test_every_kind_of_picture_becomes_8_bit_rgb(self, tmp_path, drawn):
+    @pytest.mark.parametrize("pixel_format", ["grey", "alpha", "16 bit"])
+    def test_every_pixel_format_becomes_8_bit_rgb(self, tmp_path, pixel_format):
         colour = draw_number(3)[:, :, ::-1]
         stored = {
             "grey": colour[:, :, 0],
             "alpha": np.dstack([colour, np.full(colour.shape[:2], 9, np.uint8)]),
             "16 bit": colour.astype(np.uint16) * 257,
-        }[drawn]
+        }[pixel_format]
         cv2.imwrite(str(tmp_path / "a.png"), stored)
 
-        picture = read_image(tmp_path / "a.png")
+        image = read_image(tmp_path / "a.png")
 
-        assert picture.shape == (64, 96, 3)
-        assert picture.dtype == np.uint8
-        assert numbers([picture]) == [3]
+        assert image.shape == (64, 96, 3)
+        assert image.dtype == np.uint8
+        assert numbers([image]) == [3]
 
     @pytest.mark.parametrize("content", [b"", b"no image at all", b"\x89PNG\r\n\x1a\n1234"])
-    def test_what_is_no_image_is_none(self, tmp_path, content):
+    def test_a_file_that_is_not_an_image_is_none(self, tmp_path, content):
         (tmp_path / "a.png").write_bytes(content)
 
         assert read_image(tmp_path / "a.png") is None
 
-    def test_what_is_not_there_is_none(self, tmp_path):
+    def test_a_missing_file_is_none(self, tmp_path):
         assert read_image(tmp_path / "a.png") is None
         (tmp_path / "folder.png").mkdir()
         assert read_image(tmp_path / "folder.png") is None
@@ -163,7 +163,7 @@ class TestReadImageIndex:
         assert index.problem == "numbers missing between the images: 3, 4 (2 in all)"
         assert index.truncated
 
-    def test_missing_frame_numbers_a_step(self, tmp_path):
+    def test_missing_numbers_with_a_step(self, tmp_path):
         numbers = [5, 10, 20, *range(60, 100, 5)]
         index = read_image_index(str(write_images(tmp_path, numbers)), 10, PIXELS)
 
@@ -185,8 +185,8 @@ class TestReadImageIndex:
         assert index.pts.tolist() == [0]
         assert index.duration_seconds == 0.25
 
-    def test_times_as_names(self, tmp_path):
-        """The gaps between nanoseconds are counted, not listed."""
+    def test_time_stamps_as_names(self, tmp_path):
+        """Missing numbers between nanoseconds are counted, not listed."""
         first, hour = 10**18, 3600 * 10**9
         write_images(tmp_path, [0, 1, 2])
         for number, name in enumerate([first, first + hour - 1, first + hour]):
@@ -203,12 +203,12 @@ class TestReadImageIndex:
         )
 
     def test_every_image_in_two_formats_fails(self, tmp_path):
-        """Frames and their masks, or two exports: only the user knows which to take."""
+        """Frames and their masks, or two exports: only the user can decide."""
         for suffix in (".png", ".jpg"):
             write_images(tmp_path, [1, 2], suffix=suffix)
 
-        words = r"^the folder holds the same images as \.jpg and as \.png: keep one$"
-        with pytest.raises(VideoError, match=words) as caught:
+        message = r"^the folder holds the same images as \.jpg and as \.png: keep one$"
+        with pytest.raises(VideoError, match=message) as caught:
             read_image_index(str(tmp_path), 10, PIXELS)
         assert caught.value.status == "undecodable"
 

@@ -1,4 +1,4 @@
-"""Every reader is held to the same videos, each in a decode process as in a run."""
+"""All readers on the same videos, in a decode process as in a run."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ REORDERED = {"preset": "fast", "b_adapt": "0", "bf": "3"}
 
 @dataclass(frozen=True)
 class Kind:
-    """A video that is drawn for all readers."""
+    """A generated video for all readers."""
 
     name: str
     options: dict
     alike: bool = True
-    """All readers must give the same pictures, bit for bit."""
+    """All readers must return the same images, bit for bit."""
     may_refuse: tuple[str, ...] = ()
     """Readers that refuse it on some processors, and read it on others."""
 
@@ -55,7 +55,7 @@ KINDS = [
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory):
+def videos(tmp_path_factory):
     folder = tmp_path_factory.mktemp("kinds")
     return {
         kind.name: write_video(folder / kind.name, 12, gop=5, **{"size": (128, 64), **kind.options})
@@ -64,9 +64,9 @@ def drawn(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def reference(process, drawn):
-    """What PyAV gives of each video."""
-    return {name: read_with(process, "pyav", path)[1] for name, path in drawn.items()}
+def reference(process, videos):
+    """The images that PyAV returns for each video."""
+    return {name: read_with(process, "pyav", path)[1] for name, path in videos.items()}
 
 
 def is_red(pixel):
@@ -77,26 +77,26 @@ def is_red(pixel):
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 class TestEveryReaderOnEveryVideo:
     @pytest.mark.parametrize("reader", READERS)
-    def test_same_frames_times_and_colours(self, kind, reader, drawn, reference, process):
-        path = drawn[kind.name]
+    def test_same_frames_times_and_colours(self, kind, reader, videos, reference, process):
+        path = videos[kind.name]
         index = index_video(process, as_video(path))
-        answer, pictures = read_with(process, reader, path, index=index)
+        answer, images = read_with(process, reader, path, index=index)
 
         if reader in kind.may_refuse and "refused" in answer:
             assert answer["refused"].startswith("Decord cannot convert frames of this width")
             return
-        assert numbers(pictures) == list(range(12))
+        assert numbers(images) == list(range(12))
         assert answer["frame_index"] == list(range(12))
         assert answer["pts_seconds"] == pytest.approx(index.seconds, abs=1e-9)
-        assert all(is_red(picture[-6, -6]) for picture in pictures)
+        assert all(is_red(image[-6, -6]) for image in images)
         assert (answer["decoded"], answer["duplicated"], answer["damaged"]) == (12, 0, 0)
         assert (answer["problem"], answer["decoder_stderr"], answer["backwards"]) == ("", "", False)
         if kind.alike:
-            assert np.array_equal(pictures, reference[kind.name])
+            assert np.array_equal(images, reference[kind.name])
 
-    def test_known_to_be_alike(self, kind, drawn, process):
-        """Where pictures differ in the last bits, one reader must do for all of a video."""
-        index = index_video(process, as_video(drawn[kind.name]))
+    def test_has_same_rgb(self, kind, videos, process):
+        """If readers round differently, one reader must read all of a video."""
+        index = index_video(process, as_video(videos[kind.name]))
 
         assert has_same_rgb(index) == kind.alike
         if not kind.alike:
@@ -109,7 +109,7 @@ class TestOrientation:
     @pytest.mark.parametrize(
         ("matrix", "turns"), [((0, 1, -1, 0), 1), ((-1, 0, 0, -1), 2), ((0, -1, 1, 0), 3)]
     )
-    def test_turned(self, tmp_path, process, reader, matrix, turns):
+    def test_rotated(self, tmp_path, process, reader, matrix, turns):
         stored = write_video(tmp_path / "stored.mp4", 4, size=(256, 128))
         _, expected = read_with(process, reader, stored)
         _, upright = read_with(process, reader, turn(stored, matrix))
@@ -141,25 +141,25 @@ class TestSeveralStreams:
     def path(self, tmp_path):
         return write_streams(tmp_path / "a.mkv", [0, 100], default=1)
 
-    def test_pyav_reads_the_chosen_one(self, path, process):
-        _, pictures = read_with(process, "pyav", path)
+    def test_pyav_reads_the_selected_stream(self, path, process):
+        _, images = read_with(process, "pyav", path)
 
-        assert numbers(pictures) == list(range(100, 110))
+        assert numbers(images) == list(range(100, 110))
 
     @pytest.mark.parametrize(
-        ("reader", "words"),
+        (("reader", "message")),
         [
             ("opencv", "OpenCV cannot select one of several video streams"),
             ("decord", "Decord can neither select a stream nor flip a frame"),
         ],
     )
-    def test_others_refuse(self, path, process, reader, words):
-        assert read_with(process, reader, path)[0]["refused"] == words
+    def test_others_refuse(self, path, process, reader, message):
+        assert read_with(process, reader, path)[0]["refused"] == message
 
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
-    """600 packets, 450 of them shown, in one group of pictures."""
+    """600 packets, 450 displayed frames, one group of pictures."""
     folder = tmp_path_factory.mktemp("cut")
     source = write_video(folder / "source.mp4", 600, size=(128, 64), gop=1000)
     return cut_copy(source, folder / "cut.mp4", 5.0)
@@ -174,21 +174,21 @@ def reordered_clip(tmp_path_factory):
 
 
 class TestCutClip:
-    """Packets that an edit list hides: decoders that count packets hang here (dmlc/decord#373)."""
+    """Packets hidden by an edit list: decoders that count packets hang (dmlc/decord#373)."""
 
     @pytest.mark.parametrize("reader", READERS)
-    def test_all_that_is_shown_and_no_more(self, clip, process, reader):
-        answer, pictures = read_with(process, reader, clip)
+    def test_all_displayed_frames_and_no_others(self, clip, process, reader):
+        answer, images = read_with(process, reader, clip)
 
-        assert numbers(pictures) == list(range(150, 600))
+        assert numbers(images) == list(range(150, 600))
         assert answer["decoded"] == 450
         assert answer["pts_seconds"] == pytest.approx(np.arange(450) / 30, abs=1e-6)
 
     @pytest.mark.parametrize("reader", READERS)
-    def test_with_pictures_stored_out_of_order(self, reordered_clip, process, reader):
-        answer, pictures = read_with(process, reader, reordered_clip)
+    def test_with_frames_stored_out_of_order(self, reordered_clip, process, reader):
+        answer, images = read_with(process, reader, reordered_clip)
 
-        assert numbers(pictures) == list(range(120, 200))
+        assert numbers(images) == list(range(120, 200))
         assert answer["pts_seconds"] == pytest.approx(np.arange(80) / 30, abs=1e-6)
 
     def test_pyav_comes_first(self, clip, process):
@@ -213,10 +213,10 @@ SOUGHT = {
 
 
 class TestMiddle:
-    """Chunks that begin in the middle: some containers lead FFmpeg to the wrong place."""
+    """Chunks that begin in the middle: in some containers FFmpeg seeks to the wrong place."""
 
     @pytest.mark.parametrize("name", SOUGHT)
-    def test_parts_are_the_whole(self, name, tmp_path, process):
+    def test_chunks_join_to_the_whole_video(self, name, tmp_path, process):
         path = write_video(tmp_path / name, 60, **{"size": (128, 64), "gop": 12, **SOUGHT[name]})
         index = index_video(process, as_video(path))
 
@@ -228,7 +228,7 @@ class TestMiddle:
             assert batch.report.frames_decoded == batch.report.frames_expected == stop - start
             assert batch.report.status == "ok"
 
-    def test_behind_a_cut(self, tmp_path, process):
+    def test_after_an_edit_list(self, tmp_path, process):
         source = write_video(tmp_path / "a.mp4", 90, size=(128, 64), gop=40)
         clip = cut_copy(source, tmp_path / "cut.mp4", 1.0)
 
@@ -236,8 +236,8 @@ class TestMiddle:
 
         assert numbers(batch.images) == list(range(50, 55))
 
-    def test_behind_a_clock_that_restarts(self, tmp_path, process):
-        """The same raw times stand for two places: a seek would find the wrong one."""
+    def test_after_a_restarted_clock(self, tmp_path, process):
+        """The same times occur twice: a seek could find the wrong packet."""
         times = [n / 10 for n in range(40)]
         joined = tmp_path / "joined.ts"
         joined.write_bytes(
@@ -253,7 +253,7 @@ class TestMiddle:
             batch = decode(process, joined, start=start, stop=start + 3)
             assert numbers(batch.images) == [start, start + 1, start + 2]
 
-    def test_where_the_resolution_changes(self, tmp_path, process):
+    def test_with_a_change_of_resolution(self, tmp_path, process):
         parts = [
             write_video(
                 tmp_path / f"{first}.ts",
@@ -284,20 +284,20 @@ class TestMiddle:
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_real_clips_are_read_alike(shared, process, reader):
-    """Clips from phones, films and web sites, where every reader counts the same frames."""
+def test_readers_agree_on_real_clips(shared, process, reader):
+    """Clips from phones, films and web sites in which every reader counts the same frames."""
     for name in ("k400_armwrestling.mp4", "v_ZNVhz7ctTq0.mp4"):
         path = shared / "data" / "clips" / name
         index = index_video(process, as_video(path))
         _, expected = read_with(process, "pyav", path, Sampling(fps=1), index=index)
-        answer, pictures = read_with(process, reader, path, Sampling(fps=1), index=index)
+        answer, images = read_with(process, reader, path, Sampling(fps=1), index=index)
 
         assert answer["decoded"] == len(index.pts)
-        assert np.array_equal(pictures, expected)
+        assert np.array_equal(images, expected)
 
 
-def test_drawn_numbers_can_be_read():
-    """The ruler that all these tests measure with."""
+def test_numbers_in_test_images_can_be_read():
+    """All these tests rely on it."""
     assert [read_number(draw_number(n, 128, 64)) for n in range(0, 4096, 37)] == list(
         range(0, 4096, 37)
     )

@@ -13,7 +13,7 @@ from tests.videos import write_video
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory, process):
-    """Of a file without any flaw."""
+    """Index of an undamaged file."""
     path = write_video(tmp_path_factory.mktemp("plain") / "a.mp4", 8, size=(128, 64))
     return index_video(process, as_video(path))
 
@@ -22,12 +22,12 @@ class TestChooseReaders:
     def first(self, index, sparse=False, middle=False):
         return choose_readers(index, sparse=sparse, middle=middle)[0]
 
-    def test_a_sound_file(self, index):
+    def test_an_undamaged_file(self, index):
         assert choose_readers(index, sparse=False, middle=False) == ("decord", "pyav", "opencv")
         assert choose_readers(index, sparse=True, middle=False) == ("opencv", "pyav", "decord")
 
-    def test_a_large_one_read_densely(self, index):
-        """Decord costs more there: its pictures are copied once more."""
+    def test_a_large_video_read_densely(self, index):
+        """Decord is slower there: it copies each frame once more."""
         large = replace(index, width=854, height=480)
         assert choose_readers(large, sparse=False, middle=False) == ("pyav", "decord", "opencv")
         assert self.first(large, sparse=True) == "opencv"
@@ -58,19 +58,19 @@ class TestChooseReaders:
         ],
         ids=lambda flaw: next(iter(flaw)),
     )
-    def test_anything_unusual_is_for_pyav(self, index, flaw):
+    def test_pyav_reads_anything_unusual(self, index, flaw):
         unusual = replace(index, **flaw)
 
         assert self.first(unusual) == "pyav"
         assert self.first(unusual, sparse=True) == "pyav"
 
-    def test_all_readers_get_their_chance(self, index):
+    def test_all_readers_are_listed(self, index):
         for unusual in (index, replace(index, interlaced=True)):
             for sparse in (False, True):
                 readers = choose_readers(unusual, sparse=sparse, middle=False)
                 assert sorted(readers) == ["decord", "opencv", "pyav"]
 
-    def test_fields_may_be_stored_in_packets_of_their_own(self, index):
+    def test_packets_may_hold_single_fields(self, index):
         assert has_one_frame_per_packet(index)
         assert not has_one_frame_per_packet(replace(index, interlaced=True))
         assert not has_one_frame_per_packet(replace(index, codec="mpeg4"))

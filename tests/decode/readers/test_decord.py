@@ -17,7 +17,7 @@ from tests.videos import spoil, write_video
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def test_what_it_cannot_open_is_refused(tmp_path, process):
+def test_a_file_that_it_cannot_open_is_refused(tmp_path, process):
     path = write_video(tmp_path / "a.mp4", 4, size=(128, 64))
     index = index_video(process, as_video(path))
     path.write_bytes(b"no video any more")
@@ -49,18 +49,18 @@ PADDED = "return types.SimpleNamespace(asnumpy=lambda: numpy.zeros((64, 96, 4), 
 """What Decord returns on processors where it pads a row of 96 pixels to the length of 128."""
 
 
-def test_rows_with_padding_are_refused(tmp_path, start_process, pretend_decord):
+def test_rows_with_padding_are_refused(tmp_path, start_process, fake_decord):
     path = write_video(tmp_path / "a.mp4", 4, size=(96, 64))
-    pretend_decord(PADDED)
+    fake_decord(PADDED)
 
     answer, _ = read_with(start_process(), "decord", path)
 
     assert answer["refused"] == "Decord cannot convert frames of this width: got (64, 96, 4)"
 
 
-def test_another_reader_follows_where_rows_have_padding(tmp_path, start_process, pretend_decord):
+def test_another_reader_follows_where_rows_have_padding(tmp_path, start_process, fake_decord):
     path = write_video(tmp_path / "a.mp4", 4, size=(96, 64))
-    pretend_decord(PADDED)
+    fake_decord(PADDED)
 
     batch = decode(start_process(), path)
 
@@ -73,7 +73,7 @@ def test_another_reader_follows_where_rows_have_padding(tmp_path, start_process,
 
 @pytest.mark.parametrize("width", [48, 80, 96, 112, 160, 176, 224])
 def test_frames_of_any_width_are_right_or_refused(tmp_path, process, width):
-    """Where rows are padded depends on the processor: nothing is assumed, the fallback decides."""
+    """The padding of rows depends on the processor: the fallback decides at run time."""
     path = write_video(tmp_path / "a.mp4", 4, size=(width, 64))
     answer, images = read_with(process, "decord", path)
 
@@ -87,27 +87,27 @@ def test_frames_of_any_width_are_right_or_refused(tmp_path, process, width):
 
 
 def test_decord_loads_no_cuda_libraries():
-    """It would load all that torch has brought, 600 MiB in every process."""
+    """It would load all that torch has installed, 600 MiB per process."""
     code = """
 from pathlib import Path
 from pipeline.decode.readers.decord import import_decord
 print(import_decord().__name__, "/nvidia/" in Path("/proc/self/maps").read_text())
 """
-    said = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
 
-    assert said.stdout == "decord False\n"
+    assert completed.stdout == "decord False\n"
 
 
-def test_a_decord_that_needs_them_finds_them(tmp_path):
+def test_a_build_of_decord_that_needs_them_finds_them(tmp_path):
     (tmp_path / "nvidia").mkdir()
     (tmp_path / "nvidia" / "__init__.py").touch()
     (tmp_path / "decord.py").write_text("import nvidia")
     code = (
         "from pipeline.decode.readers.decord import import_decord; print(import_decord().__file__)"
     )
-    said = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"},
         cwd=tmp_path,
@@ -116,4 +116,4 @@ def test_a_decord_that_needs_them_finds_them(tmp_path):
         check=True,
     )
 
-    assert said.stdout == f"{tmp_path / 'decord.py'}\n"
+    assert completed.stdout == f"{tmp_path / 'decord.py'}\n"

@@ -14,17 +14,17 @@ from tests.videos import write_images
 
 
 def with_odd_profile(png: bytes) -> bytes:
-    """Give a PNG a colour profile that libpng warns of."""
+    """Add a colour profile to a PNG about which libpng warns."""
     profile = b"iCCP" + b"ICC profile\0\0" + zlib.compress(struct.pack(">I", 132) + bytes(128))
     chunk = struct.pack(">I", len(profile) - 4) + profile + struct.pack(">I", zlib.crc32(profile))
     return png[:33] + chunk + png[33:]  # behind the header
 
 
 def with_odd_field(tiff: bytes) -> bytes:
-    """Give a TIFF a field that nobody knows."""
-    (place,) = struct.unpack("<I", tiff[4:8])
-    (count,) = struct.unpack("<H", tiff[place : place + 2])
-    fields = tiff[place + 2 : place + 2 + 12 * count]
+    """Add an unknown field to a TIFF."""
+    (offset,) = struct.unpack("<I", tiff[4:8])
+    (count,) = struct.unpack("<H", tiff[offset : offset + 2])
+    fields = tiff[offset + 2 : offset + 2 + 12 * count]
     tiff += bytes(len(tiff) % 2)
     table = struct.pack("<H", count + 1) + fields + struct.pack("<HHII", 65111, 3, 1, 7) + bytes(4)
     return tiff[:4] + struct.pack("<I", len(tiff)) + tiff[8:] + table
@@ -67,19 +67,19 @@ def test_a_broken_image_in_the_middle(tmp_path, process):
     assert (report.frames_decoded, report.frames_missing, report.frames_damaged) == (5, 1, 1)
 
 
-def test_a_broken_image_whose_name_cannot_be_stored(tmp_path, process):
-    """Tables hold UTF-8 alone; one such name must not take a shard with it."""
+def test_a_broken_image_with_an_undecodable_name(tmp_path, process):
+    """Tables hold only UTF-8; such a name must not fail a shard."""
     write_images(tmp_path, range(3))
     (tmp_path / os.fsdecode(b"img_\xff00003.png")).write_bytes(b"broken")
 
     report = decode(process, as_video(tmp_path, 10)).report
 
     assert rb"img_\xff00003.png is not an image" in report.error.encode()
-    assert all(said.encode() for said in report.attempts)
+    assert all(error.encode() for error in report.attempts)
 
 
-def test_warnings_on_images_that_are_whole(tmp_path, process):
-    """However many: photo editors write profiles and fields that OpenCV does not know."""
+def test_warnings_about_undamaged_images(tmp_path, process):
+    """Photo editors write profiles and fields that OpenCV does not know."""
     write_images(tmp_path, range(200))
     write_images(tmp_path, [200], suffix=".tif")
     for path in tmp_path.glob("*.png"):
@@ -102,14 +102,14 @@ def test_a_step(tmp_path, process):
     assert batch.report.status == "ok"
 
 
-def test_images_of_other_sizes_leave_in_the_size_of_the_first(tmp_path, process):
+def test_images_of_other_sizes_are_resized_to_the_first(tmp_path, process):
     write_images(tmp_path, [0, 1])
     write_images(tmp_path, [2], size=(300, 120))
 
     assert numbers(decode(process, as_video(tmp_path, 10)).images) == [0, 1, 2]
 
 
-def test_segments(tmp_path, process):
+def test_chunks(tmp_path, process):
     video = as_video(write_images(tmp_path, range(20)), 10)
 
     batch = decode(process, video, ALL, start=8, stop=12, context=3)
@@ -118,8 +118,8 @@ def test_segments(tmp_path, process):
     assert batch.report.frames_expected == batch.report.frames_decoded == 4
 
 
-def test_images_that_are_not_wanted_are_not_read(tmp_path, process):
-    """A broken image between samples goes unseen: reading it would be all the cost there is."""
+def test_images_that_are_not_sampled_are_not_read(tmp_path, process):
+    """A broken image between samples is not noticed, since reading images is the main cost."""
     write_images(tmp_path, range(6))
     (tmp_path / "img_00003.png").write_bytes(b"broken")
 
@@ -129,7 +129,7 @@ def test_images_that_are_not_wanted_are_not_read(tmp_path, process):
     assert batch.report.status == "ok"
 
 
-def test_one_folder_in_undecodable_bytes(tmp_path, process):
+def test_a_folder_with_an_undecodable_name(tmp_path, process):
     folder = tmp_path / os.fsdecode(b"caf\xe9 %d")
     write_images(tmp_path / "plain", range(3))
     (tmp_path / "plain").rename(folder)
@@ -137,7 +137,7 @@ def test_one_folder_in_undecodable_bytes(tmp_path, process):
     assert numbers(decode(process, as_video(folder, 10)).images) == [0, 1, 2]
 
 
-def test_a_folder_that_went_away_fails(tmp_path, process):
+def test_a_deleted_folder_fails(tmp_path, process):
     with pytest.raises(VideoError, match="cannot be read: No such file") as caught:
         index_video(process, as_video(tmp_path / "gone", 10))
     assert caught.value.status == "unreadable"

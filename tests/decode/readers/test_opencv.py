@@ -6,27 +6,27 @@ from tests.decode.decoding import as_video, numbers, read_with
 from tests.videos import write_video
 
 
-def test_wanted_frames_alone_are_converted(tmp_path, process):
+def test_only_sampled_frames_are_converted(tmp_path, process):
     path = write_video(tmp_path / "a.mp4", 30, size=(128, 64))
 
-    answer, pictures = read_with(process, "opencv", path, Sampling(every=7))
+    answer, images = read_with(process, "opencv", path, Sampling(every=7))
 
-    assert numbers(pictures) == [0, 7, 14, 21, 28]
+    assert numbers(images) == [0, 7, 14, 21, 28]
     assert answer["decoded"] == 30
 
 
-def test_interlaced_pictures_turn_black_with_a_complaint(tmp_path, process):
-    """The complaint is what `attempts` goes by. Should OpenCV mend it, this may go."""
+def test_interlaced_frames_are_black_with_an_error(tmp_path, process):
+    """The fallback relies on this error. When OpenCV is fixed, this test can go."""
     options = {"flags": "+ildct+ilme", "x264-params": "interlaced=1"}
     path = write_video(tmp_path / "a.mp4", 4, size=(128, 64), options=options)
 
-    answer, pictures = read_with(process, "opencv", path)
+    answer, images = read_with(process, "opencv", path)
 
-    wrong = numbers(pictures) != [0, 1, 2, 3]
+    wrong = numbers(images) != [0, 1, 2, 3]
     assert wrong == ("Cannot convert interlaced" in answer["decoder_stderr"])
 
 
-def test_what_it_cannot_open_is_refused(tmp_path, process):
+def test_a_file_that_it_cannot_open_is_refused(tmp_path, process):
     path = write_video(tmp_path / "a.mp4", 4, size=(128, 64))
     index = index_video(process, as_video(path))
     path.write_bytes(b"no video any more")
