@@ -41,6 +41,7 @@ RANKS = {
 LIBRARIES = ("pipeline.temporal", "pipeline.results")
 """The only packages that offer names: what users import."""
 ONLY_IN = {
+    "jinja2": ("pipeline.results",),
     "prefect": ("flows",),
     "cyclopts": ("flows.cli",),
     "docstring_parser": ("flows.cli",),

@@ -84,7 +84,7 @@ def evaluate(
         read_stored,
         retraining_options,
     )
-    from pipeline.evaluation.report import write_page
+    from pipeline.evaluation.report import write_report
     from pipeline.evaluation.tables import metrics, write_evaluation
     from pipeline.recognition.recognizer import load_recognizer
     from pipeline.training.annotations import read_labels
@@ -105,7 +105,7 @@ def evaluate(
         )
         found = _evaluate_folds(saved, gathered, plan, store, quiet=silent)
     write_evaluation(found, out)
-    page = write_page(found, out)
+    page = write_report(found, out)
     if as_json:
         sys.stdout.write(json.dumps(metrics(found), indent=2) + "\n")
     elif not quiet:

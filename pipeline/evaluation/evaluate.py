@@ -3,7 +3,7 @@ Evaluate a recognizer on labelled clips: its saved weights, or its architecture 
 
     evaluation = evaluate_saved(recognizer, dataset, read_stored(session.store))
     write_evaluation(evaluation, out)
-    write_page(evaluation, out)
+    write_report(evaluation, out)
 
 In both cases, the baselines predict the same clips.
 """

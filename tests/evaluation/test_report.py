@@ -5,61 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.evaluation.evaluate import Evaluation
-from pipeline.evaluation.predictions import MODEL, PRIOR, Predictions
-from pipeline.evaluation.report import MISTAKES_SHOWN, write_page
-from pipeline.evaluation.scores import ClipMetrics, score_methods, score_sequences
-from pipeline.evaluation.segmentation import LabelledFrames
+from pipeline.evaluation.predictions import MODEL, PRIOR
+from pipeline.evaluation.report import MAX_ERRORS, write_report
+from pipeline.evaluation.scores import ClipMetrics
 from pipeline.evaluation.tables import SCHEMAS, format_mean_std, metrics, write_evaluation
 from pipeline.temporal.batching import Examples
-from tests.temporal.synthetic_clips import make_example
-
-EVIL = "<script>alert('\"&x')</script>"
-NAMES = ("a", f"b{EVIL}")
-EXAMPLES = Examples(
-    tuple(
-        make_example(label, np.zeros((8, 1)), name=f"clip{n}{EVIL}", group=f"g{n % 2}")
-        for n, label in enumerate((0, 0, 1, 1))
-    ),
-    NAMES,
-)
-FOLDS = [
-    {"name": f"g{n}", "groups": [f"g{n}"], "clips_learned": 2, "clips_judged": 2} for n in (0, 1)
-]
-
-
-def predictions(method, labels, seed=0):
-    """Test clips of the folds are 0 and 2, and 1 and 3; predicted labels have probability 3/4."""
-    return [
-        Predictions(method, seed, f"g{n}", clips, np.eye(2)[np.array(labels)[clips]] * np.log(3))
-        for n, clips in enumerate((np.array([0, 2]), np.array([1, 3])))
-    ]
-
-
-def made(*, seeds=(0,), frames=(), folds=FOLDS, warnings=()) -> Evaluation:
-    """The model predicts a for clip 3; with seed 1 all are correct. The prior always predicts a."""
-    found = predictions(PRIOR, [0, 0, 0, 0])
-    for seed in seeds:
-        found += predictions(MODEL, [0, 0, 1, seed], seed)
-    return Evaluation(
-        EXAMPLES,
-        tuple(found),
-        tuple(score_methods(EXAMPLES, found)),
-        tuple(frames),
-        tuple(score_sequences(frames)),
-        tuple(warnings),
-        {"recognizer": f"mine{EVIL}", "folds": folds},
-    )
-
-
-FRAMES = LabelledFrames(
-    f"v{EVIL}", "id", 0, "g0", np.arange(4) / 8, np.array([0, 0, 1, -1]), np.array([0, 1, 1, -1])
-)
+from tests.evaluation.example_evaluation import EVIL, EXAMPLES, FRAMES, NAMES, made
 
 
 class TestTables:
@@ -120,65 +75,67 @@ class TestTables:
         assert format_mean_std(seeds[:1], "accuracy") == "0.700"
 
 
-class TestPage:
+class TestReport:
     def text(self, folder, **given):
-        return write_page(made(**given), folder).read_text()
+        return write_report(made(**given), folder).read_text()
 
-    def test_shows_what_it_has_to_beat(self, tmp_path):
+    def test_metrics_baselines_and_warnings_are_shown(self, tmp_path):
         text = self.text(tmp_path, seeds=(0, 1), warnings=[f"beware {EVIL}"])
 
         assert "0.875 ± 0.177" in text
-        assert "trained anew in 2 folds, 2 times each" in text
-        assert "<td class=name>chance" in text
+        assert "cross-validation with 2 folds, 2 trainings per fold · 4 clips · ±" in text
+        assert '<td class="name">chance</td>' in text
         assert "beware &lt;script&gt;" in text
 
-    def test_escapes_names(self, tmp_path):
+    def test_names_are_escaped(self, tmp_path):
         text = self.text(tmp_path, frames=[FRAMES])
 
         assert "<script" not in text
         assert text.count("&lt;script&gt;") > 5
+        assert "&amp;lt;" not in text
 
-    def test_pictures_lie_beside_it(self, tmp_path):
+    def test_plots_are_beside_it(self, tmp_path):
         text = self.text(tmp_path)
 
         for name in ("methods.png", "confusion.png", "reliability.png"):
-            assert f"src='{name}'" in text
+            assert f'src="{name}"' in text
             assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
 
-    def test_lists_mistakes_once(self, tmp_path):
+    def test_each_error_is_listed_once(self, tmp_path):
         text = self.text(tmp_path)
 
-        mistakes = text[text.index("Surest mistakes") :].split("</table>")[0]
-        assert mistakes.count("<tr>") == 1 + 1
-        assert "clip3" in mistakes
-        assert "0.75" in mistakes
+        errors = text[text.index("Most confident errors") :].split("</table>")[0]
+        assert errors.count("<tr>") == 1 + 1
+        assert "clip3" in errors
+        assert "0.75" in errors
 
-    def test_without_mistakes_lists_none(self, tmp_path):
-        assert "Surest mistakes" not in self.text(tmp_path, seeds=(1,))
-        assert MISTAKES_SHOWN > 1
+    def test_without_errors_the_list_is_left_out(self, tmp_path):
+        assert "Most confident errors" not in self.text(tmp_path, seeds=(1,))
+        assert MAX_ERRORS > 1
 
-    def test_draws_frames_beside_their_labels(self, tmp_path):
+    def test_labels_and_predictions_of_frames_are_drawn(self, tmp_path):
         text = self.text(tmp_path, frames=[FRAMES])
 
         assert text.count("<svg") == 2
         assert text.count("<rect") == 4
-        assert "<rect x='2' width='1'" in text
+        assert '<rect x="2" y="0" width="1"' in text
 
-    def test_of_a_saved_recognizer_shows_no_folds(self, tmp_path):
+    def test_a_saved_recognizer_has_no_folds(self, tmp_path):
         text = self.text(tmp_path, folds=[])
 
-        assert "as it was saved" in text
+        assert "saved recognizer, without training" in text
         assert "<h2>Folds" not in text
 
-    def test_shows_the_accuracy_of_each_fold(self, tmp_path):
+    def test_the_accuracy_of_each_fold_is_shown(self, tmp_path):
         folds = self.text(tmp_path).split("<h2>Folds")[1].split("</table>")[0]
 
-        assert "<td class=name>g0<td class=n>g0<td class=n>2<td class=n>2<td class=n>1.000" in folds
-        assert "<td class=n>0.500" in folds
+        numbers = "".join(f'<td class="number">{value}</td>' for value in ("2", "2", "1.000"))
+        assert f'<td class="name">g0</td><td class="name">g0</td>{numbers}' in folds
+        assert '<td class="number">0.500</td>' in folds
 
     def test_labels_of_other_scripts_and_formulas_are_drawn(self, tmp_path):
-        found = replace(made(), examples=Examples(EXAMPLES.items, ("手を振る", "$x_{")))
+        result = replace(made(), examples=Examples(EXAMPLES.items, ("手を振る", "$x_{")))
 
-        write_page(found, tmp_path)
+        write_report(result, tmp_path)
 
         assert (tmp_path / "confusion.png").exists()
