@@ -1,4 +1,4 @@
-"""What a person sees of a run: a bar, or plain lines where there is no terminal."""
+"""Print tables, lines and progress: a bar in a terminal, else a line from time to time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import (
@@ -22,8 +22,12 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-PLAIN_SECONDS = 10.0
-"""Between two lines where there is no terminal."""
+if TYPE_CHECKING:
+    from pipeline.progress import RunProgress
+    from pipeline.run.session import Session
+
+PRINT_SECONDS = 10.0
+"""Between two lines of progress without a terminal."""
 REFRESH_SECONDS = 0.2
 
 console = Console()
@@ -31,14 +35,14 @@ errors = Console(stderr=True)
 
 
 @contextlib.contextmanager
-def watch(pipeline: Any, *, quiet: bool) -> Iterator[None]:
-    """Show the progress of a pipeline until the end of the block."""
+def watch(session: Session, *, quiet: bool) -> Iterator[None]:
+    """Show the progress of a run until the end of the block."""
     if quiet:
         yield
         return
     stop = threading.Event()
-    show = _bar if errors.is_terminal else _lines
-    thread = threading.Thread(target=show, args=(pipeline.progress, stop), daemon=True)
+    show = _show_bar if errors.is_terminal else _print_progress
+    thread = threading.Thread(target=show, args=(session.progress, stop), daemon=True)
     thread.start()
     try:
         yield
@@ -47,7 +51,7 @@ def watch(pipeline: Any, *, quiet: bool) -> Iterator[None]:
         thread.join()
 
 
-def _bar(tally: Any, stop: threading.Event) -> None:
+def _show_bar(run: RunProgress, stop: threading.Event) -> None:
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -60,46 +64,44 @@ def _bar(tally: Any, stop: threading.Event) -> None:
     with Progress(*columns, console=errors, transient=True) as progress:
         bar = progress.add_task("videos", total=None, rate="")
         while not stop.wait(REFRESH_SECONDS):
-            done = tally.videos_done + tally.videos_skipped
-            progress.update(
-                bar, total=tally.videos_total or None, completed=done, rate=_rate(tally)
-            )
+            done = run.videos_done + run.videos_skipped
+            progress.update(bar, total=run.videos_total or None, completed=done, rate=_rate(run))
+
+
+def _print_progress(run: RunProgress, stop: threading.Event) -> None:
+    while not stop.wait(PRINT_SECONDS):
+        done = run.videos_done + run.videos_skipped
+        print_error(f"{done} of {run.videos_total} videos, {_rate(run)}")
+
+
+def _rate(run: RunProgress) -> str:
+    seconds = time.monotonic() - run.started
+    text = f"{run.frames_encoded / max(seconds, 1e-9):,.0f} frames/s"
+    bad = run.videos_failed + run.videos_partial
+    return f"{text}, {bad} not fully decoded" if bad else text
 
 
 @contextlib.contextmanager
 def count(what: str, total: int) -> Iterator[Callable[[int, str], None]]:
-    """Show how many of a known number are done; the block tells how many, and what of the last."""
+    """Show how many of a known number are done; call the result with that number and a note."""
     if not errors.is_terminal:
-        yield lambda done, said: print_error(f"{what} {done} of {total}: {said}")
+        yield lambda done, note: print_error(f"{what} {done} of {total}: {note}")
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(
-        *columns, TimeElapsedColumn(), TextColumn("{task.fields[said]}"), console=errors
+        *columns, TimeElapsedColumn(), TextColumn("{task.fields[note]}"), console=errors
     ) as progress:
-        bar = progress.add_task(what, total=total, said="")
-        yield lambda done, said: progress.update(bar, completed=done, said=said)
-
-
-def _rate(tally: Any) -> str:
-    seconds = time.monotonic() - tally.started
-    text = f"{tally.frames_encoded / max(seconds, 1e-9):,.0f} frames/s"
-    bad = tally.videos_failed + tally.videos_partial
-    return f"{text}, {bad} not fully decoded" if bad else text
-
-
-def _lines(tally: Any, stop: threading.Event) -> None:
-    while not stop.wait(PLAIN_SECONDS):
-        done = tally.videos_done + tally.videos_skipped
-        print_error(f"{done} of {tally.videos_total} videos, {_rate(tally)}")
+        bar = progress.add_task(what, total=total, note="")
+        yield lambda done, note: progress.update(bar, completed=done, note=note)
 
 
 def print_error(text: str) -> None:
-    """Print a line to standard error, as it is."""
+    """Print a line to standard error, without markup."""
     errors.print(Text(text), soft_wrap=True)
 
 
 def print_table(columns: list[str], rows: list[list[str]], title: str | None = None) -> None:
-    """Print a table to standard output; where that is no terminal, with tabs between the cells."""
+    """Print a table to standard output; without a terminal, as lines of tab-separated cells."""
     if not console.is_terminal:
         for row in [columns, *rows]:
             print_line("\t".join(cell.replace("\t", " ").replace("\n", " ") for cell in row))
@@ -113,5 +115,5 @@ def print_table(columns: list[str], rows: list[list[str]], title: str | None = N
 
 
 def print_line(text: str = "") -> None:
-    """Print a line to standard output, as it is."""
+    """Print a line to standard output."""
     sys.stdout.write(text + "\n")
