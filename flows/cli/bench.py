@@ -11,17 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from flows.cli.options import (
-    DECODING,
-    ENCODING,
-    RUN,
-    SAMPLING,
-    AsJson,
-    Given,
-    integer,
-    run_options,
-    takes,
-)
+from flows.cli.derive import Given, integer, takes
+from flows.cli.options import DECODING, ENCODING, RUN, SAMPLING, AsJson, run_options
 from pipeline.config import DEFAULT_SAMPLING, Sampling
 
 if TYPE_CHECKING:

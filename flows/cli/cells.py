@@ -6,8 +6,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from flows.cli.derive import integer
 from flows.cli.diagnose import EPOCHS_HELP, cell_reporter, print_diagnosis
-from flows.cli.options import OutputFolder, Quiet, Seed, integer
+from flows.cli.options import OutputFolder, Quiet, Seed
 from pipeline.temporal.options import CellName, TemporalOptions, TrainingOptions
 
 TIMED_CELLS: tuple[CellName, ...] = ("rnn_tanh", "lstm", "gru", "mingru")

@@ -8,19 +8,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.cli.derive import Given, takes
 from flows.cli.evaluate import FEATURES, RecognizerName
 from flows.cli.features import fill_store
 from flows.cli.options import (
     DECODING,
     ENCODING,
     TRAINING,
-    Given,
     LabelsTable,
     OutputFolder,
     Quiet,
     VideosFolder,
     recognizer_options,
-    takes,
 )
 from pipeline.temporal.options import TrainingOptions
 

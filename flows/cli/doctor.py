@@ -6,7 +6,8 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from flows.cli.options import DECODING, RUN, SAMPLING, AsJson, Given, Videos, takes
+from flows.cli.derive import Given, takes
+from flows.cli.options import DECODING, RUN, SAMPLING, AsJson, Videos
 from flows.signals import SOME_FAILED
 from pipeline.config import DEFAULT_SAMPLING, DecodeOptions, RunOptions, Sampling
 

@@ -11,21 +11,18 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from flows.cli.derive import Given, Option, option_group, takes
 from flows.cli.options import (
     CACHE,
     DECODING,
     ENCODING,
     RECOGNIZER_BACKBONE,
     AsJson,
-    Given,
     LabelsTable,
-    Option,
     OutputFolder,
     Quiet,
     VideosFolder,
-    option_group,
     recognizer_options,
-    takes,
 )
 
 if TYPE_CHECKING:

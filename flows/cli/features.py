@@ -6,18 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flows.cli.derive import Given, takes
 from flows.cli.options import (
     DECODING,
     ENCODING,
     RUN,
     SAMPLING,
     AsJson,
-    Given,
     Out,
     Quiet,
     Videos,
     run_options,
-    takes,
 )
 from flows.cli.run import Fresh, Output, Timings, run_and_exit
 from pipeline.config import DEFAULT_SAMPLING

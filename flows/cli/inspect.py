@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from flows.cli.options import SWITCH, AsJson, integer
+from flows.cli.derive import integer
+from flows.cli.options import SWITCH, AsJson
 from flows.cli.retry import ResultsFolder
 
 if TYPE_CHECKING:

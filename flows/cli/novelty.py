@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from flows.cli.derive import Given, takes
 from flows.cli.diagnose import RUN_FOLDER
 from flows.cli.features import fill_store
 from flows.cli.options import (
@@ -15,13 +16,11 @@ from flows.cli.options import (
     DECODING,
     ENCODING,
     RECOGNIZER_SAMPLING,
-    Given,
     Quiet,
     Seed,
     Videos,
     default_store,
     run_options,
-    takes,
 )
 from pipeline.config import DEFAULT_SAMPLING, RunOptions
 

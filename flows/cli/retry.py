@@ -11,7 +11,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from flows.cli.options import DECODING, AsJson, Given, Quiet, takes
+from flows.cli.derive import Given, takes
+from flows.cli.options import DECODING, AsJson, Quiet
 from flows.cli.run import Output, run_and_exit
 from pipeline.config import DecodeOptions, RunOptions
 from pipeline.errors import OptionError, SourceError

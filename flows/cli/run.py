@@ -10,22 +10,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from flows.cli.derive import Given, takes
 from flows.cli.options import (
     CLIPS,
     DECODING,
     ENCODING,
-    OUTPUT,
+    OUTPUT_PANEL,
     RECOGNIZER_BACKBONE,
     RECOGNIZER_SAMPLING,
     RUN,
     SWITCH,
     AsJson,
-    Given,
     Out,
     Quiet,
     Videos,
     run_options,
-    takes,
 )
 from flows.signals import BROKEN, SOME_FAILED, exit_now
 
@@ -43,7 +42,9 @@ LABELLING = RUN.change(backbone=RECOGNIZER_BACKBONE)
 
 Fresh = Annotated[bool, SWITCH, Parameter(help="Delete the results and features in OUT first.")]
 Timings = Annotated[
-    bool, SWITCH, Parameter(help="Also print how long each part of the run took.", group=OUTPUT)
+    bool,
+    SWITCH,
+    Parameter(help="Also print the time of each part of the run.", group=OUTPUT_PANEL),
 ]
 
 

@@ -7,16 +7,15 @@ from typing import Annotated
 
 from cyclopts import Group, Parameter
 
+from flows.cli.derive import Given, takes
 from flows.cli.options import (
     CLIPS,
     DECODING,
     ENCODING,
     RECOGNIZER_SAMPLING,
-    Given,
     Out,
     Videos,
     run_options,
-    takes,
 )
 from flows.cli.run import LABELLING, RUN_FIELDS
 

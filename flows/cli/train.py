@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Group, Parameter
 
+from flows.cli.derive import Given, Option, option_group, takes
 from flows.cli.options import (
     CACHE,
     DECODING,
@@ -18,15 +19,11 @@ from flows.cli.options import (
     SAMPLING,
     TRAINING,
     TRAINING_PANEL,
-    Given,
     LabelsTable,
-    Option,
     Quiet,
     VideosFolder,
     default_store,
-    option_group,
     run_options,
-    takes,
 )
 from pipeline.config import DEFAULT_SAMPLING, RunOptions
 from pipeline.temporal.options import TemporalOptions, TrainingOptions
