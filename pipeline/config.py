@@ -13,11 +13,11 @@ import dataclasses
 import hashlib
 import json
 import math
-import os
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from pipeline.errors import OptionError
+from pipeline.machine import available_cpus
 
 ReaderName = Literal["auto", "decord", "opencv", "pyav"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -196,7 +196,7 @@ class DecodeOptions:
     @property
     def num_workers(self) -> int:
         """Decode processes to run."""
-        return self.workers or len(os.sched_getaffinity(0))
+        return self.workers or available_cpus()
 
 
 @dataclass(frozen=True, slots=True)

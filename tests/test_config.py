@@ -26,6 +26,7 @@ from pipeline.config import (
     resolve_device,
 )
 from pipeline.errors import OptionError
+from pipeline.machine import available_cpus
 
 ROOT = Path(__file__).resolve().parents[1]
 positive = st.floats(min_value=1e-3, max_value=1e6)
@@ -144,7 +145,7 @@ class TestGeometry:
 
 class TestDecodeOptions:
     def test_no_number_of_workers_is_one_a_core(self):
-        assert DecodeOptions().num_workers == len(os.sched_getaffinity(0))
+        assert DecodeOptions().num_workers == available_cpus()
         assert DecodeOptions(workers=5).num_workers == 5
 
     @pytest.mark.parametrize(

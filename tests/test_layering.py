@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RANKS = {
     "pipeline.errors": 0,
     "pipeline.records": 0,
+    "pipeline.machine": 0,
     "pipeline.progress": 0,
     "pipeline.config": 1,
     "pipeline.storage": 1,

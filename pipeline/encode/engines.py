@@ -20,6 +20,7 @@ from pipeline.encode.batch_size import GPU_BATCH_SIZES, find_batch_size
 from pipeline.encode.engine import Arithmetic, Engine, Placement
 from pipeline.encode.torch_engine import TorchEngine
 from pipeline.errors import EngineError
+from pipeline.machine import available_cpus
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +46,8 @@ def make_engine(
     """
     Create an engine: torch on CUDA, OpenVINO on the CPU, and torch if OpenVINO cannot run it.
 
-    On CUDA this disables TF32 for the whole process, so that float32 is computed as float32.
+    For the whole process, this limits the threads of torch to the available CPUs and, on CUDA,
+    disables TF32, so that float32 is computed as float32.
 
     Args:
         backbone: network to run.
@@ -53,6 +55,8 @@ def make_engine(
         options: batch size; 0 measures which is fastest.
         cache: folder for converted networks and measured batch sizes.
     """
+    if available_cpus() < torch.get_num_threads():
+        torch.set_num_threads(available_cpus())  # torch ignores the CPU quota of a container
     if placement.device == "cuda":
         return _make_cuda_engine(backbone, placement, options, cache)
     try:

@@ -35,6 +35,7 @@ from pipeline.encode.batch_size import CPU_BATCH_SIZES, find_batch_size  # noqa:
 from pipeline.encode.engine import PendingFeatures, Placement  # noqa: E402
 from pipeline.encode.preprocess import resize_and_crop  # noqa: E402
 from pipeline.errors import EngineError  # noqa: E402
+from pipeline.machine import available_cpus  # noqa: E402
 from pipeline.records import Images  # noqa: E402
 
 logger = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ class OpenVINOEngine:
     def _compile(self, model: Any, batch_size: int) -> IdleRequests:
         model.reshape([batch_size, *list(model.input(0).partial_shape)[1:]])
         types = {"float32": openvino.Type.f32, "bfloat16": openvino.Type.bf16}
-        cores = _num_cores()
+        cores = available_cpus()
         settings = {
             hint.inference_precision: types[self.precision],
             hint.performance_mode: hint.PerformanceMode.THROUGHPUT,
@@ -99,7 +100,7 @@ class OpenVINOEngine:
             self.backbone.identity,
             self.precision,
             openvino.Core().get_property("CPU", "FULL_DEVICE_NAME"),
-            _num_cores(),
+            available_cpus(),
             openvino.__version__,
         )
         geometry, channels = self.backbone.geometry, 3 * (1 + self.backbone.previous_frames)
@@ -107,7 +108,7 @@ class OpenVINOEngine:
         black = np.zeros(shape, np.uint8)
         ignored = np.empty((max(CPU_BATCH_SIZES), self.backbone.feature_size), np.float32)
 
-        batches = TRIAL_BATCHES * _num_cores()
+        batches = TRIAL_BATCHES * available_cpus()
 
         def run(size: int) -> None:
             running = _RunningBatches()
@@ -221,10 +222,6 @@ def _same_signal_stack() -> Iterator[None]:
         yield
     finally:
         library.sigaltstack(ctypes.byref(before), None)
-
-
-def _num_cores() -> int:
-    return len(os.sched_getaffinity(0))
 
 
 def supports_bfloat16() -> bool:

@@ -26,6 +26,7 @@ from pipeline.encode.engine import Engine, describe_engine
 from pipeline.encode.engine_lock import EngineLock
 from pipeline.encode.feature_store import FeatureStore, features_folder
 from pipeline.encode.precision import PrecisionCheck
+from pipeline.machine import available_memory_bytes
 from pipeline.progress import RunProgress
 from pipeline.recognition.recognize import Recognition
 from pipeline.recognition.recognizer import Recognizer
@@ -69,14 +70,8 @@ def fitting_window(limits: ShardOptions, workers: int) -> int:
 
     Long videos are shards of one chunk each, so fewer would leave processes without work.
     """
-    affordable = int(MEMORY_SHARE * _free_memory_bytes()) // limits.max_bytes
+    affordable = int(MEMORY_SHARE * available_memory_bytes()) // limits.max_bytes
     return max(2, min(workers + 1, affordable))
-
-
-def _free_memory_bytes() -> int:
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    fields = dict(line.split(":", 1) for line in lines)
-    return int(fields["MemAvailable"].split()[0]) << 10
 
 
 class Session:

@@ -437,6 +437,18 @@ class TestChoice:
         assert make_engine(resnet, Placement("cuda", "float32"), options, tmp_path) == "engine"
         assert not torch.backends.cudnn.allow_tf32
 
+    @pytest.mark.parametrize(("cpus", "expected"), [(2, 2), (8, 4)])
+    def test_torch_uses_no_more_threads_than_available_cpus(
+        self, monkeypatch, resnet, engine_cache, cpus, expected
+    ):
+        threads = [4]
+        monkeypatch.setattr(torch, "get_num_threads", lambda: threads[-1])
+        monkeypatch.setattr(torch, "set_num_threads", threads.append)
+        monkeypatch.setattr(engines, "available_cpus", lambda: cpus)
+        make_engine(resnet, FLOAT32, EncodeOptions(batch_size=2), engine_cache)
+
+        assert threads[-1] == expected
+
     def test_openvino_on_the_cpu(self, resnet, engine_cache):
         engine = make_engine(resnet, FLOAT32, EncodeOptions(), engine_cache)
 

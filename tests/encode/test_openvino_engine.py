@@ -233,6 +233,13 @@ class TestCache:
         assert len(conversions) == 2
 
 
+def test_streams_follow_the_cpu_quota_of_a_container(tmp_path, backbone, monkeypatch):
+    monkeypatch.setattr(openvino_engine, "available_cpus", lambda: 3)
+    engine = OpenVINOEngine(backbone, FLOAT32, 2, tmp_path)
+
+    assert engine._full.qsize() == 3 * openvino_engine.BATCHES_PER_STREAM
+
+
 def test_unknown_arithmetic_fails(tmp_path, backbone, conversions):
     with pytest.raises(EngineError, match="OpenVINO does not compute in float16 on the CPU"):
         OpenVINOEngine(backbone, Placement("cpu", "float16"), 2, tmp_path)
