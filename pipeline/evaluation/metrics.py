@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.metrics import average_precision_score
 
-from pipeline.recognition.smoothing import runs
+from pipeline.recognition.windows import run_length_encode
 from pipeline.records import Integers
 from pipeline.temporal.calibration import Scores
 
@@ -178,7 +178,7 @@ Segment = tuple[int, int, int]
 
 def _segments(labels: Integers) -> list[Segment]:
     """Split labels of frames into segments; frames without a label belong to none."""
-    return [segment for segment in runs(labels) if segment[2] >= 0]
+    return [segment for segment in run_length_encode(labels) if segment[2] >= 0]
 
 
 def _edit_score(truth: list[Segment], predicted: list[Segment]) -> float:

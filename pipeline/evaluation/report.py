@@ -17,7 +17,7 @@ from pipeline.evaluation.plots import plot_confusion, plot_methods, plot_reliabi
 from pipeline.evaluation.predictions import MODEL
 from pipeline.evaluation.segmentation import LabelledFrames
 from pipeline.evaluation.tables import class_table, format_mean_std, method_table
-from pipeline.recognition.smoothing import runs
+from pipeline.recognition.windows import run_length_encode
 from pipeline.records import Integers
 from pipeline.results.html import label_colours, write_page
 from pipeline.temporal.calibration import softmax
@@ -123,7 +123,7 @@ def _sequence(video: LabelledFrames, labels: Sequence[str]) -> dict[str, Any]:
 
 def _label_runs(frames: Integers, labels: Sequence[str]) -> list[tuple[int, int, str]]:
     """Join frames of equal labels: (start, stop, label); frames without a label are left out."""
-    return [(start, stop, labels[n]) for start, stop, n in runs(frames) if n >= 0]
+    return [(start, stop, labels[n]) for start, stop, n in run_length_encode(frames) if n >= 0]
 
 
 def _folds(evaluation: Evaluation) -> list[dict[str, Any]]:

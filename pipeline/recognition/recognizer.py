@@ -1,9 +1,9 @@
 """
-The saved recognizer: a folder that holds everything needed to label videos, and nothing executable.
+Saved recognizers: folders with everything needed to label videos, and nothing executable.
 
     recognizer.json        labels, sampling, clips, backbone and its weights, architecture
     temporal.safetensors   weights of the temporal model
-    backbone.safetensors   weights of the backbone, where it is the recognizer's own
+    backbone.safetensors   weights of the backbone, if it is stored with the recognizer
 """
 
 from __future__ import annotations
@@ -34,21 +34,24 @@ BUNDLED = Path(__file__).resolve().parents[1] / "recognizers"
 
 @dataclass(frozen=True, slots=True)
 class BackboneSpec:
-    """Which backbone a recognizer was made with."""
+    """The backbone that a recognizer needs."""
 
     name: str
-    """A name for `load_backbone`; `pairs` is the recognizer's own pair network."""
+    """A name for `load_backbone`; `pairs` is a frame pair network stored with the recognizer."""
     weights_hash: str
     feature_size: int
     tap: str | None = None
+    """Layer whose output is the feature map; None is the default of the backbone."""
     grid: int | None = None
+    """Side of the grid that the feature map is pooled to, in cells; None pools globally."""
     context: int = 0
+    """Previous frames that are encoded together with each frame."""
     precision: str = "auto"
 
 
 @dataclass(frozen=True, slots=True)
 class CutSpec:
-    """Which feature is the logit of a shot cut, and from where on it is one."""
+    """The feature that is the logit of a shot cut, and the threshold above which it is a cut."""
 
     feature: int
     threshold: float = 0.0
@@ -56,7 +59,7 @@ class CutSpec:
 
 @dataclass(frozen=True)
 class Recognizer:
-    """Labels, how videos are sampled and cut, the backbone, and the temporal model."""
+    """A temporal model with its labels, its backbone, and how videos are sampled and cut."""
 
     name: str
     labels: tuple[str, ...]
@@ -67,33 +70,33 @@ class Recognizer:
     model: TemporalModel
     cut: CutSpec | None = None
     switch_penalty: float = 3.0
-    """What a change of label from frame to frame costs in `segments`, in nats."""
+    """Cost of a change of label between frames in `segments`, in nats."""
     temperature: float = 1.0
-    """Divides logits, so that scores are frequencies."""
+    """Divides logits, so that scores are calibrated."""
     notes: dict[str, Any] = field(default_factory=dict)
-    """Licence, training data, metrics: what a person may want to know."""
+    """Licence, training data, metrics: JSON values."""
     network: dict[str, Any] | None = None
-    """How the recognizer's own backbone is built, as plain JSON; its weights lie in the folder.
-    None where the backbone is found by its name."""
+    """JSON description of the backbone whose weights are in the folder; None if the backbone is
+    loaded by its name."""
     folder: Path | None = None
 
     def __post_init__(self) -> None:
         if len(set(self.labels)) != len(self.labels) or not self.labels:
-            raise RecognizerError(f"labels must be different and at least one, got {self.labels}")
+            raise RecognizerError(f"labels must be unique and at least one, got {self.labels}")
         if self.model.num_labels != len(self.labels):
             raise RecognizerError(
-                f"{len(self.labels)} labels, but the model gives {self.model.num_labels}"
+                f"{len(self.labels)} labels, but {self.model.num_labels} outputs of the model"
             )
         if self.cut is not None and not 0 <= self.cut.feature < self.backbone.feature_size:
             raise RecognizerError(
-                f"cut.feature must be one of {self.backbone.feature_size}, got {self.cut.feature}"
+                f"cut.feature must be in [0, {self.backbone.feature_size}), got {self.cut.feature}"
             )
         if not self.temperature > 0:
             raise RecognizerError(f"temperature must be above 0, got {self.temperature}")
 
     @property
     def identity(self) -> str:
-        """Hash of everything that changes what it says, its weights included."""
+        """Hash of everything that changes predictions, weights included."""
         weights = hashlib.blake2b(digest_size=16)
         for name, tensor in sorted(self.model.state_dict().items()):
             weights.update(name.encode() + tensor.contiguous().numpy().tobytes())
@@ -128,7 +131,7 @@ def find_recognizer(name: str | Path) -> Path:
     Find a recognizer by the name of a bundled one, or by its folder.
 
     Raises:
-        RecognizerError: there is none.
+        RecognizerError: it does not exist.
     """
     if str(name).replace("_", "-") in bundled_recognizers():
         return BUNDLED / str(name).replace("-", "_")
@@ -142,7 +145,7 @@ def find_recognizer(name: str | Path) -> Path:
 
 
 def bundled_recognizers() -> list[str]:
-    """Name the recognizers that ship with Clipline."""
+    """Give the names of the recognizers that are part of Clipline."""
     return sorted(p.parent.name.replace("_", "-") for p in BUNDLED.glob(f"*/{DESCRIPTION}"))
 
 
@@ -159,17 +162,17 @@ def save_recognizer(
     Write a recognizer.
 
     Args:
-        recognizer: what to write.
-        folder: made if it is not there.
-        backbone: weights of the backbone, where it is the recognizer's own.
+        recognizer: the recognizer.
+        folder: created if it does not exist.
+        backbone: weights of the backbone, if they are to be stored with the recognizer.
     """
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: value.contiguous() for name, value in recognizer.model.state_dict().items()}
     files = {TEMPORAL_WEIGHTS: state} | ({BACKBONE_WEIGHTS: backbone} if backbone else {})
     for name, tensors in files.items():
-        fresh = folder / f".{name}.new"
-        save_file(tensors, fresh)
-        fresh.replace(folder / name)
+        temporary = folder / f".{name}.new"
+        save_file(tensors, temporary)
+        temporary.replace(folder / name)
     description = {
         "format": FORMAT,
         "name": recognizer.name,
@@ -185,45 +188,46 @@ def save_recognizer(
         "weights": {name: hash_file(folder / name) for name in files},
         "notes": recognizer.notes,
     }
-    write_json(description, folder / DESCRIPTION)  # last: with it the folder is a recognizer
+    write_json(description, folder / DESCRIPTION)  # last: it marks the folder as complete
 
 
 def load_recognizer(name: str | Path) -> Recognizer:
     """
-    Load a recognizer by name or folder, without a network.
+    Load a recognizer by name or folder. Nothing is downloaded.
 
     Raises:
-        RecognizerError: there is none, it is incomplete, or its weights are not those it was
-            saved with.
+        RecognizerError: it does not exist, is incomplete, or its weights do not have the hash
+            they were saved with.
     """
     folder = find_recognizer(name)
     try:
-        said = json.loads((folder / DESCRIPTION).read_text())
-        if said["format"] != FORMAT:
+        description = json.loads((folder / DESCRIPTION).read_text())
+        if description["format"] != FORMAT:
             raise RecognizerError(
-                f"{folder} has format {said['format']}, this Clipline reads {FORMAT}: update it"
+                f"{folder} has format {description['format']}, this Clipline reads {FORMAT}: "
+                "update it"
             )
-        _check_files(folder, said["weights"])
-        options = TemporalOptions(**said["temporal"])
-        backbone = BackboneSpec(**said["backbone"])
-        model = TemporalModel(backbone.feature_size, len(said["labels"]), options)
+        _check_files(folder, description["weights"])
+        options = TemporalOptions(**description["temporal"])
+        backbone = BackboneSpec(**description["backbone"])
+        model = TemporalModel(backbone.feature_size, len(description["labels"]), options)
         model.load_state_dict(load_file(folder / TEMPORAL_WEIGHTS))
         return Recognizer(
-            name=said["name"],
-            labels=tuple(said["labels"]),
-            sampling=Sampling(**said["sampling"]),
-            clips=ClipWindows(**said["clips"]),
+            name=description["name"],
+            labels=tuple(description["labels"]),
+            sampling=Sampling(**description["sampling"]),
+            clips=ClipWindows(**description["clips"]),
             backbone=backbone,
             temporal=options,
             model=model.eval(),
-            cut=CutSpec(**said["cut"]) if said["cut"] else None,
-            switch_penalty=said["switch_penalty"],
-            temperature=said["temperature"],
-            notes=said["notes"],
-            network=said.get("network"),  # older ones have none
+            cut=CutSpec(**description["cut"]) if description["cut"] else None,
+            switch_penalty=description["switch_penalty"],
+            temperature=description["temperature"],
+            notes=description["notes"],
+            network=description.get("network"),  # missing in older files
             folder=folder,
         )
-    except (KeyError, TypeError, AttributeError, ValueError) as error:  # also of the options
+    except (KeyError, TypeError, AttributeError, ValueError) as error:  # also from the options
         raise RecognizerError(f"{folder / DESCRIPTION} is damaged: {error!r}") from error
     except (OSError, SafetensorError, RuntimeError) as error:
         raise RecognizerError(f"{folder} cannot be loaded: {error}") from error
@@ -231,7 +235,7 @@ def load_recognizer(name: str | Path) -> Recognizer:
 
 def _check_files(folder: Path, weights: dict[str, str]) -> None:
     if TEMPORAL_WEIGHTS not in weights:
-        raise RecognizerError(f"{folder / DESCRIPTION} names no hash of {TEMPORAL_WEIGHTS}")
+        raise RecognizerError(f"{folder / DESCRIPTION} has no hash of {TEMPORAL_WEIGHTS}")
     for name, expected in weights.items():
         path = folder / name
         if Path(name).name != name or not path.exists():

@@ -1,10 +1,10 @@
 """
-Cut the samples of a video into shots, and shots into clips, as they come in.
+Split the samples of a video into shots, and shots into clips, in one pass.
 
-Clips of `seconds` begin every `stride_seconds` from the start of their shot. The last one ends
-with the shot: a rest shorter than half a stride (half a clip, where clips leave gaps) belongs to
-the clip before it, a longer one is a shorter clip. There is no clip without a frame. Memory is
-that of one clip, however long the video.
+Clips of `seconds` start every `stride_seconds` from the start of their shot. The last clip ends
+with the shot: a remainder shorter than half a stride (half a clip if the stride is longer) is added
+to the clip before it, a longer one is a shorter clip. A clip has at least one sample. At most the
+samples of one clip are kept in memory.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import ClipWindows
-from pipeline.records import Seconds
+from pipeline.records import Integers, Seconds
 
 EPSILON_SECONDS = 1e-6
 
-Features = NDArray[np.float16] | NDArray[np.float32]
-"""As they are stored, or computed; they become float32 where a batch is made."""
+FeatureArray = NDArray[np.float16] | NDArray[np.float32]
+"""float16 as stored, or float32 as computed; batches are float32."""
 
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """Samples that follow each other."""
+    """Consecutive samples."""
 
     seconds: Seconds
-    """Time of each, (T,)."""
-    features: Features
+    """(T,)."""
+    features: FeatureArray
     """(T, D)."""
 
     def __len__(self) -> int:
@@ -40,7 +40,7 @@ class Samples:
     def __getitem__(self, part: slice) -> Samples:
         return Samples(self.seconds[part], self.features[part])
 
-    def joined(self, more: Samples) -> Samples:
+    def concatenate(self, more: Samples) -> Samples:
         """Append samples."""
         return Samples(
             np.concatenate([self.seconds, more.seconds]),
@@ -49,112 +49,123 @@ class Samples:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """Samples of one shot that came in together."""
+class ShotChunk:
+    """Consecutive samples of one shot."""
 
     samples: Samples
     shot: int
-    begins: bool
-    """The first of its shot."""
-    ends: bool
-    """The last of its shot."""
+    starts_shot: bool
+    ends_shot: bool
     end_seconds: float
-    """End of the shot where this is its last piece; else the time of its last sample."""
+    """End of the shot if this is its last chunk, else the time of the last sample."""
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
-    """One clip, ready to be recognized."""
+class ClipWindow:
+    """The samples of one clip."""
 
     samples: Samples
     shot: int
     first: int
-    """Number of its first sample in the shot."""
+    """Index of the first sample within the shot."""
     start_seconds: float
     end_seconds: float
 
 
+def split_at(starts: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Split indices into ranges [start, stop) that start where `starts` (T,) is set, and at 0."""
+    if not len(starts):
+        return []
+    edges = [0, *(np.flatnonzero(starts[1:]) + 1).tolist(), len(starts)]
+    return list(pairwise(edges))
+
+
+def run_length_encode(labels: Integers) -> list[tuple[int, int, int]]:
+    """Encode labels (T,) as (start, stop, label) of ranges [start, stop) of equal labels."""
+    changes = np.diff(labels, prepend=labels[:1]) != 0
+    return [(start, stop, int(labels[start])) for start, stop in split_at(changes)]
+
+
 class ShotSplitter:
-    """Splits samples at cuts. Holds the newest back until it is known whether its shot goes on."""
+    """Splits samples at cuts. The newest samples are held until their shot ends or continues."""
 
     def __init__(self) -> None:
         self._shot = -1
         self._held: tuple[Samples, bool] | None = None
 
-    def feed(self, samples: Samples, cuts: NDArray[np.bool_]) -> Iterator[Piece]:
+    def feed(self, samples: Samples, cuts: NDArray[np.bool_]) -> Iterator[ShotChunk]:
         """
-        Give the pieces that are known by now.
+        Yield the chunks that are complete.
 
         Args:
-            samples: those that follow the ones before.
-            cuts: whether a shot begins with a sample, (T,); one always does with the first.
+            samples: the samples after those of the last call.
+            cuts: whether a shot starts with a sample, (T,); the first sample always starts one.
         """
         if not len(samples):
             return
-        begins = cuts.copy()
-        begins[0] |= self._shot < 0
-        edges = [0, *(int(n) for n in np.flatnonzero(begins[1:]) + 1), len(samples)]
-        for start, stop in pairwise(edges):
-            cut = bool(begins[start])
+        starts = cuts.copy()
+        starts[0] |= self._shot < 0
+        for start, stop in split_at(starts):
+            cut = bool(starts[start])
             yield from self._flush(float(samples.seconds[start]) if cut else None)
             self._shot += cut
             self._held = (samples[start:stop], cut)
 
-    def finish(self, end_seconds: float) -> Iterator[Piece]:
-        """Give the last piece: the video ends at `end_seconds`."""
+    def finish(self, end_seconds: float) -> Iterator[ShotChunk]:
+        """Yield the last chunk, given the end of the video."""
         if self._held is not None:
             yield from self._flush(max(end_seconds, float(self._held[0].seconds[-1])))
 
-    def _flush(self, end: float | None) -> Iterator[Piece]:
+    def _flush(self, end: float | None) -> Iterator[ShotChunk]:
         if self._held is None:
             return
-        (samples, begins), self._held = self._held, None
-        known = float(samples.seconds[-1]) if end is None else end
-        yield Piece(samples, self._shot, begins, end is not None, known)
+        (samples, starts_shot), self._held = self._held, None
+        end_seconds = float(samples.seconds[-1]) if end is None else end
+        yield ShotChunk(samples, self._shot, starts_shot, end is not None, end_seconds)
 
 
 class WindowCutter:
-    """Cuts the pieces of shots into clips."""
+    """Cuts shots into clips, chunk by chunk."""
 
     def __init__(self, windows: ClipWindows) -> None:
         assert windows.seconds is not None
         self._length = windows.seconds
         self._stride = windows.stride_seconds or windows.seconds
-        self._rest = min(self._length, self._stride) / 2
+        self._min_remainder = min(self._length, self._stride) / 2
         self._buffer: Samples | None = None
         self._shot_start = 0.0
         self._number = self._first = 0
 
-    def feed(self, piece: Piece) -> Iterator[Window]:
-        """Give the clips that are complete with this piece."""
-        if piece.begins or self._buffer is None:
-            self._buffer = piece.samples
-            self._shot_start = float(piece.samples.seconds[0])
+    def feed(self, chunk: ShotChunk) -> Iterator[ClipWindow]:
+        """Yield the clips that are complete with this chunk."""
+        if chunk.starts_shot or self._buffer is None:
+            self._buffer = chunk.samples
+            self._shot_start = float(chunk.samples.seconds[0])
             self._number = self._first = 0
         else:
-            self._buffer = self._buffer.joined(piece.samples)
-        end = piece.end_seconds
+            self._buffer = self._buffer.concatenate(chunk.samples)
+        end = chunk.end_seconds
         while True:
             start = self._shot_start + self._number * self._stride
             stop = start + self._length
-            near_end = stop + self._rest > end + EPSILON_SECONDS
+            is_last = stop + self._min_remainder > end + EPSILON_SECONDS
             if start >= end - EPSILON_SECONDS and self._number:
                 return
-            if near_end and not piece.ends:
+            if is_last and not chunk.ends_shot:
                 return
-            yield from self._cut(piece.shot, start, end if near_end else stop, to_end=near_end)
+            yield from self._cut(chunk.shot, start, end if is_last else stop, to_end=is_last)
             self._number += 1
-            if near_end:
+            if is_last:
                 return
 
-    def _cut(self, shot: int, start: float, end: float, *, to_end: bool) -> Iterator[Window]:
+    def _cut(self, shot: int, start: float, end: float, *, to_end: bool) -> Iterator[ClipWindow]:
         assert self._buffer is not None
         times = self._buffer.seconds
         a = int(np.searchsorted(times, start - EPSILON_SECONDS))
         b = len(times) if to_end else int(np.searchsorted(times, end - EPSILON_SECONDS))
         if b > a:
-            yield Window(self._buffer[a:b], shot, self._first + a, start, end)
-        following = start + self._stride
-        gone = int(np.searchsorted(times, following - EPSILON_SECONDS))
-        self._buffer = self._buffer[gone:]
-        self._first += gone
+            yield ClipWindow(self._buffer[a:b], shot, self._first + a, start, end)
+        next_start = start + self._stride
+        used = int(np.searchsorted(times, next_start - EPSILON_SECONDS))
+        self._buffer = self._buffer[used:]
+        self._first += used

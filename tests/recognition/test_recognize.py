@@ -1,4 +1,4 @@
-"""Recognizers over stored features: the same as running the model on the same samples at once."""
+"""Recognition in chunks and batches gives the same as running the model on all samples at once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from pipeline.config import ClipWindows, Sampling
 from pipeline.recognition import recognize as module
 from pipeline.recognition.recognize import recognize, sample_times
 from pipeline.recognition.recognizer import BackboneSpec, CutSpec, Recognizer
-from pipeline.recognition.smoothing import runs, smooth
+from pipeline.recognition.smoothing import smooth
+from pipeline.recognition.windows import run_length_encode
 from pipeline.records import DecodeReport, FrameFeatures
 from pipeline.temporal.models import TemporalModel
 from pipeline.temporal.options import TemporalOptions
@@ -23,12 +24,12 @@ from pipeline.temporal.options import TemporalOptions
 D, K, FPS = 5, 3, 8
 CUT = D - 1
 GRU = TemporalOptions(cell="gru", size=8)
-LOOKING_BACK = [
+STREAMING = [
     GRU,
     TemporalOptions(cell="lstm", size=8, layers=2, differences=True, pooling="last"),
     TemporalOptions(cell="mingru", size=8, pooling="attention"),
 ]
-LOOKING_AHEAD = [
+WHOLE_CLIPS = [
     TemporalOptions(cell="gru", size=8, bidirectional=True, pooling="last"),
     TemporalOptions(cell="transformer", size=8, heads=2),
 ]
@@ -60,7 +61,7 @@ def make(options=GRU, *, context=0, cuts=False, **changes):
 
 
 def draw(count, seed=0, cuts=()):
-    """Make features, (T, D); the last of them marks cuts."""
+    """Make features (T, D); the last one marks cuts."""
     values = np.random.default_rng(seed).normal(size=(count, D)).astype(np.float16)
     values[:, CUT] = 0
     values[list(cuts), CUT] = 20
@@ -68,7 +69,7 @@ def draw(count, seed=0, cuts=()):
 
 
 def chunks(values, sizes=(), video_id="v", first=0):
-    """Cut features to segments of the given sizes; what is left is the last."""
+    """Split features into chunks of the given sizes, then the rest."""
     edges = [0]
     for size in sizes:
         edges.append(min(len(values), edges[-1] + size))
@@ -95,7 +96,7 @@ def run(recognizer, values, sizes=(), windows=None, seconds=None):
 
 
 def forward(recognizer, values, mask=None):
-    """Run the model: probabilities of frames (L, K) and of the clip (K,), and the embedding."""
+    """Run the model: probabilities of frames (L, K) and clip (K,), and the embedding."""
     x = torch.from_numpy(values.astype(np.float32)).unsqueeze(0)
     logits = recognizer.model(x, None if mask is None else torch.tensor(mask).unsqueeze(0))
     frames, clip = (
@@ -106,7 +107,7 @@ def forward(recognizer, values, mask=None):
 
 
 def flat(found):
-    """Give the frame columns of a recognition as whole arrays."""
+    """Concatenate the arrays of frames."""
     names = ("sample_index", "frame_index", "pts_seconds", "shots", "labels", "scores")
     return {name: np.concatenate(getattr(found, name)) for name in names}
 
@@ -142,8 +143,8 @@ def spans(found):
 
 
 class TestWholeVideos:
-    @pytest.mark.parametrize("options", LOOKING_BACK + LOOKING_AHEAD, ids=cell)
-    def test_one_clip_is_the_model_on_all_samples(self, options):
+    @pytest.mark.parametrize("options", STREAMING + WHOLE_CLIPS, ids=cell)
+    def test_the_clip_is_the_model_on_all_samples(self, options):
         recognizer = make(options)
         values = draw(20)
         found = run(recognizer, values, seconds=2.75)
@@ -159,7 +160,7 @@ class TestWholeVideos:
         np.testing.assert_allclose(columns["pts_seconds"], np.arange(20) / FPS - 0.01)
         assert not columns["shots"].any()
 
-    @pytest.mark.parametrize("options", LOOKING_BACK + LOOKING_AHEAD, ids=cell)
+    @pytest.mark.parametrize("options", STREAMING + WHOLE_CLIPS, ids=cell)
     def test_one_sample(self, options):
         recognizer = make(options, context=1, cuts=True)
         values = draw(1)
@@ -171,11 +172,11 @@ class TestWholeVideos:
         assert_frames(found, frames)
         assert [part.label for part in found.segments] == [frames.argmax()]
 
-    @pytest.mark.parametrize("options", LOOKING_BACK + LOOKING_AHEAD, ids=cell)
+    @pytest.mark.parametrize("options", STREAMING + WHOLE_CLIPS, ids=cell)
     def test_no_sample(self, options):
         recognizer = make(options)
-        nothing = FrameFeatures.empty("v", D, DecodeReport("undecodable"))
-        for parts in ([], [nothing], list(chunks(draw(0), [0]))):
+        empty = FrameFeatures.empty("v", D, DecodeReport("undecodable"))
+        for parts in ([], [empty], list(chunks(draw(0), [0]))):
             (found,) = recognize(recognizer, [("v", parts, 3.0)])
 
             assert (found.clips, found.segments, found.labels) == ([], [], [])
@@ -183,9 +184,9 @@ class TestWholeVideos:
     def test_no_video(self):
         assert recognize(make(), []) == []
 
-    @pytest.mark.parametrize("options", LOOKING_AHEAD, ids=cell)
-    def test_models_that_look_ahead_get_long_videos_in_clips(self, options, monkeypatch):
-        monkeypatch.setattr(module, "LONGEST_CLIP", 16)
+    @pytest.mark.parametrize("options", WHOLE_CLIPS, ids=cell)
+    def test_long_videos_are_split_for_models_that_need_whole_clips(self, options, monkeypatch):
+        monkeypatch.setattr(module, "MAX_CLIP_SAMPLES", 16)
         recognizer = make(options)
         values = draw(45)
         found = run(recognizer, values, sizes=[1, 20])
@@ -197,16 +198,16 @@ class TestWholeVideos:
             assert_clip(clip, probabilities, embedding)
         assert_frames(found, np.concatenate([frames for frames, _, _ in expected]))
 
-    def test_models_that_look_back_get_long_videos_whole(self, monkeypatch):
-        monkeypatch.setattr(module, "LONGEST_CLIP", 16)
+    def test_streaming_models_do_not_split_long_videos(self, monkeypatch):
+        monkeypatch.setattr(module, "MAX_CLIP_SAMPLES", 16)
 
         assert spans(run(make(), draw(45), sizes=[20, 20])) == [(0.0, 45 / FPS, 45)]
 
 
 class TestClips:
-    @pytest.mark.parametrize("options", LOOKING_BACK + LOOKING_AHEAD, ids=cell)
+    @pytest.mark.parametrize("options", STREAMING + WHOLE_CLIPS, ids=cell)
     @pytest.mark.parametrize("stride", [None, 0.5, 1.5])
-    def test_each_is_the_model_on_its_samples(self, options, stride):
+    def test_each_clip_is_the_model_on_its_samples(self, options, stride):
         recognizer = make(options, clips=ClipWindows(1.0, stride))
         values = draw(33)
         found = run(recognizer, values, sizes=[5, 1, 14])
@@ -219,24 +220,24 @@ class TestClips:
             assert clip.end_seconds == pytest.approx((start + clip.num_frames) / FPS)
             assert_clip(clip, probabilities, embedding)
 
-    def test_windows_other_than_the_recognizers(self):
+    def test_windows_override_those_of_the_recognizer(self):
         recognizer = make(clips=ClipWindows(1.0))
         found = run(recognizer, draw(16), windows=ClipWindows(0.5))
 
         assert spans(found) == [(n / 2, n / 2 + 0.5, 4) for n in range(4)]
 
-    def test_frames_of_a_model_that_looks_back_know_all_of_the_shot(self):
+    def test_frames_of_streaming_models_depend_on_the_whole_shot_before(self):
         recognizer = make(clips=ClipWindows(1.0, 0.5))
         values = draw(33)
 
         assert_frames(run(recognizer, values, sizes=[7]), forward(recognizer, values)[0])
 
-    @pytest.mark.parametrize("options", LOOKING_AHEAD, ids=cell)
-    def test_frames_of_a_model_that_looks_ahead_average_over_their_clips(self, options):
+    @pytest.mark.parametrize("options", WHOLE_CLIPS, ids=cell)
+    def test_frames_of_other_models_are_means_over_their_clips(self, options):
         recognizer = make(options, clips=ClipWindows(1.0, 0.5))
         values = draw(24)
         total, count = np.zeros((24, K)), np.zeros((24, 1))
-        for start in range(0, 20, 4):  # the last begins half a second before the end
+        for start in range(0, 20, 4):  # the last starts half a second before the end
             part = slice(start, start + 8)
             total[part] += forward(recognizer, values[part])[0]
             count[part] += 1
@@ -244,8 +245,8 @@ class TestClips:
         assert count.max() == 2
         assert_frames(run(recognizer, values, sizes=[7, 2]), total / count)
 
-    def test_frames_that_no_clip_holds_have_no_label(self):
-        recognizer = make(LOOKING_AHEAD[0], clips=ClipWindows(1.0, 2.0), switch_penalty=0.0)
+    def test_frames_in_no_clip_have_no_label(self):
+        recognizer = make(WHOLE_CLIPS[0], clips=ClipWindows(1.0, 2.0), switch_penalty=0.0)
         found = run(recognizer, draw(32))
         columns = flat(found)
 
@@ -271,10 +272,10 @@ class TestClips:
 
 
 class TestCuts:
-    @pytest.mark.parametrize("options", LOOKING_BACK + LOOKING_AHEAD, ids=cell)
+    @pytest.mark.parametrize("options", STREAMING + WHOLE_CLIPS, ids=cell)
     @pytest.mark.parametrize("clips", [ClipWindows(), ClipWindows(1.0, 0.5)])
-    def test_shots_do_not_know_of_each_other(self, options, clips):
-        """The state begins anew, and clips end with their shot."""
+    def test_shots_are_independent(self, options, clips):
+        """The state is reset, and clips end with their shot."""
         recognizer = make(options, cuts=True, clips=clips)
         values = draw(40, cuts=[13, 30])
         found = run(recognizer, values, sizes=[9, 9, 15])
@@ -294,14 +295,14 @@ class TestCuts:
         ends = [part.end_seconds for part in found.segments]
         assert {13 / FPS, 30 / FPS, 40 / FPS} <= set(ends)
 
-    def test_the_threshold_is_a_logit(self):
+    def test_the_threshold_of_a_cut(self):
         values = draw(20)
         values[[5, 12], CUT] = [1.0, 3.0]
         found = run(make(cut=CutSpec(CUT, 2.0)), values)
 
         assert spans(found) == [(0.0, 1.5, 12), (1.5, 2.5, 8)]
 
-    def test_without_them_there_is_one_shot(self):
+    def test_without_a_cut_feature_there_is_one_shot(self):
         assert len(run(make(), draw(40, cuts=[13, 30])).clips) == 1
 
     def test_a_shot_in_every_sample(self):
@@ -312,10 +313,10 @@ class TestCuts:
 
 
 class TestContext:
-    """The first sample of a shot was encoded with a frame of another shot, or with itself."""
+    """The first sample of a shot is encoded with a frame of another shot, or with itself."""
 
-    @pytest.mark.parametrize("options", LOOKING_BACK + LOOKING_AHEAD, ids=cell)
-    def test_the_first_of_a_shot_does_not_count(self, options):
+    @pytest.mark.parametrize("options", STREAMING + WHOLE_CLIPS, ids=cell)
+    def test_the_first_sample_of_a_shot_is_masked(self, options):
         recognizer = make(options, context=1, cuts=True)
         values = draw(24, cuts=[10])
         found = run(recognizer, values)
@@ -326,8 +327,8 @@ class TestContext:
         frames = [forward(recognizer, part[1:])[0] for part in (values[:10], values[10:])]
         assert_frames(found, np.concatenate([f[[0, *range(len(f))]] for f in frames]))
 
-    @pytest.mark.parametrize("options", LOOKING_BACK + LOOKING_AHEAD, ids=cell)
-    def test_only_the_first_clip_of_a_shot_has_it(self, options):
+    @pytest.mark.parametrize("options", STREAMING + WHOLE_CLIPS, ids=cell)
+    def test_only_the_first_clip_of_a_shot_has_a_masked_sample(self, options):
         recognizer = make(options, context=1, clips=ClipWindows(1.0))
         values = draw(24)
         found = run(recognizer, values, sizes=[3])
@@ -339,8 +340,8 @@ class TestContext:
             _, probabilities, embedding = forward(recognizer, part)
             assert_clip(found.clips[number], probabilities, embedding)
 
-    @pytest.mark.parametrize("options", LOOKING_BACK + LOOKING_AHEAD, ids=cell)
-    def test_a_shot_of_one_sample_counts_it(self, options):
+    @pytest.mark.parametrize("options", STREAMING + WHOLE_CLIPS, ids=cell)
+    def test_the_only_sample_of_a_shot_is_not_masked(self, options):
         recognizer = make(options, context=1, cuts=True)
         values = draw(9, cuts=[4, 5])
         found = run(recognizer, values)
@@ -350,7 +351,7 @@ class TestContext:
         assert_clip(found.clips[1], probabilities, embedding)
         assert flat(found)["labels"][4] == frames.argmax()
 
-    def test_without_context_the_first_counts(self):
+    def test_without_context_no_sample_is_masked(self):
         recognizer = make(context=0)
         values = draw(10)
 
@@ -360,34 +361,34 @@ class TestContext:
 class TestChunks:
     @settings(max_examples=80, deadline=None)
     @given(
-        options=st.sampled_from(LOOKING_BACK + LOOKING_AHEAD),
+        options=st.sampled_from(STREAMING + WHOLE_CLIPS),
         count=st.integers(1, 40),
         cuts=st.lists(st.integers(0, 39), max_size=4),
         sizes=st.lists(st.integers(0, 12), max_size=8),
         clips=st.sampled_from([ClipWindows(), ClipWindows(1.0), ClipWindows(1.0, 0.375)]),
         context=st.integers(0, 1),
     )
-    def test_a_video_in_parts_is_as_the_whole(self, options, count, cuts, sizes, clips, context):
+    def test_chunks_do_not_change_the_result(self, options, count, cuts, sizes, clips, context):
         recognizer = make(options, context=context, cuts=True, clips=clips)
         values = draw(count, seed=count, cuts=[cut for cut in cuts if cut < count])
 
         assert_same(run(recognizer, values, sizes), run(recognizer, values))
 
-    def test_a_part_that_begins_a_shot_with_one_sample(self):
-        """Its only sample does not count, so it says what the next one does."""
+    def test_a_chunk_with_the_first_sample_of_a_shot_only(self):
+        """The sample is masked, so its prediction is that of the next one."""
         recognizer = make(context=1, cuts=True)
         values = draw(20, cuts=[9])
 
         assert_same(run(recognizer, values, sizes=[10]), run(recognizer, values))
         assert_same(run(recognizer, values, sizes=[1]), run(recognizer, values))
 
-    def test_parts_are_read_one_by_one(self):
-        """However long a video, at most the newest part waits to be recognized."""
+    def test_chunks_are_read_one_by_one(self):
+        """At most the newest chunk has been read but not computed."""
         recognizer = make(clips=ClipWindows(1.0))
         values = draw(800)
         ahead = []
 
-        def watched():
+        def recorded():
             for number, part in enumerate(chunks(values, [8] * 100)):
                 ahead.append(number - len(done))
                 yield part
@@ -396,17 +397,16 @@ class TestChunks:
         compute = module._compute
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(module, "_compute", lambda r, rows: done.append(1) or compute(r, rows))
-            recognize(recognizer, [("v", watched(), 100.0)])
+            recognize(recognizer, [("v", recorded(), 100.0)])
 
         assert max(ahead) <= 1
 
 
 class TestManyVideos:
-    @pytest.mark.parametrize("options", LOOKING_BACK + LOOKING_AHEAD, ids=cell)
+    @pytest.mark.parametrize("options", STREAMING + WHOLE_CLIPS, ids=cell)
     @pytest.mark.parametrize("steps", [1, 40, 16_384])
-    def test_together_are_as_one_by_one(self, options, steps, monkeypatch):
-        """Whatever the size of the batches."""
-        monkeypatch.setattr(module, "BATCH_STEPS", steps)
+    def test_results_are_those_of_single_videos(self, options, steps, monkeypatch):
+        monkeypatch.setattr(module, "MAX_BATCH_STEPS", steps)
         recognizer = make(options, context=1, cuts=True, clips=ClipWindows(1.0, 0.5))
         videos = [draw(count, count, cuts=range(7, count, 11)) for count in (30, 1, 0, 9, 17, 30)]
 
@@ -427,17 +427,17 @@ class TestManyVideos:
                 assert_same(found, expected)
 
     def test_padding_is_bounded(self, monkeypatch):
-        """Sequences of about equal lengths go together."""
+        """A batch has sequences of about equal lengths."""
         sizes = []
         recognizer = make(clips=ClipWindows(1.0))
         stream = recognizer.model.stream
 
-        def watched(x, state, mask):
+        def recorded(x, state, mask):
             sizes.append((x.shape[0] * x.shape[1], int(mask.sum())))
             return stream(x, state, mask)
 
-        monkeypatch.setattr(recognizer.model, "stream", watched)
-        monkeypatch.setattr(module, "BATCH_STEPS", 256)
+        monkeypatch.setattr(recognizer.model, "stream", recorded)
+        monkeypatch.setattr(module, "MAX_BATCH_STEPS", 256)
         videos = [
             (str(n), chunks(draw(count), video_id=str(n)), 100.0)
             for n, count in enumerate([200, 8, 8, 8, 8, 8, 150, 8])
@@ -450,12 +450,12 @@ class TestManyVideos:
 
 class TestSegments:
     @pytest.mark.parametrize("penalty", [0.0, 0.3, 3.0])
-    def test_are_runs_of_smoothed_labels(self, penalty):
+    def test_they_encode_the_smoothed_labels(self, penalty):
         recognizer = make(switch_penalty=penalty)
         values = draw(60)
         found = run(recognizer, values, sizes=[13, 22], seconds=7.6)
         frames, _, _ = forward(recognizer, values)
-        expected = runs(smooth(np.log(frames.astype(float)), penalty))
+        expected = run_length_encode(smooth(np.log(frames.astype(float)), penalty))
         times = [*(np.arange(60) / FPS), 7.6]
 
         assert len(found.segments) == len(expected)
@@ -464,12 +464,12 @@ class TestSegments:
             assert (part.start_seconds, part.end_seconds) == (times[start], times[stop])
             assert part.score == pytest.approx(frames[start:stop, label].mean(), abs=1e-5)
 
-    def test_changes_that_cost_nothing_are_the_labels_of_the_frames(self):
+    def test_without_penalty_they_encode_the_labels_of_frames(self):
         found = run(make(switch_penalty=0.0), draw(60))
 
-        assert len(found.segments) == len(runs(flat(found)["labels"])) > 3
+        assert len(found.segments) == len(run_length_encode(flat(found)["labels"])) > 3
 
-    def test_changes_that_cost_too_much_leave_one_a_shot(self):
+    def test_a_very_high_penalty_gives_one_segment_per_shot(self):
         found = run(make(switch_penalty=1e6, cuts=True), draw(60, cuts=[25]))
 
         assert [(part.shot, part.start_seconds) for part in found.segments] == [
@@ -483,17 +483,17 @@ class TestTimes:
         (part,) = chunks(draw(4), first=10)
         return part
 
-    def test_of_samples_at_a_rate_are_when_they_were_taken(self):
+    def test_samples_at_a_rate_have_their_sampling_times(self):
         np.testing.assert_allclose(
             sample_times(self.part(), Sampling(fps=4)), [2.5, 2.75, 3.0, 3.25]
         )
 
-    def test_of_every_nth_frame_are_those_of_the_frames(self):
+    def test_every_nth_frame_has_its_presentation_time(self):
         part = self.part()
 
         np.testing.assert_array_equal(sample_times(part, Sampling(every=3)), part.pts_seconds)
 
-    def test_clips_of_every_nth_frame_go_by_the_times_of_the_frames(self):
+    def test_clips_of_every_nth_frame_use_presentation_times(self):
         recognizer = make(sampling=Sampling(every=1), clips=ClipWindows(1.0))
         times = np.array([0, 0.1, 0.9, 1.1, 1.2, 2.5, 2.9])
         index = np.arange(7)
@@ -502,7 +502,7 @@ class TestTimes:
 
         assert spans(found) == [(0.0, 1.0, 3), (1.0, 2.0, 2), (2.0, 3.0, 2)]
 
-    def test_samples_that_are_missing_leave_a_gap(self):
+    def test_missing_samples_leave_a_gap(self):
         recognizer = make(clips=ClipWindows(1.0))
         index = np.array([0, 1, 2, 7, 8, 24, 25])
         part = FrameFeatures("v", 0, 26, 26, draw(7), index, index, index / FPS, OK)

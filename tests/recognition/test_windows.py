@@ -1,7 +1,8 @@
-"""Shots and clips against the rules, applied to all samples at once."""
+"""Shots and clips, compared with a slow implementation on all samples at once."""
 
 from __future__ import annotations
 
+import itertools
 import tracemalloc
 from fractions import Fraction
 
@@ -11,17 +12,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.config import ClipWindows
-from pipeline.recognition.windows import Piece, Samples, ShotSplitter, WindowCutter
+from pipeline.recognition.windows import (
+    Samples,
+    ShotChunk,
+    ShotSplitter,
+    WindowCutter,
+    run_length_encode,
+    split_at,
+)
 
 
 def samples(times):
-    """Make samples whose only feature is their number."""
+    """Make samples whose only feature is their index."""
     times = np.asarray(times, float)
     return Samples(times, np.arange(len(times), dtype=np.float32)[:, None])
 
 
-def pieces(given_samples, cuts, end, sizes):
-    """Feed samples in parts of the given sizes, and what is left at once."""
+def shot_chunks(given_samples, cuts, end, sizes):
+    """Feed samples in parts of the given sizes, then the rest."""
     splitter, found, start = ShotSplitter(), [], 0
     cuts = np.asarray(cuts, bool)
     for size in [*sizes, len(given_samples)]:
@@ -32,7 +40,7 @@ def pieces(given_samples, cuts, end, sizes):
 
 
 def cut(times, cuts, end, windows, sizes=()):
-    """Give (shot, numbers of the samples, first in the shot, start, end) of each clip."""
+    """Give (shot, indices of the samples, first index in the shot, start, end) of each clip."""
     cutter = WindowCutter(windows)
     return [
         (
@@ -42,16 +50,16 @@ def cut(times, cuts, end, windows, sizes=()):
             w.start_seconds,
             w.end_seconds,
         )
-        for piece in pieces(samples(times), cuts, end, sizes)
-        for w in cutter.feed(piece)
+        for chunk in shot_chunks(samples(times), cuts, end, sizes)
+        for w in cutter.feed(chunk)
     ]
 
 
-def by_the_rules(times, cuts, end, length, stride):
-    """Cut all samples at once, in exact arithmetic."""
+def expected_clips(times, cuts, end, length, stride):
+    """Cut all samples at once, with exact arithmetic."""
     times = [Fraction(float(time)) for time in times]
     edges = [0, *(n for n in range(1, len(times)) if cuts[n]), len(times)]
-    rest = min(length, stride) / 2
+    min_remainder = min(length, stride) / 2
     clips = []
     for shot in range(len(edges) - 1):
         numbers = range(edges[shot], edges[shot + 1])
@@ -59,7 +67,7 @@ def by_the_rules(times, cuts, end, length, stride):
         finish = times[numbers.stop] if numbers.stop < len(times) else max(end, times[-1])
         start, first = begin, True
         while first or start < finish:
-            last = start + length + rest > finish
+            last = start + length + min_remainder > finish
             stop = finish if last else start + length
             inside = [n for n in numbers if times[n] >= start and (last or times[n] < stop)]
             if inside:
@@ -89,12 +97,12 @@ def videos(draw):
     stride=st.none() | grid,
     sizes=st.lists(st.integers(0, 7), max_size=12),
 )
-def test_clips_follow_the_rules_however_samples_come_in(video, length, stride, sizes):
+def test_clips_do_not_depend_on_the_chunks(video, length, stride, sizes):
     times, cuts, end = video
     windows = ClipWindows(float(length), None if stride is None else float(stride))
     found = cut(times, cuts, float(end), windows, sizes)
 
-    assert found == by_the_rules(times, cuts, end, length, stride or length)
+    assert found == expected_clips(times, cuts, end, length, stride or length)
 
 
 @settings(max_examples=300, deadline=None)
@@ -126,7 +134,7 @@ def test_every_sample_is_in_a_clip_and_no_clip_is_empty(gaps, length, overlap, t
 
 @pytest.mark.parametrize("fps", [3, 7, 10, 24, 29.97, 30, 60])
 @pytest.mark.parametrize("count", [1, 3, 7])
-def test_rounding_moves_no_sample_to_another_clip(fps, count):
+def test_clips_are_not_affected_by_rounding(fps, count):
     times = np.arange(count * 200) / fps
     found = cut(times, np.zeros(len(times)), len(times) / fps, ClipWindows(count / fps))
 
@@ -135,19 +143,19 @@ def test_rounding_moves_no_sample_to_another_clip(fps, count):
     ]
 
 
-class TestRest:
+class TestRemainder:
     @pytest.mark.parametrize(
         ("end", "expected"),
         [
             (4.0, [(0, 2), (2, 4)]),
-            (4.9, [(0, 2), (2, 4.9)]),  # shorter than half a stride: to the clip before
-            (5.0, [(0, 2), (2, 4), (4, 5)]),  # half a stride: a clip of its own
+            (4.9, [(0, 2), (2, 4.9)]),  # shorter than half a stride: part of the clip before
+            (5.0, [(0, 2), (2, 4), (4, 5)]),  # half a stride: its own clip
             (5.5, [(0, 2), (2, 4), (4, 5.5)]),
             (2.5, [(0, 2.5)]),
             (0.5, [(0, 0.5)]),
         ],
     )
-    def test_clips_beside_each_other(self, end, expected):
+    def test_adjacent_clips(self, end, expected):
         times = np.arange(0, end, 0.25)
         found = cut(times, np.zeros(len(times)), end, ClipWindows(2.0))
 
@@ -161,7 +169,7 @@ class TestRest:
             (4.5, [(0, 2), (1, 3), (2, 4), (3, 4.5)]),
         ],
     )
-    def test_clips_that_overlap(self, end, expected):
+    def test_overlapping_clips(self, end, expected):
         times = np.arange(0, end, 0.25)
         found = cut(times, np.zeros(len(times)), end, ClipWindows(2.0, 1.0))
 
@@ -171,13 +179,13 @@ class TestRest:
         ("end", "expected"),
         [(4.25, [(0, 1), (3, 4.25)]), (2.0, [(0, 1)]), (1.25, [(0, 1.25)])],
     )
-    def test_clips_that_leave_gaps(self, end, expected):
+    def test_clips_with_gaps(self, end, expected):
         times = np.arange(0, end, 0.25)
         found = cut(times, np.zeros(len(times)), end, ClipWindows(1.0, 3.0))
 
         assert [(start, stop) for *_, start, stop in found] == expected
 
-    def test_clips_begin_with_their_shot(self):
+    def test_clips_start_with_their_shot(self):
         times = np.arange(16) / 4 + 10
         cuts = np.arange(16) == 5
         found = cut(times, cuts, 14.0, ClipWindows(1.0))
@@ -189,7 +197,7 @@ class TestRest:
             (1, 13.25, 14),
         ]
 
-    def test_no_clip_where_no_sample_is(self):
+    def test_no_clip_without_a_sample(self):
         found = cut([0, 0.5, 10, 10.5], np.zeros(4), 11.0, ClipWindows(1.0))
 
         assert [(numbers, start, stop) for _, numbers, _, start, stop in found] == [
@@ -197,8 +205,8 @@ class TestRest:
             ([2, 3], 10, 11),
         ]
 
-    def test_samples_at_the_very_end_are_kept(self):
-        """A duration that is too short, or unknown, ends a video with its last sample."""
+    def test_samples_after_the_end_of_the_video_are_kept(self):
+        """If the duration is too short or unknown, the video ends with its last sample."""
         for end in (0.0, 3.0):
             found = cut([0, 1, 2, 3], np.zeros(4), end, ClipWindows(1.0))
 
@@ -207,63 +215,99 @@ class TestRest:
 
 
 class TestShots:
-    def test_pieces(self):
+    def test_chunks(self):
         times = np.arange(7) / 2
         cuts = np.array([0, 0, 1, 0, 0, 1, 0])
-        found = pieces(samples(times), cuts, 5.0, [4])
+        found = shot_chunks(samples(times), cuts, 5.0, [4])
 
-        told = [(p.shot, len(p.samples), p.begins, p.ends, p.end_seconds) for p in found]
-        assert told == [
+        fields = [
+            (c.shot, len(c.samples), c.starts_shot, c.ends_shot, c.end_seconds) for c in found
+        ]
+        assert fields == [
             (0, 2, True, True, 1.0),
             (1, 2, True, False, 1.5),
             (1, 1, False, True, 2.5),
             (2, 2, True, True, 5.0),
         ]
 
-    def test_the_newest_is_held_back_until_it_is_known_how_it_goes_on(self):
+    def test_the_newest_samples_are_held_until_their_shot_ends_or_continues(self):
         splitter = ShotSplitter()
         no, yes = np.array([False]), np.array([True])
 
         assert list(splitter.feed(samples([0.0]), no)) == []
-        (piece,) = splitter.feed(samples([1.0]), no)
-        assert (piece.ends, piece.end_seconds) == (False, 0.0)
-        (piece,) = splitter.feed(samples([2.0]), yes)
-        assert (piece.ends, piece.end_seconds) == (True, 2.0)
-        (piece,) = splitter.finish(9.0)
-        assert (piece.shot, piece.begins, piece.ends, piece.end_seconds) == (1, True, True, 9.0)
+        (chunk,) = splitter.feed(samples([1.0]), no)
+        assert (chunk.ends_shot, chunk.end_seconds) == (False, 0.0)
+        (chunk,) = splitter.feed(samples([2.0]), yes)
+        assert (chunk.ends_shot, chunk.end_seconds) == (True, 2.0)
+        (chunk,) = splitter.finish(9.0)
+        assert (chunk.shot, chunk.end_seconds) == (1, 9.0)
+        assert chunk.starts_shot
+        assert chunk.ends_shot
 
-    def test_the_first_sample_begins_a_shot_whether_it_is_a_cut_or_not(self):
+    def test_the_first_sample_always_starts_a_shot(self):
         for first in (False, True):
-            found = pieces(samples([0, 1]), [first, False], 2.0, [1])
+            found = shot_chunks(samples([0, 1]), [first, False], 2.0, [1])
 
-            assert [(p.shot, p.begins) for p in found] == [(0, True), (0, False)]
+            assert [(c.shot, c.starts_shot) for c in found] == [(0, True), (0, False)]
 
-    def test_nothing_has_no_shot(self):
+    def test_a_video_without_samples_has_no_shot(self):
         splitter = ShotSplitter()
 
         assert list(splitter.feed(samples([]), np.zeros(0, bool))) == []
         assert list(splitter.finish(3.0)) == []
 
-    def test_a_duration_before_the_last_sample_does_not_end_the_shot_earlier(self):
-        (piece,) = pieces(samples([0, 1, 2]), [False] * 3, 0.5, [])
+    def test_a_shot_ends_at_its_last_sample_at_the_earliest(self):
+        (chunk,) = shot_chunks(samples([0, 1, 2]), [False] * 3, 0.5, [])
 
-        assert piece.end_seconds == 2
+        assert chunk.end_seconds == 2
 
 
-def test_memory_is_that_of_one_clip():
-    """An hour and more at 25 frames/s: 51 MB of features."""
+def test_at_most_one_clip_is_in_memory():
+    """67 minutes at 25 frames/s: 51 MB of features."""
     cutter = WindowCutter(ClipWindows(4.0, 1.0))
     count = 0
     tracemalloc.start()
     try:
-        for chunk in range(100):
-            times = (np.arange(1000) + chunk * 1000) / 25
+        for number in range(100):
+            times = (np.arange(1000) + number * 1000) / 25
             features = np.zeros((1000, 128), np.float32)
-            piece = Piece(Samples(times, features), 0, chunk == 0, chunk == 99, float(times[-1]))
-            count += sum(1 for _ in cutter.feed(piece))
+            chunk = ShotChunk(
+                Samples(times, features), 0, number == 0, number == 99, float(times[-1])
+            )
+            count += sum(1 for _ in cutter.feed(chunk))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
 
     assert count == 3996 + 1
     assert peak < 4 << 20
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ([], []),
+        ([4], [(0, 1, 4)]),
+        ([2, 2, 2], [(0, 3, 2)]),
+        ([0, 0, 1, 0, 2, 2], [(0, 2, 0), (2, 3, 1), (3, 4, 0), (4, 6, 2)]),
+        ([-1, -1, 3], [(0, 2, -1), (2, 3, 3)]),
+    ],
+)
+def test_run_length_encode(labels, expected):
+    assert run_length_encode(np.array(labels, np.int64)) == expected
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(-1, 2), max_size=30))
+def test_run_length_encoding_can_be_decoded(labels):
+    found = run_length_encode(np.array(labels, np.int64))
+
+    assert [label for a, b, label in found for _ in range(a, b)] == labels
+    assert all(a[2] != b[2] for a, b in itertools.pairwise(found))
+
+
+def test_split_at():
+    starts = np.array([False, False, True, True, False])
+
+    assert split_at(starts) == [(0, 2), (2, 3), (3, 5)]
+    assert split_at(starts[:0]) == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.recognition.recognize import Clip, LabelledRun, Recognition
+from pipeline.recognition.recognize import ClipPrediction, LabelSegment, Recognition
 from pipeline.records import DecodeReport, Video
 from pipeline.results.report import write_report
 from pipeline.results.rows import RowOptions, VideoRows
@@ -22,8 +22,10 @@ def labelled(name, labels, seconds=1.0, video_id=None):
         probabilities = np.full(3, 0.1, np.float32)
         probabilities[label] = 0.8
         start, end = number * seconds, (number + 1) * seconds
-        result.clips.append(Clip(0, start, end, 8, probabilities, np.zeros(2, np.float32)))
-        result.segments.append(LabelledRun(0, start, end, label, 0.8))
+        result.clips.append(
+            ClipPrediction(0, start, end, 8, probabilities, np.zeros(2, np.float32))
+        )
+        result.segments.append(LabelSegment(0, start, end, label, 0.8))
     duration = seconds * len(labels)
     report = DecodeReport("ok", duration_seconds=duration, frames_decoded=30)
     return VideoRows(Video(name, f"/v/{name}", "file", video_id, 9), report, result)
