@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from pipeline.config import ClipWindows, DecodeOptions, Sampling
 from pipeline.decode.process_pool import DecodePool, DecodeProcess
@@ -22,8 +23,13 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Leave the random state to the fixture below: pytest-randomly would change it after it."""
+    """Set options of plug-ins: no test depends on the speed of the machine or on the seed."""
+    # the fixture below sets the random state; pytest-randomly would change it again
     config.option.randomly_reset_seed = False
+    settings.register_profile(
+        "clipline", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
+    settings.load_profile("clipline")
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import pytest
 
@@ -37,6 +38,16 @@ def start_process():
     yield start
     for process in made:
         process.kill()
+
+
+@pytest.fixture
+def set_options():
+    """Change options of a decode process between two jobs."""
+
+    def set_options(process, **options):
+        process.options = replace(process.options, **options)
+
+    return set_options
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.config import Geometry
@@ -30,7 +30,6 @@ def test_decoded_size(frame, geometry, delivered):
     assert decoded_size(*frame, geometry) == delivered
 
 
-@settings(deadline=None)
 @given(height=SIDES, width=SIDES, side=st.integers(1, 512), gap=st.floats(1.1, 4))
 def test_decoded_size_leaves_enough_for_the_final_resize(height, width, side, gap):
     small = decoded_size(height, width, Geometry(side, side, reducing_gap=gap))
@@ -84,7 +83,6 @@ def test_a_smaller_image_is_enlarged():
     assert read_number(downscale(draw_number(77, 48, 32), (64, 96))) == 77
 
 
-@settings(deadline=None)
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 60), st.integers(1, 60))
 def test_a_uniform_colour_is_unchanged_at_any_size(height, width, to_height, to_width):
     small = downscale(np.full((height, width, 3), 91, np.uint8), (to_height, to_width))
@@ -93,7 +91,6 @@ def test_a_uniform_colour_is_unchanged_at_any_size(height, width, to_height, to_
     assert (small == 91).all()
 
 
-@settings(deadline=None)
 @given(height=st.integers(1, 300), width=st.integers(1, 300), side=st.integers(1, 64))
 def test_any_image_is_resized_to_the_decoded_size(height, width, side):
     geometry = Geometry(side, side)

@@ -473,11 +473,11 @@ class TestDecodeChunk:
     def test_a_decoder_that_hangs_is_followed_by_the_next(self, source, start_process, fake_decord):
         fake_decord("time.sleep(60)")
 
-        batch = decode(start_process(frame_timeout_seconds=1), source)
+        batch = decode(start_process(frame_timeout_seconds=3), source)
 
         assert numbers(batch.images) == list(range(48))
         assert (batch.report.status, batch.report.decoder) == ("ok", "pyav")
-        assert batch.report.attempts == ("decord: no frame for 1 s (--frame-timeout)",)
+        assert batch.report.attempts == ("decord: no frame for 3 s (--frame-timeout)",)
 
     def test_a_decoder_that_crashes_is_followed_by_the_next(
         self, source, start_process, fake_decord
@@ -489,14 +489,15 @@ class TestDecodeChunk:
         assert numbers(batch.images) == list(range(48))
         assert batch.report.attempts == ("decord: the decode process was ended by signal 6",)
 
-    def test_every_decoder_hangs(self, source, start_process, tmp_path):
+    def test_every_decoder_hangs(self, source, start_process, set_options, tmp_path):
         """Every reader waits for a disk that does not answer."""
         path = tmp_path / "a.mp4"
         path.write_bytes(source.read_bytes())
-        process = start_process(frame_timeout_seconds=0.5)
+        process = start_process()
         index = index_video(process, as_video(path))
         path.unlink()
         os.mkfifo(path)
+        set_options(process, frame_timeout_seconds=0.5)
 
         batch = decode(process, path, index=index)
 

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pipeline.config import Sampling
@@ -382,7 +382,6 @@ def index_of_gaps(gaps, late=0):
     return index_at(times, last=Fraction(40, 1000), late=late)
 
 
-@settings(deadline=None)
 @given(gaps=GAPS, late=st.integers(-5000, 90_000), fps=RATES)
 def test_sample_k_is_the_last_frame_not_after_its_time(gaps, late, fps):
     index = index_of_gaps(gaps, late)
@@ -398,7 +397,6 @@ def test_sample_k_is_the_last_frame_not_after_its_time(gaps, late, fps):
     assert len(shown) == max(1, math.ceil((index.duration_seconds - half_a_tick) * fps))
 
 
-@settings(deadline=None)
 @given(
     gaps=GAPS,
     sampling=SAMPLINGS,
@@ -430,7 +428,6 @@ def test_chunks_join_to_the_whole_video(gaps, sampling, cuts, context, lost, dam
     assert counts.tolist() == [all_counts.decoded, all_counts.damaged, all_counts.duplicated]
 
 
-@settings(deadline=None)
 @given(gaps=GAPS, sampling=SAMPLINGS, start=st.floats(0, 1), length=st.integers(1, 20))
 def test_wanted_frames_are_those_of_the_plan(gaps, sampling, start, length):
     index = index_of_gaps(gaps)

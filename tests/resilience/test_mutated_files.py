@@ -35,9 +35,7 @@ def labelled(tmp_path_factory, sound, tiny_recognizer):
     videos = folder / "videos"
     videos.mkdir()
     names = [path.name for path in write_mutated(sound, videos, DEFAULT_FILES)]
-    decode = DecodeOptions(
-        workers=WORKERS, frame_timeout_seconds=4, video_timeout_seconds=DEADLINE_SECONDS
-    )
+    decode = DecodeOptions(workers=WORKERS, frame_timeout_seconds=20, video_timeout_seconds=60)
     options = RunOptions(
         recognizer=str(tiny_recognizer),
         frames=True,
