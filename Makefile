@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 DEMO_OUT ?= demo-out
 
-.PHONY: demo test test-alone test-slow check clean
+.PHONY: demo test test-alone test-slow test-system check clean
 
 demo: .venv/installed
 	$(BIN)/clipline run data/videos data/image_sequence --image-fps 12 -o $(DEMO_OUT) --fresh; \
@@ -23,6 +23,10 @@ test-alone: .venv/installed-test
 
 test-slow: .venv/installed-test
 	$(BIN)/python -m pytest -m slow
+
+# Needs Chromium: checks the HTML reports in a browser.
+test-system: .venv/installed-test
+	$(BIN)/python -m pytest -m system
 
 check: .venv/installed-dev
 	$(BIN)/ruff format --check .

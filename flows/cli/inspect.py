@@ -35,7 +35,8 @@ def inspect(
     from pipeline.results.tables import load, read_run
 
     run = read_run(out)
-    videos, clips = load(out, "videos"), load(out, "clips")
+    videos = load(out, "videos", columns=["video", "status", "error", "duration_seconds"])
+    clips = load(out, columns=["video", "start_seconds", "end_seconds", "label", "score"])
     bad = videos[videos.status != "ok"]
     labels = clips.groupby("label").size().sort_values(ascending=False)
     if as_json:

@@ -115,7 +115,7 @@ def _print_results(out: Path, failures: int, output: Output) -> int:
     from pipeline.results.tables import load, read_run
 
     summary = read_run(out)
-    videos = load(out, "videos")
+    videos = load(out, "videos", columns=["status"])
     statuses = {str(k): int(v) for k, v in videos.status.value_counts().items()}
     bad = len(videos) - statuses.get("ok", 0)
     if output.as_json:

@@ -34,6 +34,7 @@ from pipeline.run.process import drive, process_shard, run
 from pipeline.run.run_record import finish
 from pipeline.run.session import Models, Session
 from pipeline.sources.discovery import find_videos
+from tests.damage import corrupt_footer, corrupt_page
 from tests.videos import write_images, write_video
 
 WORKER = DecodeOptions(workers=1)
@@ -421,6 +422,35 @@ class TestSecondRun:
         assert (progress.videos_done, progress.frames_decoded) == (2, 0)
         for name in SCHEMAS:
             assert_same_rows(runs.rows(name), before[name])
+
+    @pytest.mark.parametrize("table", SCHEMAS)
+    def test_videos_with_a_damaged_footer_are_processed_again(self, runs, videos, table):
+        runs(videos, frames=True)
+        before = {name: runs.rows(name) for name in SCHEMAS}
+        corrupt_footer(next((runs.out / table).glob("part-*.parquet")))
+
+        progress = runs(videos, frames=True)
+
+        assert (progress.videos_done, progress.frames_decoded) == (2, 0)
+        for name in SCHEMAS:
+            assert_same_rows(runs.rows(name), before[name])
+
+    @pytest.mark.parametrize(
+        ("table", "column", "done"), [("videos", "status", [2]), ("clips", "label", [0, 2])]
+    )
+    def test_videos_with_a_damaged_page_are_processed_again(
+        self, runs, videos, table, column, done
+    ):
+        """Pages of `videos` are read at the start, those of `clips` for the report at the end."""
+        runs(videos)
+        before = runs.rows()
+        corrupt_page(next((runs.out / table).glob("part-*.parquet")), column)
+
+        for videos_done in done:
+            assert runs(videos).videos_done == videos_done
+            assert runs.failures == []
+
+        assert_same_rows(runs.rows(), before)
 
     def test_deleted_features_are_made_again_only_when_they_are_needed(self, runs, videos):
         runs(videos)
