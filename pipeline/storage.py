@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import json
 import logging
 import os
+import platform
 import re
 import threading
 import time
@@ -39,10 +41,24 @@ def redact_url(source: str) -> str:
 
 def temporary_path(path: Path) -> Path:
     """Return the hidden path to which this thread writes a file before renaming it."""
-    return path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.new")
+    writer = f"{_host_id()}-{os.getpid()}-{threading.get_ident()}"
+    return path.with_name(f".{path.name}.{writer}.new")
 
 
-TEMPORARY_NAME = re.compile(r"\..+\.(?P<process>\d+)-\d+\.new")
+TEMPORARY_NAME = re.compile(r"\..+\.((?P<host>[0-9a-f]{8})-)?(?P<process>\d+)-\d+\.new")
+"""Earlier versions wrote no host."""
+MAX_WRITE_SECONDS = 24 * 3600.0
+"""A temporary file of another host that was not changed for so long is abandoned."""
+
+
+def _host_id() -> str:
+    """Return an id, 8 hex digits, of what process ids belong to: host, boot and container."""
+    try:
+        host = Path("/proc/sys/kernel/random/boot_id").read_text()
+        host += os.readlink("/proc/self/ns/pid")
+    except OSError:
+        host = platform.node()
+    return hashlib.blake2b(host.encode(), digest_size=4).hexdigest()
 
 
 def _fsync(path: Path) -> None:
@@ -159,22 +175,46 @@ def write_json(value: Any, path: Path) -> None:
     write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", path)
 
 
-def remove_temporary_files(folder: Path) -> int:
-    """Delete the temporary files of killed writers in a folder. Returns their number."""
-    leftovers = [path for path in folder.glob(".*.new") if _is_leftover(path)]
+def remove_temporary_files(folder: Path, *, shared: bool = False) -> int:
+    """
+    Delete the temporary files of killed writers in a folder.
+
+    Args:
+        folder: folder.
+        shared: other threads and hosts may write to it now, as no lock is held on it; only files
+            whose writer has certainly ended are deleted.
+
+    Returns:
+        Number of files deleted.
+    """
+    is_leftover = _is_abandoned if shared else _is_leftover
+    leftovers = [path for path in folder.glob(".*.new") if is_leftover(path)]
     for path in leftovers:
         path.unlink(missing_ok=True)
     return len(leftovers)
 
 
 def _is_leftover(path: Path) -> bool:
-    """Whether a file is a temporary file whose writer no longer runs."""
+    """Whether a file is a temporary file, and no other process of this host writes it."""
     match = TEMPORARY_NAME.fullmatch(path.name)
     if match is None:
         return False
     # in a container every run may have the same process id
     process = int(match["process"])
     return process == os.getpid() or not os.path.exists(f"/proc/{process}")
+
+
+def _is_abandoned(path: Path) -> bool:
+    """Whether a file is a temporary file whose writer, of any host or thread, has ended."""
+    match = TEMPORARY_NAME.fullmatch(path.name)
+    if match is None:
+        return False
+    if match["host"] == _host_id():
+        return not os.path.exists(f"/proc/{match['process']}")
+    try:
+        return time.time() - path.stat().st_mtime > MAX_WRITE_SECONDS
+    except FileNotFoundError:  # just renamed by its writer
+        return False
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from pipeline.storage import (
     redact_url,
     remove_temporary_files,
     set_aside,
+    temporary_path,
     write_json,
     write_table,
     write_text,
@@ -274,6 +275,30 @@ class TestTemporaryFiles:
 
     def test_a_missing_folder_has_none(self, tmp_path):
         assert remove_temporary_files(tmp_path / "nowhere") == 0
+
+    def test_in_a_shared_folder_only_abandoned_files_are_removed(self, tmp_path):
+        here = temporary_path(tmp_path / "a").name.split(".")[-2].split("-")[0]
+        day_ago = time.time() - 25 * 3600
+        files = {
+            f".ended.{here}-{UNUSED_PID}-8.new": (True, None),
+            f".running.{here}-{os.getppid()}-8.new": (False, day_ago),
+            f".thread.{here}-{os.getpid()}-8.new": (False, day_ago),
+            f".other host.00000000-{UNUSED_PID}-8.new": (False, None),
+            f".other host, old.00000000-{os.getppid()}-8.new": (True, day_ago),
+            f".version 1.{UNUSED_PID}-8.new": (False, None),
+            f".version 1, old.{UNUSED_PID}-8.new": (True, day_ago),
+            ".bashrc.new": (False, day_ago),
+            "part-1.parquet": (False, day_ago),
+        }
+        for name, (_, modified) in files.items():
+            (tmp_path / name).write_text("half")
+            if modified:
+                os.utime(tmp_path / name, (modified, modified))
+
+        assert remove_temporary_files(tmp_path, shared=True) == 3
+        assert {path.name for path in tmp_path.iterdir()} == {
+            name for name, (removed, _) in files.items() if not removed
+        }
 
 
 @pytest.fixture

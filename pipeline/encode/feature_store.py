@@ -1,9 +1,9 @@
 """
-Keep features: each frame is decoded and encoded once.
+Store features on disk, so that each frame is decoded and encoded once.
 
-The store is a folder for one set of features (sampling, pictures, backbone and its weights,
-arithmetic). Its Parquet files hold whole chunks of videos, known by content: a second recognizer,
-or a second run on renamed files, finds everything there.
+A store is a folder for one `features_id`: sampling, preprocessing, backbone, weights and precision.
+Its Parquet files contain whole chunks of videos, identified by content: another recognizer, or
+another run on renamed files, finds everything there.
 """
 
 from __future__ import annotations
@@ -21,27 +21,43 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.config import fingerprint
+from pipeline.config import Sampling, fingerprint
 from pipeline.errors import DamagedFileError
 from pipeline.records import TRANSIENT, DecodeReport, FrameFeatures
-from pipeline.storage import read_schema, read_table, set_aside, write_table
+from pipeline.storage import (
+    read_schema,
+    read_table,
+    remove_temporary_files,
+    set_aside,
+    write_table,
+)
 
+FEATURES_VERSION = 1
+"""Increase it if decoding, preprocessing or encoding changes the features of the same frames: those
+of earlier versions are then computed again."""
 METADATA_KEY = b"clipline"
-_TIMES = ("sample_index", "frame_index", "pts_seconds")
+_INDEX_COLUMNS = ("sample_index", "frame_index", "pts_seconds")
 
 logger = logging.getLogger(__name__)
 
 
+def features_id(backbone_identity: str, sampling: Sampling, precision: str) -> str:
+    """Return the id of all that determines features, the name of the folder of a store."""
+    # the ids of version 1 were made before there were versions
+    version = () if FEATURES_VERSION == 1 else (FEATURES_VERSION,)
+    return fingerprint("features", backbone_identity, sampling, precision, *version)
+
+
 def features_folder(out: Path, chosen: str | None) -> Path:
-    """Give the folder of the stores of a results folder, where no other one was chosen."""
+    """Return the folder of the feature stores of a run: the chosen one, or one in its results."""
     return Path(chosen).expanduser() if chosen else out / "features"
 
 
 def features_schema(size: int) -> pa.Schema:
     """
-    Give the columns of the feature store for `size` features a frame.
+    Return the columns of a feature store with `size` features a frame.
 
-    Nothing in them may be null: where numbers could be, reading takes twice as long.
+    No column is nullable: for nullable values, Parquet stores levels that double the reading time.
     """
     number = pa.field("element", pa.float16(), nullable=False)
     return pa.schema(
@@ -56,190 +72,224 @@ def features_schema(size: int) -> pa.Schema:
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
-    """Where one chunk lies."""
+class _StoredChunk:
+    """Position of one chunk of a video in the store."""
 
+    video_id: str
     path: Path
     row: int
+    """First row in the file."""
     rows: int
     start: int
     stop: int
     num_samples: int
     report: DecodeReport
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the metadata of the chunk in its file."""
+        return {
+            "video_id": self.video_id,
+            "row": self.row,
+            "rows": self.rows,
+            "start": self.start,
+            "stop": self.stop,
+            "num_samples": self.num_samples,
+            "report": self.report.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, path: Path, values: dict[str, Any]) -> _StoredChunk:
+        """Read metadata, of any version: unknown fields are ignored."""
+        names = ("video_id", "row", "rows", "start", "stop", "num_samples")
+        known = {name: values[name] for name in names}
+        return cls(path=path, report=DecodeReport.from_json(values["report"]), **known)
+
 
 class FeatureStore:
-    """A folder of features, found by video and read as arrays."""
+    """
+    Read and write the features of one folder. Threads may share it.
+
+    Args:
+        folder: folder of one `features_id`; it need not exist.
+        size: features a frame.
+    """
 
     def __init__(self, folder: Path, size: int) -> None:
         self.folder = folder
         self.size = size
         self._lock = threading.Lock()
-        self._recent = threading.local()
-        self._entries: dict[str, list[_Entry]] = defaultdict(list)
+        self._last_read = threading.local()
+        self._chunks: dict[str, list[_StoredChunk]] = defaultdict(list)
         for path in sorted(folder.glob("part-*.parquet")):
             try:
-                found = _read_entries(path)
+                found = _read_metadata(path)
             except DamagedFileError as error:  # its frames are encoded again
                 logger.warning("%s is damaged and not used: %s", path, error.detail)
                 continue
-            self._learn(path, [entry for entry in found if not _transient(entry)])
+            # earlier versions stored failures that another attempt may avoid
+            self._add(path, [chunk for chunk in found if chunk.report.status not in TRANSIENT])
 
-    def _learn(self, path: Path, entries: list[dict[str, Any]]) -> None:
+    def _add(self, path: Path, chunks: list[_StoredChunk]) -> None:
+        """Add the chunks of a file, which may replace an earlier file of the same name."""
         with self._lock:
-            for video_id in {entry["video_id"] for entry in entries}:  # the file may replace one
-                known = self._entries[video_id]
-                self._entries[video_id] = [entry for entry in known if entry.path != path]
-            for entry in entries:
-                found = _Entry(
-                    path=path,
-                    row=entry["row"],
-                    rows=entry["rows"],
-                    start=entry["start"],
-                    stop=entry["stop"],
-                    num_samples=entry["num_samples"],
-                    report=DecodeReport.from_json(entry["report"]),
-                )
-                kept = self._entries[entry["video_id"]]
-                kept.append(found)
-                kept.sort(key=lambda e: e.start)
+            for video_id in {chunk.video_id for chunk in chunks}:
+                known = self._chunks[video_id]
+                self._chunks[video_id] = [chunk for chunk in known if chunk.path != path]
+            for chunk in chunks:
+                of_video = self._chunks[chunk.video_id]
+                of_video.append(chunk)
+                of_video.sort(key=lambda c: c.start)
 
     def chunks(self, video_id: str) -> list[tuple[int, int]]:
-        """Tell which ranges of samples of a video are there, in order."""
-        return sorted({(entry.start, entry.stop) for entry in self._entries.get(video_id, [])})
+        """Return the stored ranges of samples of a video, in order."""
+        return sorted({(chunk.start, chunk.stop) for chunk in self._chunks.get(video_id, [])})
 
     def has(self, video_id: str) -> bool:
-        """Whether all of a video is there."""
-        return self._cover(video_id) is not None
+        """Whether all samples of a video are stored."""
+        return self._find_cover(video_id) is not None
 
-    def _cover(self, video_id: str) -> list[_Entry] | None:
-        """Give chunks that follow each other from the first sample to the last."""
-        covers: dict[int, list[_Entry]] = {}
-        entries = self._entries.get(video_id, [])
-        for entry in entries:  # by their starts: whatever leads to one was seen before it
-            if entry.start == 0 or entry.start in covers:
-                covers.setdefault(entry.stop, [*covers.get(entry.start, []), entry])
-        return covers.get(entries[0].num_samples) if entries else None
+    def _find_cover(self, video_id: str) -> list[_StoredChunk] | None:
+        """Find consecutive chunks from the first sample of a video to the last."""
+        covers: dict[int, list[_StoredChunk]] = {}
+        chunks = self._chunks.get(video_id, [])
+        for chunk in chunks:  # sorted by start: all that can precede a chunk come before it
+            if chunk.start == 0 or chunk.start in covers:
+                covers.setdefault(chunk.stop, [*covers.get(chunk.start, []), chunk])
+        return covers.get(chunks[0].num_samples) if chunks else None
 
     def forget(self, video_ids: Collection[str]) -> None:
-        """Treat videos as not there, now and by later runs, so that they are decoded again."""
+        """Remove videos from the store, for later runs too, so that they are decoded again."""
         with self._lock:
-            forgotten = [e for name in video_ids for e in self._entries.pop(name, [])]
-        for path in {entry.path for entry in forgotten}:
+            forgotten = [c for name in video_ids for c in self._chunks.pop(name, [])]
+        for path in {chunk.path for chunk in forgotten}:
             try:
-                table = read_table(path)
+                table, chunks = read_table(path), _read_metadata(path)
             except DamagedFileError as error:
                 self._remove_damaged(error)
                 continue
-            left = [entry for entry in _read_entries(path) if entry["video_id"] not in video_ids]
-            # rows stay where they are: others may be reading the file by their numbers
-            write_table(table.replace_schema_metadata({METADATA_KEY: json.dumps(left)}), path)
+            left = [chunk for chunk in chunks if chunk.video_id not in video_ids]
+            # rows keep their positions: other processes may read the file by row number
+            write_table(table.replace_schema_metadata(_to_metadata(left)), path)
 
     def _remove_damaged(self, error: DamagedFileError) -> None:
         """Remove a damaged file from the store, so that its frames are encoded again."""
         with self._lock:
-            for video_id, entries in self._entries.items():
-                self._entries[video_id] = [entry for entry in entries if entry.path != error.path]
+            for video_id, chunks in self._chunks.items():
+                self._chunks[video_id] = [chunk for chunk in chunks if chunk.path != error.path]
         renamed = set_aside(error.path)
         logger.warning(
             "%s is damaged (%s) and was renamed to %s", error.path, error.detail, renamed.name
         )
 
+    def remove_abandoned_files(self) -> int:
+        """Delete temporary files whose writers were killed. Returns their number."""
+        return remove_temporary_files(self.folder, shared=True)
+
     def reports(self, video_id: str) -> list[DecodeReport]:
         """
-        Give the verdicts on the chunks of a video.
+        Return the decode reports of the chunks of a video.
 
         Raises:
-            KeyError: not all of the video is there.
+            KeyError: not all samples of the video are stored.
         """
-        return [entry.report for entry in self._whole(video_id)]
+        return [chunk.report for chunk in self._require_cover(video_id)]
 
     def stream(self, video_id: str) -> Iterator[FrameFeatures]:
         """
-        Read the chunks of a video one by one, so that memory does not grow with its length.
+        Read the features of a video chunk by chunk: memory does not grow with its length.
 
         Raises:
-            KeyError: not all of the video is there.
+            KeyError: not all samples of the video are stored.
             DamagedFileError: a file is damaged; its videos are removed from the store.
         """
-        for entry in self._whole(video_id):
-            yield self._load(video_id, entry)
+        for chunk in self._require_cover(video_id):
+            yield self._load(chunk)
 
     def frames_at_once(self, video_id: str) -> int:
         """
-        Tell how many frames of a video `stream` gives at once, at most.
+        Return the largest number of frames that `stream` yields at once.
 
         Raises:
-            KeyError: not all of the video is there.
+            KeyError: not all samples of the video are stored.
         """
-        return max(entry.rows for entry in self._whole(video_id))
+        return max(chunk.rows for chunk in self._require_cover(video_id))
 
-    def _whole(self, video_id: str) -> list[_Entry]:
-        cover = self._cover(video_id)
+    def _require_cover(self, video_id: str) -> list[_StoredChunk]:
+        cover = self._find_cover(video_id)
         if cover is None:
             raise KeyError(video_id)
         return cover
 
-    def _load(self, video_id: str, entry: _Entry) -> FrameFeatures:
-        columns = self._read(entry.path)
-        rows = slice(entry.row, entry.row + entry.rows)
+    def _load(self, chunk: _StoredChunk) -> FrameFeatures:
+        columns = self._read(chunk.path)
+        rows = slice(chunk.row, chunk.row + chunk.rows)
         return FrameFeatures(
-            video_id=video_id,
-            start=entry.start,
-            stop=entry.stop,
-            num_samples=entry.num_samples,
-            report=entry.report,
-            # copies: torch takes no memory that may not be written to, and a view would keep the
-            # features of all other videos of the file
+            video_id=chunk.video_id,
+            start=chunk.start,
+            stop=chunk.stop,
+            num_samples=chunk.num_samples,
+            report=chunk.report,
+            # copies: Arrow's memory is read-only, which torch does not accept, and a view would
+            # keep the features of all videos of the file in memory
             **{name: column[rows].copy() for name, column in columns.items()},
         )
 
     def _read(self, path: Path) -> dict[str, NDArray[Any]]:
         """
-        Read the columns of a file: fields of `FrameFeatures`, of all its chunks.
+        Read the columns of a file as fields of `FrameFeatures`, of all its chunks.
 
-        They are kept: a thread most likely asks for more of the same next.
+        Each thread keeps the last file: it usually reads more of the same file next.
         """
-        now = path.stat()
-        version = (path, now.st_ino, now.st_mtime_ns)
-        if getattr(self._recent, "version", None) != version:
+        status = path.stat()
+        version = (path, status.st_ino, status.st_mtime_ns)
+        if getattr(self._last_read, "version", None) != version:
             try:
                 table = read_table(path)
             except DamagedFileError as error:
                 self._remove_damaged(error)
                 raise
             values = table["feature"].combine_chunks().flatten().to_numpy().reshape(-1, self.size)
-            times = {name: table[name].to_numpy() for name in _TIMES}
-            self._recent.columns, self._recent.version = {**times, "values": values}, version
-        columns: dict[str, NDArray[Any]] = self._recent.columns
+            index = {name: table[name].to_numpy() for name in _INDEX_COLUMNS}
+            self._last_read.columns, self._last_read.version = {**index, "values": values}, version
+        columns: dict[str, NDArray[Any]] = self._last_read.columns
         return columns
 
     def write(self, features: Sequence[FrameFeatures]) -> Path:
-        """Keep chunks in one new file, whole or not at all."""
-        entries, row = [], 0
+        """
+        Write chunks to one file, atomically.
+
+        The same chunks are written to the same path, so that a retry replaces the file.
+
+        Raises:
+            MachineError: the file cannot be written, for example because the disk is full.
+        """
+        name = fingerprint([[part.video_id, part.start, part.stop] for part in features])
+        path = self.folder / f"part-{name}.parquet"
+        chunks, row = [], 0
         for part in features:
-            entries.append(
-                {
-                    "video_id": part.video_id,
-                    "row": row,
-                    "rows": len(part.values),
-                    "start": part.start,
-                    "stop": part.stop,
-                    "num_samples": part.num_samples,
-                    "report": part.report.to_json(),
-                }
+            chunks.append(
+                _StoredChunk(
+                    video_id=part.video_id,
+                    path=path,
+                    row=row,
+                    rows=len(part.values),
+                    start=part.start,
+                    stop=part.stop,
+                    num_samples=part.num_samples,
+                    report=part.report,
+                )
             )
             row += len(part.values)
-        name = fingerprint([[e["video_id"], e["start"], e["stop"]] for e in entries])
-        path = self.folder / f"part-{name}.parquet"
-        write_table(_table(features, self.size, entries), path)
-        self._learn(path, entries)
+        write_table(_to_table(features, self.size, chunks), path)
+        self._add(path, chunks)
         return path
 
 
-def _table(features: Sequence[FrameFeatures], size: int, entries: list[dict[str, Any]]) -> pa.Table:
+def _to_table(
+    features: Sequence[FrameFeatures], size: int, chunks: Sequence[_StoredChunk]
+) -> pa.Table:
     values = np.concatenate([part.values for part in features])
-    schema = features_schema(size).with_metadata({METADATA_KEY: json.dumps(entries)})
+    schema = features_schema(size).with_metadata(_to_metadata(chunks))
     kind = schema.field("feature").type
     lists = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), type=kind)
     ids = pa.array([p.video_id for p in features for _ in range(len(p.values))], pa.string())
@@ -253,15 +303,22 @@ def _table(features: Sequence[FrameFeatures], size: int, entries: list[dict[str,
     return pa.Table.from_arrays(columns, schema=schema)
 
 
-def _transient(entry: dict[str, Any]) -> bool:
-    """Whether a chunk was kept only for the run that could not decode it."""
-    return entry["report"]["status"] in TRANSIENT
+def _to_metadata(chunks: Sequence[_StoredChunk]) -> dict[bytes, str]:
+    return {METADATA_KEY: json.dumps([chunk.to_json() for chunk in chunks])}
 
 
-def _read_entries(path: Path) -> list[dict[str, Any]]:
+def _read_metadata(path: Path) -> list[_StoredChunk]:
+    """
+    Read the chunks of a file from its metadata.
+
+    Raises:
+        DamagedFileError: the file is damaged, or its metadata are of an unknown version.
+    """
     metadata = read_schema(path).metadata or {}
     try:
-        entries: list[dict[str, Any]] = json.loads(metadata.get(METADATA_KEY, b"[]"))
-    except ValueError as error:  # metadata have no checksum
-        raise DamagedFileError(path, f"metadata {METADATA_KEY.decode()}: {error}") from error
-    return entries
+        entries = json.loads(metadata.get(METADATA_KEY, b"[]"))
+        return [_StoredChunk.from_json(path, entry) for entry in entries]
+    except KeyError as error:
+        raise DamagedFileError(path, f"its metadata have no field {error}") from error
+    except (ValueError, TypeError) as error:  # Parquet has no checksum of metadata
+        raise DamagedFileError(path, f"its metadata cannot be read: {error}") from error

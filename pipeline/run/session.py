@@ -24,7 +24,7 @@ from pipeline.decode.process_pool import DecodePool
 from pipeline.encode.encoder import encode_frames
 from pipeline.encode.engine import Engine, describe_engine
 from pipeline.encode.engine_lock import EngineLock
-from pipeline.encode.feature_store import FeatureStore, features_folder
+from pipeline.encode.feature_store import FeatureStore, features_folder, features_id
 from pipeline.encode.precision import PrecisionCheck
 from pipeline.machine import available_memory_bytes
 from pipeline.progress import RunProgress
@@ -92,9 +92,7 @@ class Session:
         self.recognizer = recognizer and replace(recognizer, sampling=sampling)
         self.windows = options.clips or (recognizer.clips if recognizer else ClipWindows())
         backbone = engine.backbone
-        self.features_id = fingerprint(
-            "features", backbone.identity, self.sampling, engine.precision
-        )
+        self.features_id = features_id(backbone.identity, self.sampling, engine.precision)
         self.config_id = fingerprint(
             ROWS_VERSION,
             self.features_id,
@@ -108,6 +106,7 @@ class Session:
             require_features(novelty.features, self.feature_spec, novelty.folder)
         stores = features_folder(out, options.features)
         self.store = FeatureStore(stores / self.features_id, backbone.feature_size)
+        self.store.remove_abandoned_files()
         self.progress = RunProgress()
         self.engine_lock = EngineLock()
         self.pool = parts.pool or DecodePool(options.decode)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,12 +14,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.config import Sampling
 from pipeline.encode import feature_store as module
-from pipeline.encode.feature_store import FeatureStore
+from pipeline.encode.feature_store import FeatureStore, features_id
 from pipeline.errors import DamagedFileError, MachineError
 from pipeline.records import DecodeReport, FrameFeatures
 from tests.damage import corrupt_footer, corrupt_page
 
+ROOT = Path(__file__).resolve().parents[2]
 OK = DecodeReport("ok", decoder="opencv", attempts=("decord: refused",), frames_decoded=7)
 
 
@@ -310,6 +316,32 @@ class TestStore:
         assert not store.has("b")
         assert not path.exists()
 
+    def test_unknown_fields_of_metadata_are_ignored(self, store):
+        path = store.write([part("a"), part("b")])
+        change_metadata(path, lambda entry: entry.update(new=1) or entry["report"].update(new=2))
+
+        assert_same(next(again(store).stream("b")), part("b"))
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (lambda entry: entry.pop("num_samples"), "no field 'num_samples'"),
+            (lambda entry: entry.pop("report"), "no field 'report'"),
+            (lambda entry: entry["report"].update(status="new"), "status must be one of"),
+            (lambda entry: entry.update(report=3), "cannot be read"),
+        ],
+    )
+    def test_a_file_with_metadata_of_an_unknown_version_is_not_used(
+        self, store, caplog, change, message
+    ):
+        store.write([part("a")])
+        change_metadata(store.write([part("b")]), change)
+
+        found = again(store)
+
+        assert (found.has("a"), found.has("b")) == (True, False)
+        assert message in caplog.text
+
     def test_pandas_reads_it(self, store):
         store.write([part("a", seed=1), part("b", 0, 2, seed=2)])
         rows = pd.read_parquet(store.folder)
@@ -320,6 +352,72 @@ class TestStore:
         values = np.stack(rows.loc[rows.video_id == "b", "feature"].tolist())
         assert values.dtype == np.float16
         np.testing.assert_array_equal(values, part("b", 0, 2, seed=2).values)
+
+
+def change_metadata(path, change):
+    table = pq.read_table(path)
+    entries = json.loads(table.schema.metadata[module.METADATA_KEY])
+    for entry in entries:
+        change(entry)
+    table = table.replace_schema_metadata({module.METADATA_KEY: json.dumps(entries)})
+    pq.write_table(table, path)
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+import pyarrow.parquet as pq
+from pipeline.encode.feature_store import FeatureStore
+from tests.encode.test_feature_store import part
+
+def write_half(table, path, **_):
+    path.write_bytes(b"PAR1 half")
+    os.kill(os.getpid(), 9)
+
+pq.write_table = write_half
+FeatureStore(Path(sys.argv[1]), 3).write([part("b")])
+"""
+
+
+class TestAbandonedFiles:
+    def test_the_next_run_deletes_the_file_of_a_killed_writer(self, store):
+        store.write([part("a")])
+        command = [sys.executable, "-c", KILLED, str(store.folder)]
+        killed = subprocess.run(command, cwd=ROOT, check=False)
+
+        assert killed.returncode == -9
+        assert len(list(store.folder.glob(".part-*.new"))) == 1
+        assert again(store).remove_abandoned_files() == 1
+        assert [path.suffix for path in store.folder.iterdir()] == [".parquet"]
+
+    def test_the_file_of_a_running_writer_is_kept(self, store, monkeypatch):
+        def write_slowly(table, path, **_):
+            path.write_bytes(b"PAR1 half")
+            assert again(store).remove_abandoned_files() == 0
+            right(table, path)
+
+        right = pq.write_table
+        monkeypatch.setattr(pq, "write_table", write_slowly)
+
+        store.write([part("a")])
+        assert again(store).has("a")
+
+
+class TestFeaturesId:
+    def test_ids_of_the_first_version_are_unchanged(self):
+        """Otherwise stored features would be computed again."""
+        assert features_id("0123456789abcdef", Sampling(fps=8), "float32") == "d6c9164e215e071e"
+
+    def test_it_changes_with_the_version(self, monkeypatch):
+        def make_id():
+            return features_id("0123456789abcdef", Sampling(fps=8), "float32")
+
+        ids = {make_id()}
+        for version in (2, 3):
+            monkeypatch.setattr(module, "FEATURES_VERSION", version)
+            ids.add(make_id())
+
+        assert len(ids) == 3
 
 
 def arrays(features):
