@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from pipeline.anomaly.novelty_folder import load_novelty
+from pipeline.anomaly.storage import load_novelty
 from pipeline.config import RunOptions
 from pipeline.encode.feature_store import FeatureStore
 from pipeline.evaluation.evaluate import trained_on, training_options

@@ -30,7 +30,6 @@ RANKS = {
     "pipeline.anomaly": 4,
     "pipeline.diagnostics": 5,
     "pipeline.run": 5,
-    "pipeline.anomaly.fit_videos": 6,
     "pipeline.training": 6,
     "pipeline.bench": 6,
     "pipeline.evaluation": 7,

@@ -52,8 +52,8 @@ def fit(
     Both must use the same backbone and sampling: give them the same recognizer.
     """
     from flows.signals import exit_now
-    from pipeline.anomaly.fit_videos import fit_to_videos
-    from pipeline.anomaly.novelty_folder import save_novelty
+    from pipeline.anomaly.fit import fit_to_videos
+    from pipeline.anomaly.storage import save_novelty
     from pipeline.run.load import open_session
     from pipeline.sources.discovery import find_videos
 
@@ -61,7 +61,9 @@ def fit(
     fill_store(videos, out / RUN_FOLDER, options, quiet=quiet)
     normal = find_videos(list(videos), image_fps=options.image_fps)
     with open_session(out / RUN_FOLDER, options, videos=normal) as session:
-        model = fit_to_videos(session, normal, seed)
+        model = fit_to_videos(
+            normal, session.store, session.feature_spec, recognizer=session.recognizer, seed=seed
+        )
     save_novelty(model, out)
     if not quiet:
         _print_model(model.notes, out, options.recognizer)

@@ -1,15 +1,19 @@
 """
-Learn what is normal: fit a novelty model to the features of normal videos.
+Fit a novelty model to the features of normal videos.
 
-Statistics are gathered in float64, chunk by chunk, so the material may be of any length. A fifth of
-it is held out and only sets the scale on which novelty is told.
+    model = fit_to_videos(videos, store, feature_spec)
+    save_novelty(model, Path("normal-model"))
+
+Statistics are accumulated in float64, chunk by chunk, for videos of any length. A fifth of the
+frames is held out to standardize the scores.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,50 +21,55 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.anomaly.model import (
-    FARTHEST,
+    CLIP_SIGMA,
+    DISTANCES,
     FORECASTER,
-    PARTS,
     WARM_UP,
     FeatureSpec,
     NoveltyModel,
-    NoveltyReader,
+    NoveltyScorer,
     Rows,
     Statistics,
-    shot_begins,
+    shot_starts,
 )
+from pipeline.encode.feature_store import FeatureStore
 from pipeline.errors import SourceError
-from pipeline.recognition.recognizer import CutSpec
-from pipeline.records import FrameFeatures
+from pipeline.recognition.recognizer import CutSpec, Recognizer
+from pipeline.recognition.windows import split_at
+from pipeline.records import FrameFeatures, Video, merge_reports
 from pipeline.temporal.models import TemporalModel
 
-LARGEST_FEATURES = 8192
-"""Features a frame whose covariance is still kept: 512 MB."""
-FEWEST_FRAMES = 64
-FEWEST_VIDEOS = 5
-"""Of fewer, the last fifth of each is held out instead of every fifth video."""
-EXPLAINED = 0.95
-"""Share of the variance that the subspace holds."""
-LARGEST_SUBSPACE = 64
-WINDOW = 32
-"""Steps of a sequence that the forecaster is trained on."""
-WINDOWS_KEPT = 4096
-BATCH = 32
-STEPS = 400
+logger = logging.getLogger(__name__)
+
+MAX_FEATURE_SIZE = 8192
+"""The covariance of larger features would take over 512 MB."""
+MIN_FRAMES = 64
+MIN_VIDEOS_TO_SPLIT = 5
+"""With fewer videos, the last fifth of each is held out instead of every fifth video."""
+EXPLAINED_VARIANCE = 0.95
+"""Share of the variance within the subspace."""
+MAX_SUBSPACE = 64
+WINDOW_STEPS = 32
+"""Length of the sequences that the forecaster is trained on."""
+MAX_WINDOWS = 4096
+BATCH_SIZE = 32
+TRAINING_STEPS = 400
 LEARNING_RATE = 3e-3
 WEIGHT_DECAY = 1e-2
 
 
 @dataclass(frozen=True, slots=True)
-class Material:
-    """The features of one normal video, which can be read again and again."""
+class TrainingVideo:
+    """The features of one normal video."""
 
     video_id: str
     frames: int
     read: Callable[[], Iterable[FrameFeatures]]
+    """Reads the features from the start; called several times."""
 
 
-class Moments:
-    """Count, mean and scatter of rows that come in chunks, in float64."""
+class RunningCovariance:
+    """Mean and covariance of rows that are added in chunks, in float64."""
 
     def __init__(self, size: int) -> None:
         self.count = 0
@@ -85,122 +94,160 @@ class Moments:
         return self._scatter / max(1, self.count - 1)
 
 
+def fit_to_videos(
+    videos: Sequence[Video],
+    store: FeatureStore,
+    features: FeatureSpec,
+    *,
+    recognizer: Recognizer | None = None,
+    seed: int = 0,
+) -> NoveltyModel:
+    """
+    Fit a novelty model to videos whose features are in the store.
+
+    Args:
+        videos: normal videos; those without features are ignored, with a warning.
+        store: their features.
+        features: describes the features of the store.
+        recognizer: its cut feature is used, and its name is noted.
+        seed: of the initial weights and the order of training.
+
+    Raises:
+        SourceError: as for `fit_novelty`, or no video has a frame.
+    """
+    usable = [
+        TrainingVideo(video.video_id, frames, partial(store.stream, video.video_id))
+        for video in videos
+        if (frames := _stored_frames(store, video))
+    ]
+    ignored = len(videos) - len(usable)
+    if ignored:
+        logger.warning("%d of %d videos have no frames and are ignored", ignored, len(videos))
+    if not usable:
+        raise SourceError(f"none of {len(videos)} normal videos has a frame: see clipline doctor")
+    model = fit_novelty(usable, features, recognizer.cut if recognizer else None, seed)
+    name = recognizer.name if recognizer else None
+    return replace(model, notes={**model.notes, "recognizer": name})
+
+
+def _stored_frames(store: FeatureStore, video: Video) -> int:
+    if not store.has(video.video_id):
+        return 0
+    return merge_reports(store.reports(video.video_id)).frames_sampled
+
+
 def fit_novelty(
-    videos: Sequence[Material], features: FeatureSpec, cut: CutSpec | None, seed: int = 0
+    videos: Sequence[TrainingVideo], features: FeatureSpec, cut: CutSpec | None, seed: int = 0
 ) -> NoveltyModel:
     """
     Fit a novelty model to normal videos.
 
     Args:
-        videos: what is normal.
-        features: which features they are.
-        cut: which feature tells where a shot begins, if one does.
-        seed: of what is left to chance: starting weights, and the order of training.
+        videos: normal videos.
+        features: describes their features.
+        cut: the feature that detects cuts, if there is one.
+        seed: of the initial weights and the order of training.
 
     Raises:
-        SourceError: too little material, or features that are not finite.
+        SourceError: too few frames, too many features, or features that are not finite.
     """
     _check(videos, features)
     split = _Split(videos, features, cut)
-    moments = Moments(features.feature_size)
+    covariance = RunningCovariance(features.feature_size)
     for shot in split.training():
-        moments.add(shot)
-    statistics = _subspace(moments)
-    chance = np.random.default_rng(seed)
-    windows = _windows((statistics.project(shot)[0] for shot in split.training()), chance)
-    forecaster, errors = _train(windows, len(statistics.axes), chance)
-    notes = {"videos": len(videos), "frames": moments.count, "subspace": len(statistics.axes)}
-    raw = NoveltyModel(features, replace(statistics, errors=errors), forecaster, cut, notes)
-    return _standardize(raw, torch.cat([torch.zeros(0, len(PARTS)), *split.held_out(raw)]))
+        covariance.add(shot)
+    statistics = _subspace(covariance)
+    rng = np.random.default_rng(seed)
+    windows = _sample_windows((statistics.project(shot)[0] for shot in split.training()), rng)
+    forecaster, errors = _train(windows, len(statistics.axes), rng)
+    notes = {"videos": len(videos), "frames": covariance.count, "subspace": len(statistics.axes)}
+    model = NoveltyModel(features, replace(statistics, errors=errors), forecaster, cut, notes)
+    distances = [torch.zeros(0, len(DISTANCES)), *split.held_out_distances(model)]
+    return _standardize(model, torch.cat(distances))
 
 
-def _check(videos: Sequence[Material], features: FeatureSpec) -> None:
-    if features.feature_size > LARGEST_FEATURES:
+def _check(videos: Sequence[TrainingVideo], features: FeatureSpec) -> None:
+    if features.feature_size > MAX_FEATURE_SIZE:
         raise SourceError(
-            f"novelty can be fitted to {LARGEST_FEATURES} features a frame at most, "
-            f"{features.backbone} gives {features.feature_size}: use a smaller --grid"
+            f"novelty models support at most {MAX_FEATURE_SIZE} features per frame, "
+            f"{features.backbone} has {features.feature_size}: use a smaller --grid"
         )
     frames = sum(video.frames for video in videos)
-    if frames < FEWEST_FRAMES:
+    if frames < MIN_FRAMES:
         raise SourceError(
-            f"{len(videos)} normal videos hold {frames} sampled frames, wanted {FEWEST_FRAMES} or "
-            "more: give more footage, or a higher --sample-fps"
+            f"{len(videos)} normal videos have {frames} sampled frames, at least {MIN_FRAMES} are "
+            "needed: use more videos, or a higher --sample-fps"
         )
 
 
 @dataclass(frozen=True)
 class _Split:
-    """Material for training, and material held out: every fifth video, or the end of each."""
+    """Splits frames for training from held-out ones: every fifth video, or the end of each."""
 
-    videos: Sequence[Material]
+    videos: Sequence[TrainingVideo]
     features: FeatureSpec
     cut: CutSpec | None
 
-    def _trained_frames(self, number: int) -> int:
-        """Count the first frames of a video that are trained on."""
+    def _training_frames(self, number: int) -> int:
+        """Give the number of frames, from the start of a video, that are trained on."""
         frames = self.videos[number].frames
-        if len(self.videos) < FEWEST_VIDEOS:
+        if len(self.videos) < MIN_VIDEOS_TO_SPLIT:
             return frames - max(1, frames // 5)
         return 0 if number % 5 == 4 else frames
 
     def training(self) -> Iterator[Rows]:
-        """Give what is trained on in pieces of one shot each, (T, D)."""
+        """Yield features for training, (T, D), each of one shot."""
         for number, video in enumerate(self.videos):
-            left, first = self._trained_frames(number), True
-            for rows in _rows(video) if left else ():
-                kept = rows[:left]
-                yield from self._pieces(kept, first=first)
-                left, first = left - len(kept), False
+            left, is_first = self._training_frames(number), True
+            for rows in _read_rows(video) if left else ():
+                used = rows[:left]
+                yield from self._shots(used, is_first=is_first)
+                left, is_first = left - len(used), False
 
-    def _pieces(self, rows: Rows, *, first: bool) -> Iterator[Rows]:
-        begins = shot_begins(rows, self.cut, first=first)
-        for start, stop in _runs(begins):
-            skipped = 1 if begins[start] and self.features.context else 0
+    def _shots(self, rows: Rows, *, is_first: bool) -> Iterator[Rows]:
+        starts = shot_starts(rows, self.cut, is_first=is_first)
+        for start, stop in split_at(starts):
+            skipped = 1 if starts[start] and self.features.context else 0
             yield rows[start + skipped : stop]
 
-    def held_out(self, model: NoveltyModel) -> Iterator[Tensor]:
-        """Give the distances (T, 3) of what is held out."""
+    def held_out_distances(self, model: NoveltyModel) -> Iterator[Tensor]:
+        """Yield the log distances (T, 3) of held-out frames."""
         for number, video in enumerate(self.videos):
-            skipped = self._trained_frames(number)
+            skipped = self._training_frames(number)
             if skipped == video.frames:
                 continue
-            reader = NoveltyReader(model)
-            yield torch.cat([reader.distances(rows) for rows in _rows(video)])[skipped:]
+            scorer = NoveltyScorer(model)
+            yield torch.cat([scorer.distances(rows) for rows in _read_rows(video)])[skipped:]
 
 
-def _rows(video: Material) -> Iterator[Rows]:
+def _read_rows(video: TrainingVideo) -> Iterator[Rows]:
     for chunk in video.read():
         rows = chunk.values.astype(np.float32)
         if not np.isfinite(rows).all():
-            bad = int(chunk.sample_index[~np.isfinite(rows).all(1)][0])
+            first = int(chunk.sample_index[~np.isfinite(rows).all(1)][0])
             raise SourceError(
-                f"features of video {video.video_id} are not finite, first in sample {bad}: "
-                "the backbone overflows; encode with --precision float32"
+                f"features of video {video.video_id} are not finite, first in sample {first}: "
+                "the backbone overflows, use --precision float32"
             )
         if len(rows):
             yield rows
 
 
-def _runs(begins: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
-    edges = [0, *(int(n) for n in np.flatnonzero(begins[1:]) + 1), len(begins)]
-    return ((start, stop) for start, stop in pairwise(edges) if stop > start)
-
-
-def _subspace(moments: Moments) -> Statistics:
-    """Find the axes along which normal features vary most."""
-    variances, directions = np.linalg.eigh(moments.covariance())
+def _subspace(covariance: RunningCovariance) -> Statistics:
+    """Compute the principal axes of normal features."""
+    variances, directions = np.linalg.eigh(covariance.covariance())
     variances = np.maximum(variances[::-1], 0)
     share = np.cumsum(variances) / max(variances.sum(), 1e-12)
-    wanted = int(np.searchsorted(share, EXPLAINED)) + 1
-    size = max(1, min(wanted, LARGEST_SUBSPACE, int((variances > 1e-9 * variances[0]).sum())))
+    wanted = int(np.searchsorted(share, EXPLAINED_VARIANCE)) + 1
+    size = max(1, min(wanted, MAX_SUBSPACE, int((variances > 1e-9 * variances[0]).sum())))
     axes = directions[:, ::-1][:, :size] / np.sqrt(np.maximum(variances[:size], 1e-12))
     return Statistics(
-        mean=_float32(moments.mean),
+        mean=_float32(covariance.mean),
         axes=_float32(axes.T),
         outside=_float32(variances[size:].sum()),
         errors=torch.ones(WARM_UP, size),
-        part_means=torch.zeros(len(PARTS)),
-        part_stds=torch.ones(len(PARTS)),
+        part_means=torch.zeros(len(DISTANCES)),
+        part_stds=torch.ones(len(DISTANCES)),
         total=torch.tensor([0.0, 1.0]),
     )
 
@@ -209,69 +256,69 @@ def _float32(values: NDArray[np.float64]) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(values, np.float32))
 
 
-def _windows(shots: Iterator[Tensor], chance: np.random.Generator) -> list[Tensor]:
-    """Draw windows (WINDOW or fewer steps, Z), each of the material as likely as any other."""
+def _sample_windows(shots: Iterator[Tensor], rng: np.random.Generator) -> list[Tensor]:
+    """Sample windows (WINDOW_STEPS or fewer, Z) uniformly (reservoir sampling)."""
     kept: list[Tensor] = []
     seen = 0
     for shot in shots:
-        for window in torch.split(shot.clamp(-FARTHEST, FARTHEST), WINDOW):
+        for window in torch.split(shot.clamp(-CLIP_SIGMA, CLIP_SIGMA), WINDOW_STEPS):
             if len(window) < 2:
                 continue
             seen += 1
-            if len(kept) < WINDOWS_KEPT:
+            if len(kept) < MAX_WINDOWS:
                 kept.append(window)
-            elif (place := int(chance.integers(seen))) < WINDOWS_KEPT:
+            elif (place := int(rng.integers(seen))) < MAX_WINDOWS:
                 kept[place] = window
     return kept
 
 
 def _train(
-    windows: list[Tensor], size: int, chance: np.random.Generator
+    windows: list[Tensor], size: int, rng: np.random.Generator
 ) -> tuple[TemporalModel, Tensor]:
-    """Train the forecaster; give it with its mean squared errors, (WARM_UP, Z)."""
+    """Train the forecaster. Returns it and its expected squared errors, (WARM_UP, Z)."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(chance.integers(2**31)))
+        torch.manual_seed(int(rng.integers(2**31)))
         model = TemporalModel(size, size, FORECASTER)
-    torch.nn.init.zeros_(model.head.weight)  # the first forecast: nothing changes
+    torch.nn.init.zeros_(model.head.weight)  # the initial prediction is no change
     torch.nn.init.zeros_(model.head.bias)
     optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
-    for _ in range(STEPS if windows else 0):
-        picked = chance.integers(len(windows), size=BATCH)
-        errors, known = _squared_errors(model, [windows[number] for number in picked])
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, TRAINING_STEPS)
+    for _ in range(TRAINING_STEPS if windows else 0):
+        chosen = rng.integers(len(windows), size=BATCH_SIZE)
+        errors, mask = _squared_errors(model, [windows[number] for number in chosen])
         optimizer.zero_grad()
-        errors[known].mean().backward()  # type: ignore[no-untyped-call]
+        errors[mask].mean().backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
     model.eval().requires_grad_(False)
-    return model, _usual_errors(model, windows)
+    return model, _expected_errors(model, windows)
 
 
-def _usual_errors(model: TemporalModel, windows: list[Tensor]) -> Tensor:
-    """Average squared errors by frames that a forecast was made from, the last row: or more."""
+def _expected_errors(model: TemporalModel, windows: list[Tensor]) -> Tensor:
+    """Average squared errors by the number of frames before, the last row for more."""
     total, count = torch.zeros(WARM_UP, model.num_labels), torch.zeros(WARM_UP)
-    for start in range(0, len(windows), BATCH):
-        errors, known = _squared_errors(model, windows[start : start + BATCH])
+    for start in range(0, len(windows), BATCH_SIZE):
+        errors, mask = _squared_errors(model, windows[start : start + BATCH_SIZE])
         row = torch.arange(errors.shape[1]).clamp(max=WARM_UP - 1)
-        total.index_add_(0, row, (errors * known.unsqueeze(2)).sum(0))
-        count.index_add_(0, row, known.sum(0).float())
-    everywhere = total.sum(0) / count.sum() if windows else torch.ones(model.num_labels)
-    usual = torch.where(count.unsqueeze(1) > 0, total / count.clamp(min=1).unsqueeze(1), everywhere)
-    return usual.clamp(min=1e-6)
+        total.index_add_(0, row, (errors * mask.unsqueeze(2)).sum(0))
+        count.index_add_(0, row, mask.sum(0).float())
+    overall = total.sum(0) / count.sum() if windows else torch.ones(model.num_labels)
+    expected = torch.where(count.unsqueeze(1) > 0, total / count.clamp(min=1).unsqueeze(1), overall)
+    return expected.clamp(min=1e-6)
 
 
 def _squared_errors(model: TemporalModel, windows: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Give the squared errors of forecasts (N, L - 1, Z), and which of them are real (N, L - 1)."""
+    """Give the squared prediction errors (N, L - 1, Z), and their mask (N, L - 1)."""
     x = torch.nn.utils.rnn.pad_sequence(windows, batch_first=True)  # (N, L, Z)
     lengths = torch.tensor([len(window) for window in windows])
     mask = torch.arange(x.shape[1]) < lengths.unsqueeze(1)
-    forecast = x[:, :-1] + model(x, mask).frames[:, :-1]
-    return (x[:, 1:] - forecast).square(), mask[:, 1:]
+    predicted = x[:, :-1] + model(x, mask).frames[:, :-1]
+    return (x[:, 1:] - predicted).square(), mask[:, 1:]
 
 
 def _standardize(model: NoveltyModel, held_out: Tensor) -> NoveltyModel:
-    """Set the scale of a model: 0 is the mean of what was held out, 1 a standard deviation."""
+    """Set the statistics of the log distances (T, 3) of held-out frames."""
     means, stds = zip(*(_mean_and_std(column) for column in held_out.T), strict=True)
     statistics = replace(
         model.statistics, part_means=torch.stack(means), part_stds=torch.stack(stds)

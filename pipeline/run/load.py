@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from pipeline.anomaly.novelty_folder import load_novelty
+from pipeline.anomaly.storage import load_novelty
 from pipeline.config import (
     EncodeOptions,
     Geometry,

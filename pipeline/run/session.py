@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pipeline.anomaly.model import (
     FeatureSpec,
     NoveltyModel,
-    recognize_watched,
+    NoveltyScorer,
     require_features,
 )
 from pipeline.config import ClipWindows, RunOptions, Sampling, ShardOptions, fingerprint
@@ -28,7 +29,7 @@ from pipeline.encode.feature_store import FeatureStore, features_folder, feature
 from pipeline.encode.precision import PrecisionCheck
 from pipeline.machine import available_memory_bytes
 from pipeline.progress import RunProgress
-from pipeline.recognition.recognize import Recognition
+from pipeline.recognition.recognize import Recognition, recognize
 from pipeline.recognition.recognizer import Recognizer
 from pipeline.records import (
     TRANSIENT,
@@ -217,7 +218,8 @@ class Session:
             for video, report, parts in videos
             if report.frames_sampled
         ]
-        recognized = recognize_watched(self.recognizer, asked, self.windows, self.novelty)
+        make_scorer = partial(NoveltyScorer, self.novelty) if self.novelty else None
+        recognized = recognize(self.recognizer, asked, self.windows, make_scorer)
         said: dict[str, Recognition] = {found.video_id: found for found in recognized}
         return [VideoRows(video, report, said.get(video.video_id)) for video, report, _ in videos]
 

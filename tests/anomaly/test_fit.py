@@ -1,4 +1,4 @@
-"""Novelty from files to rows: fitted to normal videos, told of others, refused where it must be."""
+"""Novelty from files to rows: fit to normal videos, score others, refuse other features."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 
 from pipeline.anomaly import fit
-from pipeline.anomaly.fit_videos import fit_to_videos
-from pipeline.anomaly.novelty_folder import load_novelty, save_novelty
+from pipeline.anomaly.fit import fit_to_videos
+from pipeline.anomaly.storage import load_novelty, save_novelty
 from pipeline.config import DecodeOptions, RunOptions, Sampling
 from pipeline.errors import OptionError, RecognizerError, SourceError
 from pipeline.results.tables import load, part_paths
@@ -26,8 +26,8 @@ WORKER = DecodeOptions(workers=1)
 FPS, FRAMES = 8, 32
 
 
-def draw_swing(path, phase, odd=None):
-    """Draw a bright square that swings from side to side for four seconds."""
+def draw_oscillation(path, phase, odd=None):
+    """Draw a bright square that oscillates horizontally for four seconds."""
     with av.open(str(path), "w") as output:
         stream = output.add_stream(
             "libx264", rate=FPS, options={"preset": "ultrafast", "crf": "12"}
@@ -44,34 +44,38 @@ def draw_swing(path, phase, odd=None):
     return path
 
 
-def paint(picture):
-    """A stranger comes in: a blue bar below."""
+def fit_normal(session, videos):
+    return fit_to_videos(videos, session.store, session.feature_spec, recognizer=session.recognizer)
+
+
+def draw_bar(picture):
+    """Draw a blue bar, which normal videos do not have."""
     picture[44:60, 10:80] = (20, 30, 200)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _short_training():
-    with mock.patch.object(fit, "STEPS", 60):
+    with mock.patch.object(fit, "TRAINING_STEPS", 60):
         yield
 
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("swings")
+    folder = tmp_path_factory.mktemp("videos")
     (folder / "normal").mkdir()
     for number in range(6):
-        draw_swing(folder / "normal" / f"n{number}.mp4", number / 7)
+        draw_oscillation(folder / "normal" / f"n{number}.mp4", number / 7)
     (folder / "new").mkdir()
     for number in range(3):
-        draw_swing(folder / "new" / f"usual{number}.mp4", number / 7 + 0.05)
-    draw_swing(folder / "new" / "strange.mp4", 0.2, paint)
+        draw_oscillation(folder / "new" / f"usual{number}.mp4", number / 7 + 0.05)
+    draw_oscillation(folder / "new" / "strange.mp4", 0.2, draw_bar)
     (folder / "new" / "broken.mp4").write_text("no video")
     return folder
 
 
 @dataclasses.dataclass(frozen=True)
-class Way:
-    """Opens pipelines on one results folder, with one recognizer."""
+class Runner:
+    """Opens sessions on one results folder, with one recognizer."""
 
     out: object
     recognizer: object
@@ -88,29 +92,29 @@ class Way:
 
 
 @pytest.fixture(scope="module")
-def way(work, plain_recognizer, engine_cache):
-    return Way(work / "out", plain_recognizer, engine_cache)
+def runner(work, plain_recognizer, engine_cache):
+    return Runner(work / "out", plain_recognizer, engine_cache)
 
 
 @pytest.fixture(scope="module")
-def fitted(work, way):
-    """The folder of a novelty model of the swings."""
+def fitted(work, runner):
+    """The folder of a novelty model of the normal videos."""
     videos = find_videos([str(work / "normal")])
-    with way.open() as session:
+    with runner.open() as session:
         assert run(session, videos) == []
-        save_novelty(fit_to_videos(session, videos), work / "M")
+        save_novelty(fit_normal(session, videos), work / "M")
     return work / "M"
 
 
 @pytest.fixture(scope="module")
-def told(work, way, fitted):
+def tables(work, runner, fitted):
     """The new videos, run with the novelty model."""
-    way.run(work / "new", novelty=str(fitted), frames=True)
-    return {table: load(way.out, table) for table in ("clips", "frames", "videos")}
+    runner.run(work / "new", novelty=str(fitted), frames=True)
+    return {table: load(runner.out, table) for table in ("clips", "frames", "videos")}
 
 
-def test_a_planted_anomaly_ranks_first(told):
-    ranked = told["clips"].sort_values("novelty", ascending=False)
+def test_an_anomaly_ranks_first(tables):
+    ranked = tables["clips"].sort_values("novelty", ascending=False)
 
     assert ranked.video.str.contains("strange")[:2].all()
     assert ranked.start_seconds[:2].tolist() == [2.0, 3.0] or set(ranked.start_seconds[:2]) == {
@@ -120,8 +124,8 @@ def test_a_planted_anomaly_ranks_first(told):
     assert ranked.novelty.iloc[1] > ranked.novelty.iloc[2] + 2
 
 
-def test_frames_tell_when_it_came_in(told):
-    frames = told["frames"].set_index("sample_index")
+def test_frames_have_high_scores_from_its_start(tables):
+    frames = tables["frames"].set_index("sample_index")
     strange = frames[frames.video.str.contains("strange")].novelty
     usual = frames[frames.video.str.contains("usual")].novelty
 
@@ -129,35 +133,33 @@ def test_frames_tell_when_it_came_in(told):
     assert frames.novelty.notna().all()
 
 
-def test_bad_videos_stay_rows(told):
-    assert told["videos"].status.value_counts().to_dict() == {"ok": 4, "not_video": 1}
+def test_bad_videos_stay_rows(tables):
+    assert tables["videos"].status.value_counts().to_dict() == {"ok": 4, "not_video": 1}
 
 
-def test_without_a_model_novelty_is_null_and_the_rows_have_another_configuration(
-    work, way, fitted, told
-):
-    with_it = told["clips"].config_id.iloc[0]
-    without = way.run(work / "new", frames=True)
-    plain = load(way.out, "clips")
+def test_without_a_model_novelty_is_null_and_the_config_id_differs(work, runner, fitted, tables):
+    with_it = tables["clips"].config_id.iloc[0]
+    without = runner.run(work / "new", frames=True)
+    plain = load(runner.out, "clips")
 
     assert without != with_it
     assert plain.novelty.isna().all()
-    assert load(way.out, "frames").novelty.isna().all()
+    assert load(runner.out, "frames").novelty.isna().all()
     columns = ["video", "clip_index", "label", "score"]
-    again = load(way.out, "clips", with_it)
+    again = load(runner.out, "clips", with_it)
     pd.testing.assert_frame_equal(plain[columns], again[columns])
-    assert part_paths(way.out, "clips", with_it)
+    assert part_paths(runner.out, "clips", with_it)
 
 
-def test_another_model_gives_another_configuration(work, way, fitted):
+def test_another_model_gives_another_config_id(work, runner, fitted):
     other = dataclasses.replace(load_novelty(fitted), cut=None)
     statistics = dataclasses.replace(other.statistics, total=other.statistics.total + 1)
     save_novelty(dataclasses.replace(other, statistics=statistics), work / "M2")
-    with way.open(novelty=str(fitted)) as one, way.open(novelty=str(work / "M2")) as two:
+    with runner.open(novelty=str(fitted)) as one, runner.open(novelty=str(work / "M2")) as two:
         assert one.config_id != two.config_id
 
 
-def test_it_says_what_it_was_fitted_to(fitted, plain_recognizer):
+def test_the_model_describes_its_features(fitted, plain_recognizer):
     model = load_novelty(fitted)
 
     assert model.features.backbone == "random:test_resnet"
@@ -166,51 +168,51 @@ def test_it_says_what_it_was_fitted_to(fitted, plain_recognizer):
     assert model.notes["recognizer"] == "plain"
 
 
-class TestRefused:
-    def test_other_sampling(self, way, fitted):
+class TestFails:
+    def test_other_sampling(self, runner, fitted):
         with pytest.raises(RecognizerError, match=r"8 frames/s; those of this run .* 4 frames/s"):
-            way.open(novelty=str(fitted), sampling=Sampling(fps=4))
+            runner.open(novelty=str(fitted), sampling=Sampling(fps=4))
 
-    def test_another_backbone(self, way, fitted, tiny_recognizer):
+    def test_another_backbone(self, runner, fitted, tiny_recognizer):
         with pytest.raises(RecognizerError, match=r"random:test_resnet .*of pairs .*fit it again"):
-            way.open(recognizer=str(tiny_recognizer), novelty=str(fitted))
+            runner.open(recognizer=str(tiny_recognizer), novelty=str(fitted))
 
     def test_no_recognizer(self):
         with pytest.raises(OptionError, match=r"novelty scores need a recognizer \(--recognizer\)"):
             RunOptions(recognizer=None, backbone="x", sampling=Sampling(fps=8), novelty="M")
 
-    def test_no_model(self, way, tmp_path):
+    def test_no_model(self, runner, tmp_path):
         with pytest.raises(RecognizerError, match="no novelty model"):
-            way.open(novelty=str(tmp_path))
+            runner.open(novelty=str(tmp_path))
 
-    def test_nothing_that_can_be_decoded(self, way, tmp_path):
+    def test_no_video_can_be_decoded(self, runner, tmp_path):
         (tmp_path / "text.mp4").write_text("no video")
         videos = find_videos([str(tmp_path)])
-        with way.open() as session:
+        with runner.open() as session:
             run(session, videos)
             with pytest.raises(SourceError, match="none of 1 normal videos has a frame"):
-                fit_to_videos(session, videos)
+                fit_normal(session, videos)
 
 
-def test_bad_normal_videos_are_left_out_and_that_is_said(work, way, fitted, tmp_path, caplog):
+def test_bad_normal_videos_are_ignored_with_a_warning(work, runner, fitted, tmp_path, caplog):
     (tmp_path / "text.mp4").write_text("no video")
     videos = find_videos([str(work / "normal"), str(tmp_path)])
-    with way.open() as session, caplog.at_level(logging.WARNING):
+    with runner.open() as session, caplog.at_level(logging.WARNING):
         run(session, videos)
-        model = fit_to_videos(session, videos)
+        model = fit_normal(session, videos)
 
     assert model.notes["videos"] == 6
-    assert "1 of 7 videos have no frames and are left out" in caplog.text
+    assert "1 of 7 videos have no frames and are ignored" in caplog.text
 
 
-def test_pairs_of_frames_are_novel_too(work, tiny_recognizer, engine_cache, tmp_path):
-    """The features of camera-motion's backbone: the first frame of a shot has no pair."""
-    way = Way(tmp_path, tiny_recognizer, engine_cache)
+def test_features_of_frame_pairs(work, tiny_recognizer, engine_cache, tmp_path):
+    """As those of camera-motion: the first frame of a shot has no score."""
+    runner = Runner(tmp_path, tiny_recognizer, engine_cache)
     videos = find_videos([str(work / "normal")])
-    with way.open() as session:
+    with runner.open() as session:
         run(session, videos)
-        save_novelty(fit_to_videos(session, videos), tmp_path / "M")
-    way.run(work / "new" / "strange.mp4", novelty=str(tmp_path / "M"), frames=True)
+        save_novelty(fit_normal(session, videos), tmp_path / "M")
+    runner.run(work / "new" / "strange.mp4", novelty=str(tmp_path / "M"), frames=True)
     frames = load(tmp_path, "frames")
 
     assert frames.novelty.isna().tolist() == [True] + [False] * (FRAMES - 1)

@@ -1,4 +1,4 @@
-"""Saved novelty models: the same scores when loaded, and damage is told."""
+"""Saved novelty models: the same scores when loaded; damaged ones are refused."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from pipeline.anomaly.novelty_folder import (
+from pipeline.anomaly.storage import (
     DESCRIPTION,
     STATISTICS,
     load_novelty,
@@ -15,12 +15,12 @@ from pipeline.anomaly.novelty_folder import (
 )
 from pipeline.errors import RecognizerError
 from pipeline.recognition.recognizer import CutSpec
-from tests.anomaly.swings import CUT, draw, fit, score
+from tests.anomaly.synthetic_features import CUT, fit, make_features, score
 
 
 @pytest.fixture(scope="module")
 def model():
-    return fit([draw(seed) for seed in range(2)], cut=CutSpec(CUT, 10.0))
+    return fit([make_features(seed) for seed in range(2)], cut=CutSpec(CUT, 10.0))
 
 
 @pytest.fixture
@@ -34,25 +34,25 @@ def rewrite(folder, **changes):
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
-def test_a_loaded_model_is_the_saved_one(model, folder):
+def test_a_loaded_model_equals_the_saved_one(model, folder):
     found = load_novelty(folder)
 
     assert found.identity == model.identity
     assert (found.features, found.cut, found.notes) == (model.features, model.cut, model.notes)
     assert found.folder == folder
-    np.testing.assert_array_equal(score(found, draw(9)), score(model, draw(9)))
+    np.testing.assert_array_equal(score(found, make_features(9)), score(model, make_features(9)))
 
 
-def test_it_holds_nothing_executable(folder):
+def test_files(folder):
     assert sorted(path.name for path in folder.iterdir()) == [DESCRIPTION, STATISTICS]
 
 
-def test_no_model_fails(tmp_path):
-    with pytest.raises(RecognizerError, match=r"no novelty model .*clipline novelty fit makes one"):
+def test_a_missing_model_fails(tmp_path):
+    with pytest.raises(RecognizerError, match=r"no novelty model .*clipline novelty fit creates"):
         load_novelty(tmp_path)
 
 
-def test_statistics_that_were_changed_fail(folder):
+def test_changed_statistics_fail(folder):
     data = bytearray((folder / STATISTICS).read_bytes())
     data[-1] ^= 1
     (folder / STATISTICS).write_bytes(data)
@@ -61,7 +61,7 @@ def test_statistics_that_were_changed_fail(folder):
         load_novelty(folder)
 
 
-def test_statistics_that_are_missing_fail(folder):
+def test_missing_statistics_fail(folder):
     (folder / STATISTICS).unlink()
 
     with pytest.raises(RecognizerError, match="cannot be loaded"):
@@ -69,21 +69,21 @@ def test_statistics_that_are_missing_fail(folder):
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"format": 99}, "has format 99, this Clipline reads 1: update it"),
         ({"features": {}}, "is damaged"),
         ({"cut": {"a": 1}}, "is damaged"),
     ],
 )
-def test_a_description_that_is_not_understood_fails(folder, changes, said):
+def test_an_invalid_description_fails(folder, changes, message):
     rewrite(folder, **changes)
 
-    with pytest.raises(RecognizerError, match=said):
+    with pytest.raises(RecognizerError, match=message):
         load_novelty(folder)
 
 
-def test_a_description_that_is_no_json_fails(folder):
+def test_a_description_that_is_not_json_fails(folder):
     (folder / DESCRIPTION).write_text("{")
 
     with pytest.raises(RecognizerError, match="is damaged"):

@@ -1,7 +1,7 @@
 """
-The saved novelty model: a folder with nothing executable.
+Saved novelty models: folders with nothing executable.
 
-    novelty.json           which features it was fitted to, and to how many
+    novelty.json           the features that it was fitted to, and how many
     novelty.safetensors    statistics, and weights of the forecaster
 """
 
@@ -28,13 +28,13 @@ STATISTICS = "novelty.safetensors"
 
 
 def save_novelty(model: NoveltyModel, folder: Path) -> None:
-    """Write a novelty model; the folder is made if it is not there."""
+    """Write a novelty model; the folder is created if it does not exist."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = {f"forecaster.{k}": v for k, v in model.forecaster.state_dict().items()}
     tensors = {**model.statistics.tensors(), **weights}
-    fresh = folder / f".{STATISTICS}.new"
-    save_file({name: value.contiguous() for name, value in tensors.items()}, fresh)
-    fresh.replace(folder / STATISTICS)
+    temporary = folder / f".{STATISTICS}.new"
+    save_file({name: value.contiguous() for name, value in tensors.items()}, temporary)
+    temporary.replace(folder / STATISTICS)
     description = {
         "format": FORMAT,
         "features": dataclasses.asdict(model.features),
@@ -42,7 +42,7 @@ def save_novelty(model: NoveltyModel, folder: Path) -> None:
         "weights": {STATISTICS: hash_file(folder / STATISTICS)},
         "notes": model.notes,
     }
-    write_json(description, folder / DESCRIPTION)  # last: with it the folder is a novelty model
+    write_json(description, folder / DESCRIPTION)  # last: it marks the folder as complete
 
 
 def load_novelty(folder: Path) -> NoveltyModel:
@@ -50,12 +50,13 @@ def load_novelty(folder: Path) -> NoveltyModel:
     Load a novelty model.
 
     Raises:
-        RecognizerError: there is none, it is incomplete, or it is not what was saved.
+        RecognizerError: it does not exist, is incomplete, or does not have the hash it was saved
+            with.
     """
     path = folder / DESCRIPTION
     if not path.exists():
         raise RecognizerError(
-            f"no novelty model {folder}: no {DESCRIPTION} there; clipline novelty fit makes one"
+            f"no novelty model {folder}: it has no {DESCRIPTION}; clipline novelty fit creates one"
         )
     try:
         return _read(folder, json.loads(path.read_text()))
@@ -65,12 +66,12 @@ def load_novelty(folder: Path) -> NoveltyModel:
         raise RecognizerError(f"{folder} cannot be loaded: {error}") from error
 
 
-def _read(folder: Path, said: dict[str, Any]) -> NoveltyModel:
-    if said["format"] != FORMAT:
+def _read(folder: Path, description: dict[str, Any]) -> NoveltyModel:
+    if description["format"] != FORMAT:
         raise RecognizerError(
-            f"{folder} has format {said['format']}, this Clipline reads {FORMAT}: update it"
+            f"{folder} has format {description['format']}, this Clipline reads {FORMAT}: update it"
         )
-    expected, found = said["weights"][STATISTICS], hash_file(folder / STATISTICS)
+    expected, found = description["weights"][STATISTICS], hash_file(folder / STATISTICS)
     if found != expected:
         raise RecognizerError(
             f"{folder / STATISTICS} is not the file it was saved with: expected {expected}, "
@@ -82,12 +83,12 @@ def _read(folder: Path, said: dict[str, Any]) -> NoveltyModel:
     size = len(statistics.axes)
     forecaster = TemporalModel(size, size, FORECASTER)
     forecaster.load_state_dict({k.removeprefix("forecaster."): v for k, v in tensors.items()})
-    sampling = Sampling(**said["features"]["sampling"])
+    sampling = Sampling(**description["features"]["sampling"])
     return NoveltyModel(
-        features=FeatureSpec(**{**said["features"], "sampling": sampling}),
+        features=FeatureSpec(**{**description["features"], "sampling": sampling}),
         statistics=statistics,
         forecaster=forecaster.eval().requires_grad_(False),
-        cut=CutSpec(**said["cut"]) if said["cut"] else None,
-        notes=said["notes"],
+        cut=CutSpec(**description["cut"]) if description["cut"] else None,
+        notes=description["notes"],
         folder=folder,
     )

@@ -1,4 +1,4 @@
-"""Features drawn for tests of novelty: videos that all swing in the same four ways."""
+"""Synthetic features for tests of novelty: videos with the same four oscillations."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from unittest import mock
 import numpy as np
 
 from pipeline.anomaly import fit as fitting
-from pipeline.anomaly.fit import Material, fit_novelty
-from pipeline.anomaly.model import FeatureSpec, NoveltyReader
+from pipeline.anomaly.fit import TrainingVideo, fit_novelty
+from pipeline.anomaly.model import FeatureSpec, NoveltyScorer
 from pipeline.config import Sampling
 from pipeline.records import DecodeReport, FrameFeatures
 
@@ -18,18 +18,18 @@ AXES = np.random.default_rng(1).normal(size=(4, D))
 SPEC = FeatureSpec("toy", "feed", "cafe", D, 0, "float32", Sampling(fps=FPS))
 
 
-def draw(seed, frames=FRAMES):
-    """Draw a normal video, (T, D): four swings of known periods, and a little noise."""
-    chance = np.random.default_rng(seed)
-    times, phases = np.arange(frames)[:, None], chance.uniform(0, 2 * np.pi, 4)
-    swings = np.sin(times * np.array([0.1, 0.17, 0.25, 0.31]) + phases)
-    values = swings @ AXES + 0.1 * chance.normal(size=(frames, D))
+def make_features(seed, frames=FRAMES):
+    """Features of a normal video, (T, D): four oscillations and a little noise."""
+    rng = np.random.default_rng(seed)
+    times, phases = np.arange(frames)[:, None], rng.uniform(0, 2 * np.pi, 4)
+    oscillations = np.sin(times * np.array([0.1, 0.17, 0.25, 0.31]) + phases)
+    values = oscillations @ AXES + 0.1 * rng.normal(size=(frames, D))
     values[:, CUT] = 0
     return values.astype(np.float16)
 
 
 def chunks(values, size=None):
-    """Cut the features of a video as the store gives them."""
+    """Split the features of a video as the feature store does."""
     size = size or len(values)
     for start in range(0, len(values), size):
         index = np.arange(start, min(len(values), start + size))
@@ -46,14 +46,14 @@ def chunks(values, size=None):
         )
 
 
-def material(values, size=None):
-    return Material("v", len(values), lambda: chunks(values, size))
+def training_video(values, size=None):
+    return TrainingVideo("v", len(values), lambda: chunks(values, size))
 
 
 def fit(videos, spec=SPEC, cut=None, seed=0):
-    with mock.patch.object(fitting, "STEPS", 150):  # enough for four swings
-        return fit_novelty([material(values) for values in videos], spec, cut, seed)
+    with mock.patch.object(fitting, "TRAINING_STEPS", 150):  # enough for four oscillations
+        return fit_novelty([training_video(values) for values in videos], spec, cut, seed)
 
 
 def score(model, values):
-    return NoveltyReader(model).score(values.astype(np.float32))
+    return NoveltyScorer(model).score(values.astype(np.float32))
