@@ -147,7 +147,8 @@ def _parquet_file(path: Path) -> Iterator[pq.ParquetFile]:
             yield file
     except (OSError, pa.ArrowException) as error:
         # Arrow reports corrupted content as OSError without errno, or as ArrowInvalid
-        if isinstance(error, OSError) and error.errno not in (None, errno.EIO):
+        is_other_error = isinstance(error, OSError) and error.errno not in (None, errno.EIO)
+        if is_other_error or isinstance(error, MemoryError):
             raise
         raise DamagedFileError(path, str(error)) from error
 
@@ -251,6 +252,7 @@ def file_lock(path: Path, what: str, *, wait: bool = False) -> Iterator[None]:
 
 def _try_lock(file: IO[str]) -> bool:
     """Lock an open file; returns False if another process holds the lock."""
+    # not filelock: without flock it falls back to marker files, which remain after a crash
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -239,12 +239,20 @@ class TestReadTable:
         with pytest.raises(FileNotFoundError):
             read_table(tmp_path / "t.parquet")
 
-    def test_a_file_that_may_not_be_read_is_not_damaged(self, path, monkeypatch):
-        def refuse(*_, **__):
-            raise PermissionError(13, "Permission denied")
+    @pytest.mark.parametrize(
+        ("error", "raised"),
+        [
+            (PermissionError(13, "Permission denied"), PermissionError),
+            (pa.ArrowMemoryError("malloc of size 64 failed"), MemoryError),
+            (OSError(5, "Input/output error"), DamagedFileError),
+        ],
+    )
+    def test_only_errors_of_the_file_count_as_damage(self, path, monkeypatch, error, raised):
+        def fail(*_, **__):
+            raise error
 
-        monkeypatch.setattr(pq, "ParquetFile", refuse)
-        with pytest.raises(PermissionError):
+        monkeypatch.setattr(pq, "ParquetFile", fail)
+        with pytest.raises(raised):
             read_table(path)
 
     def test_a_file_set_aside_is_in_no_table(self, path):

@@ -159,7 +159,7 @@ class _Contents:
 
 
 def _timeline(video: Row, segments: Sequence[Row]) -> _Timeline:
-    duration = max(video["duration_seconds"], 1e-6)
+    duration = max(video["duration_seconds"] or segments[-1]["end_seconds"], 1e-6)
     boxes, shot = [], 0
     for segment in segments:
         start, end = segment["start_seconds"], segment["end_seconds"]

@@ -5,8 +5,8 @@ Result tables in a folder: written atomically as Parquet, read back as pandas.
     OUT/run.json
 
 Each shard has one file of the same name in every table. `videos` is written last: the shard is
-finished once that file exists. A run deletes the files of unfinished shards when it starts. Rows
-of several configurations lie side by side; `load` selects one by `config_id`.
+finished once that file exists. A run deletes the files of unfinished shards when it starts. A
+folder may hold rows of several configurations; `load` selects one by `config_id`.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def read_shards(
     Yields:
         The selected columns, by table.
     """
-    schemas = {table: _select(table, names) for table, names in columns.items()}
+    schemas = {table: _select_columns(table, names) for table, names in columns.items()}
     for part in part_paths(out, COMMIT_TABLE, config_id):
         tables = {}
         for table, schema in schemas.items():
@@ -151,20 +151,22 @@ def read_shards(
             yield tables
 
 
-def _select(table: str, columns: Sequence[str] | None) -> pa.Schema:
+def _select_columns(table: str, columns: Sequence[str] | None) -> pa.Schema:
     """
-    Return the schema of some columns of a table.
+    Return the schema of some columns of a table, of all by default.
 
     Raises:
         SourceError: the table has no such column.
     """
     schema = SCHEMAS[table]
-    if columns is None:
-        return schema
+    _require_columns(table, columns or (), schema.names)
+    return schema if columns is None else pa.schema([schema.field(name) for name in columns])
+
+
+def _require_columns(table: str, columns: Sequence[str], known: Sequence[str]) -> None:
     for name in columns:
-        if name not in schema.names:
-            raise SourceError(f"no column {name!r} in {table}; there are {', '.join(schema.names)}")
-    return pa.schema([schema.field(name) for name in columns])
+        if name not in known:
+            raise SourceError(f"no column {name!r} in {table}; there are {', '.join(known)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +213,7 @@ def drop_rows(out: Path, config_id: str, video_ids: set[str]) -> int:
 
 def _drop_from_shard(out: Path, part: str, ids: pa.Array) -> int:
     """Delete rows from the files of one shard. Returns the number of rows of `videos` deleted."""
-    commit = read_table(out / COMMIT_TABLE / part, _select(COMMIT_TABLE, ["video_id"]))
+    commit = read_table(out / COMMIT_TABLE / part, _select_columns(COMMIT_TABLE, ["video_id"]))
     matches = pc.is_in(commit["video_id"], ids)
     if not pc.any(matches).as_py():
         return 0
@@ -273,12 +275,13 @@ def load(
     config_id = config_id or read_run(out).get("config_id")
     if config_id is None:
         raise SourceError(f"{out} holds no results: no run.json")
-    schema = _select(table, columns)
+    schema = _select_columns(table, columns)
     tables = [read_table(path, schema) for path in part_paths(out, table, config_id)]
     return pa.concat_tables(tables or [schema.empty_table()]).to_pandas()
 
 
 def _load_features(out: Path, columns: Sequence[str] | None) -> pd.DataFrame:
+    _require_columns("features", columns or (), FEATURE_COLUMNS)
     videos = load(out, "videos", columns=["video", "video_id", "copy_of", "frames_sampled"])
     run = read_run(out)
     configuration = run["configuration"]

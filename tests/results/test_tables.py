@@ -101,6 +101,8 @@ class TestLoad:
 
         with pytest.raises(SourceError, match="no column 'labels' in clips; there are video, vid"):
             load(tmp_path, columns=["labels"])
+        with pytest.raises(SourceError, match="no column 'label' in features; there are video,"):
+            load(tmp_path, "features", columns=["feature", "label"])
 
     def test_columns_that_an_older_version_did_not_write_are_null(self, tmp_path):
         """Files of both versions are read together."""
