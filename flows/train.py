@@ -21,11 +21,16 @@ from pipeline.records import Video
 from pipeline.run.process import run
 from pipeline.run.session import Session
 from pipeline.temporal.training_loop import OnEpoch
-from pipeline.training.annotations import Labelled, read_labels
-from pipeline.training.build_dataset import Gathered, find_labelled, gather_examples, with_pictures
+from pipeline.training.annotations import Annotations, read_annotations
+from pipeline.training.build_dataset import (
+    LabelledDataset,
+    add_frame_cache,
+    build_dataset,
+    find_labelled_videos,
+)
 from pipeline.training.finetune.finetune import load_tunable
 from pipeline.training.options import LearningOptions
-from pipeline.training.train_recognizer import learn
+from pipeline.training.train_recognizer import train_recognizer
 
 Told = Callable[[Any], None]
 
@@ -36,13 +41,13 @@ class Listeners:
 
     on_pipeline: Told = lambda session: None
     on_epoch: OnEpoch = lambda epoch: None
-    on_tuning: OnEpoch = lambda epoch: None
+    on_finetune_epoch: OnEpoch = lambda epoch: None
 
 
 listeners = Listeners()
 
 
-def gather(labelled: Labelled, chosen: LearningOptions, *, as_tasks: bool) -> Gathered:
+def gather(labelled: Annotations, chosen: LearningOptions, *, as_tasks: bool) -> LabelledDataset:
     """
     Gather examples; what has to be decoded and encoded for that is cut into shards.
 
@@ -54,29 +59,33 @@ def gather(labelled: Labelled, chosen: LearningOptions, *, as_tasks: bool) -> Ga
     options, blocks = chosen.run, chosen.tuning.blocks
     if blocks:
         load_tunable(options, blocks)  # what cannot be is told before any work
-    videos = find_labelled(labelled, options.image_fps)
+    videos = find_labelled_videos(labelled, options.image_fps)
     encode = encode_as_tasks if as_tasks else run
     with tempfile.TemporaryDirectory(prefix="clipline-") as out:  # rows say nothing here
         key = run_key(out, options.to_json())
         with workshop.opened(key, Path(out), options, videos) as session:
             listeners.on_pipeline(session)
-            gathered = gather_examples(labelled, session, encode=encode, videos=videos)
+            dataset = build_dataset(labelled, session, encode=encode, videos=videos)
             if not blocks:
-                return gathered
-            return (keep_pictures if as_tasks else with_pictures)(gathered, session, videos)
+                return dataset
+            return (cache_frames if as_tasks else add_frame_cache)(dataset, session, videos)
 
 
-def keep_pictures(gathered: Gathered, session: Session, videos: Sequence[Video]) -> Gathered:
+def cache_frames(
+    dataset: LabelledDataset, session: Session, videos: Sequence[Video]
+) -> LabelledDataset:
     """Decode the pictures that the backbone learns from, as a task of the current flow run."""
-    given: Any = quote(gathered), quote(session), quote(videos)
-    kept: Gathered = keep_as_task(*given)
+    given: Any = quote(dataset), quote(session), quote(videos)
+    kept: LabelledDataset = cache_frames_as_task(*given)
     return kept
 
 
 @task(name="keep-pictures", **STAGE)
-def keep_as_task(gathered: Gathered, session: Session, videos: Sequence[Video]) -> Gathered:
+def cache_frames_as_task(
+    dataset: LabelledDataset, session: Session, videos: Sequence[Video]
+) -> LabelledDataset:
     """Decode pictures; another attempt decodes only the videos that are not kept."""
-    return with_pictures(gathered, session, videos)
+    return add_frame_cache(dataset, session, videos)
 
 
 def encode_as_tasks(session: Session, videos: Sequence[Video]) -> list[Exception]:
@@ -85,14 +94,20 @@ def encode_as_tasks(session: Session, videos: Sequence[Video]) -> list[Exception
 
 
 @task(name="learn", **STAGE)
-def learn_as_task(gathered: Gathered, out: Path, options: LearningOptions) -> dict[str, Any]:
+def train_as_task(dataset: LabelledDataset, out: Path, options: LearningOptions) -> dict[str, Any]:
     """Train and save; another attempt goes on from the last epoch."""
-    return learn_and_tell(gathered, out, options)
+    return learn_and_tell(dataset, out, options)
 
 
-def learn_and_tell(gathered: Gathered, out: Path, options: LearningOptions) -> dict[str, Any]:
+def learn_and_tell(dataset: LabelledDataset, out: Path, options: LearningOptions) -> dict[str, Any]:
     """Train and save, telling whoever listens."""
-    return learn(gathered, out, options, on_epoch=listeners.on_epoch, on_tuning=listeners.on_tuning)
+    return train_recognizer(
+        dataset,
+        out,
+        options,
+        on_epoch=listeners.on_epoch,
+        on_finetune_epoch=listeners.on_finetune_epoch,
+    )
 
 
 @flow(name="train", flow_run_name="{out}", persist_result=False)
@@ -110,10 +125,10 @@ def train(labels: str, videos: str | None, out: str, options: dict[str, Any]) ->
         What `metrics.json` says.
     """
     chosen = LearningOptions.from_json(options)
-    labelled = read_labels(Path(labels), Path(videos) if videos else None)
-    gathered = gather(labelled, chosen, as_tasks=True)
-    given: Any = quote(gathered), quote(Path(out)), quote(chosen)
-    metrics: dict[str, Any] = learn_as_task(*given)
+    labelled = read_annotations(Path(labels), Path(videos) if videos else None)
+    dataset = gather(labelled, chosen, as_tasks=True)
+    given: Any = quote(dataset), quote(Path(out)), quote(chosen)
+    metrics: dict[str, Any] = train_as_task(*given)
     return metrics
 
 
@@ -122,6 +137,6 @@ def train_plainly(
 ) -> dict[str, Any]:
     """Train as `train` does, without a server."""
     chosen = LearningOptions.from_json(options)
-    labelled = read_labels(Path(labels), Path(videos) if videos else None)
-    gathered = gather(labelled, chosen, as_tasks=False)
-    return learn_and_tell(gathered, Path(out), chosen)
+    labelled = read_annotations(Path(labels), Path(videos) if videos else None)
+    dataset = gather(labelled, chosen, as_tasks=False)
+    return learn_and_tell(dataset, Path(out), chosen)

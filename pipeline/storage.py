@@ -45,7 +45,7 @@ def temporary_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.{writer}.new")
 
 
-TEMPORARY_NAME = re.compile(r"\..+\.((?P<host>[0-9a-f]{8})-)?(?P<process>\d+)-\d+\.new")
+TEMPORARY_NAME = re.compile(r"\..+\.((?P<host>[0-9a-f]{8})-)?(?P<process>\d+)-(?P<thread>\d+)\.new")
 """Earlier versions wrote no host."""
 MAX_WRITE_SECONDS = 24 * 3600.0
 """A temporary file of another host that was not changed for so long is abandoned."""
@@ -196,13 +196,14 @@ def remove_temporary_files(folder: Path, *, shared: bool = False) -> int:
 
 
 def _is_leftover(path: Path) -> bool:
-    """Whether a file is a temporary file, and no other process of this host writes it."""
+    """Whether a file is a temporary file, and no thread or process of this host writes it."""
     match = TEMPORARY_NAME.fullmatch(path.name)
     if match is None:
         return False
-    # in a container every run may have the same process id
-    process = int(match["process"])
-    return process == os.getpid() or not os.path.exists(f"/proc/{process}")
+    process, thread = int(match["process"]), int(match["thread"])
+    if process == os.getpid():  # also that of earlier runs in a container
+        return thread not in {other.ident for other in threading.enumerate()}
+    return not os.path.exists(f"/proc/{process}")
 
 
 def _is_abandoned(path: Path) -> bool:

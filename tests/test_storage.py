@@ -281,6 +281,13 @@ class TestTemporaryFiles:
         assert remove_temporary_files(tmp_path) == 0
         assert all(path.exists() for path in kept)
 
+    def test_files_of_running_threads_are_kept(self, tmp_path):
+        path = temporary_path(tmp_path / "a.json")
+        path.write_text("half")
+
+        assert remove_temporary_files(tmp_path) == 0
+        assert path.exists()
+
     def test_a_missing_folder_has_none(self, tmp_path):
         assert remove_temporary_files(tmp_path / "nowhere") == 0
 

@@ -64,16 +64,16 @@ def diagnose(
     from pipeline.diagnostics.gradients import COMPARED, diagnose_cell
     from pipeline.recognition.recognizer import load_recognizer, require_labels
     from pipeline.run.load import open_session
-    from pipeline.training.annotations import read_labels
-    from pipeline.training.build_dataset import gather_examples
+    from pipeline.training.annotations import read_annotations
+    from pipeline.training.build_dataset import build_dataset
 
-    labelled, saved = read_labels(labels, videos), load_recognizer(recognizer)
+    labelled, saved = read_annotations(labels, videos), load_recognizer(recognizer)
     require_labels(saved, labelled.labels, "use labels that it was trained on")
     options = recognizer_options(given, recognizer, saved.backbone.precision)
     training = training_options(options, given[TrainingOptions])
     fill_store([clip.video for clip in labelled.clips], out / RUN_FOLDER, options, quiet=quiet)
     with open_session(out / RUN_FOLDER, options) as session:
-        found = gather_examples(labelled, session).examples
+        found = build_dataset(labelled, session).examples
     report = cell_reporter(training.epochs, quiet=quiet)
     cells = [
         diagnose_cell(

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from pipeline.evaluation.evaluate import CrossValidation, Evaluation
     from pipeline.evaluation.predictions import FoldResult
     from pipeline.recognition.recognizer import Recognizer
-    from pipeline.training.annotations import Labelled
-    from pipeline.training.build_dataset import Gathered
+    from pipeline.training.annotations import Annotations
+    from pipeline.training.build_dataset import LabelledDataset
 
 FEATURES = CACHE.only("backbone", "weights", "features", "image_fps", "full_hash").change(
     backbone=RECOGNIZER_BACKBONE
@@ -84,23 +84,23 @@ def evaluate(
     from pipeline.evaluation.report import write_report
     from pipeline.evaluation.tables import metrics, write_evaluation
     from pipeline.recognition.recognizer import load_recognizer
-    from pipeline.training.annotations import read_labels
+    from pipeline.training.annotations import read_annotations
 
     chosen = Retraining(**given[Retraining])
-    labelled, saved = read_labels(labels, videos), load_recognizer(recognizer)
+    labelled, saved = read_annotations(labels, videos), load_recognizer(recognizer)
     _require_compatible(saved, labelled, chosen.folds)
     silent = quiet or as_json
     options = recognizer_options(given, recognizer, saved.backbone.precision)
-    gathered, store = _gather(labelled, options, quiet=silent)
+    dataset, store = _gather(labelled, options, quiet=silent)
     if chosen.folds is None:
-        found = evaluate_saved(saved, gathered, read_stored(store))
+        found = evaluate_saved(saved, dataset, read_stored(store))
     else:
         training = retraining_options(saved, labelled.labels)
         training = replace(training, device=options.encode.device)
         plan = CrossValidation(
-            tuple(make_folds(gathered.examples, chosen.folds)), training, chosen.seeds
+            tuple(make_folds(dataset.examples, chosen.folds)), training, chosen.seeds
         )
-        found = _evaluate_folds(saved, gathered, plan, store, quiet=silent)
+        found = _evaluate_folds(saved, dataset, plan, store, quiet=silent)
     write_evaluation(found, out)
     page = write_report(found, out)
     if as_json:
@@ -109,7 +109,7 @@ def evaluate(
         _print(found, page)
 
 
-def _require_compatible(saved: Recognizer, labelled: Labelled, folds: int | None) -> None:
+def _require_compatible(saved: Recognizer, labelled: Annotations, folds: int | None) -> None:
     """Check labels, groups and notes before anything is decoded."""
     from pipeline.evaluation.cross_validation import group_folds
     from pipeline.evaluation.evaluate import require_known_labels, training_options
@@ -125,25 +125,25 @@ def _require_compatible(saved: Recognizer, labelled: Labelled, folds: int | None
 
 
 def _gather(
-    labelled: Labelled, options: RunOptions, *, quiet: bool
-) -> tuple[Gathered, FeatureStore]:
+    labelled: Annotations, options: RunOptions, *, quiet: bool
+) -> tuple[LabelledDataset, FeatureStore]:
     """Build the dataset of labelled clips; features that are missing are computed and stored."""
     from flows.cli.console import watch
     from pipeline.run.load import open_session
-    from pipeline.training.build_dataset import find_labelled, gather_examples
+    from pipeline.training.build_dataset import build_dataset, find_labelled_videos
 
-    videos = find_labelled(labelled, options.image_fps)
+    videos = find_labelled_videos(labelled, options.image_fps)
     with (
         tempfile.TemporaryDirectory(prefix="clipline-") as rows,  # discarded
         open_session(Path(rows), options, videos=videos) as session,
         watch(session, quiet=quiet),
     ):
-        return gather_examples(labelled, session, videos=videos), session.store
+        return build_dataset(labelled, session, videos=videos), session.store
 
 
 def _evaluate_folds(
     saved: Recognizer,
-    gathered: Gathered,
+    dataset: LabelledDataset,
     plan: CrossValidation,
     store: FeatureStore,
     *,
@@ -154,7 +154,7 @@ def _evaluate_folds(
 
     read = read_stored(store)
     if quiet:
-        return evaluate_folds(saved, gathered, plan, read)
+        return evaluate_folds(saved, dataset, plan, read)
     done = 0
     with count("trainings", len(plan.folds) * plan.seeds) as show:
 
@@ -164,7 +164,7 @@ def _evaluate_folds(
             text = f"without {one.fold.name}, seed {one.seed}: accuracy {one.accuracy:.3f}"
             show(done, text)
 
-        return evaluate_folds(saved, gathered, plan, read, on_fold)
+        return evaluate_folds(saved, dataset, plan, read, on_fold)
 
 
 def _print(found: Evaluation, page: Path) -> None:

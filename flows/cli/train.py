@@ -151,9 +151,9 @@ def _train(
     labels: Path, videos: Path | None, out: Path, options: LearningOptions, *, quiet: bool
 ) -> dict[str, Any]:
     from flows.server.launch import call_served
-    from pipeline.training.annotations import read_labels
+    from pipeline.training.annotations import read_annotations
 
-    read_labels(labels, videos)  # report mistakes before anything slow starts
+    read_annotations(labels, videos)  # report mistakes before anything slow starts
     given = str(labels), str(videos) if videos else None, str(out), options.to_json()
 
     def load() -> Callable[[bool], dict[str, Any]]:
@@ -181,7 +181,9 @@ def _progress(listeners: Any, options: LearningOptions, *, quiet: bool) -> Itera
             console.watch(session, quiet=False)
         )
         listeners.on_epoch = _reporter(shown, "epochs", options.training.epochs)
-        listeners.on_tuning = _reporter(shown, "epochs of fine-tuning", options.tuning.epochs)
+        listeners.on_finetune_epoch = _reporter(
+            shown, "epochs of fine-tuning", options.tuning.epochs
+        )
         yield
 
 

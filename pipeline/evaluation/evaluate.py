@@ -40,7 +40,6 @@ from pipeline.evaluation.segmentation import (
     find_sequences,
     held_out_parts,
     predict_sequences,
-    video_of,
 )
 from pipeline.recognition.recognizer import Recognizer, require_labels
 from pipeline.records import merge_reports
@@ -48,8 +47,8 @@ from pipeline.storage import printable
 from pipeline.temporal.batching import Example, Examples
 from pipeline.temporal.options import TrainingOptions
 from pipeline.temporal.trainer import TrainingResult
-from pipeline.training.build_dataset import Gathered
-from pipeline.training.train_recognizer import stays_true
+from pipeline.training.build_dataset import LabelledDataset
+from pipeline.training.train_recognizer import is_mirror_invariant
 
 SAVED_SEED = 0
 """Seed in the results of a saved recognizer, whose training seed does not matter."""
@@ -123,7 +122,7 @@ def retraining_options(recognizer: Recognizer, labels: Sequence[str]) -> Trainin
         OptionError: as for `training_options`.
     """
     options = training_options(recognizer)
-    if stays_true(labels) or not stays_true(recognizer.labels):
+    if is_mirror_invariant(labels) or not is_mirror_invariant(recognizer.labels):
         return options
     return replace(options, mirror_grid=0)
 
@@ -134,7 +133,9 @@ def make_folds(examples: Examples, count: int) -> list[Fold]:
     return group_folds(groups, [examples.labels[item.label] for item in examples.items], count)
 
 
-def evaluate_saved(recognizer: Recognizer, gathered: Gathered, read_video: ReadVideo) -> Evaluation:
+def evaluate_saved(
+    recognizer: Recognizer, dataset: LabelledDataset, read_video: ReadVideo
+) -> Evaluation:
     """
     Evaluate a recognizer with its saved weights, on the split `test` if the labels have one.
 
@@ -142,15 +143,15 @@ def evaluate_saved(recognizer: Recognizer, gathered: Gathered, read_video: ReadV
 
     Args:
         recognizer: to evaluate.
-        gathered: labelled clips.
+        dataset: labelled clips.
         read_video: reads the stored features of a video.
 
     Raises:
         OptionError: the recognizer lacks a label.
     """
-    labels = gathered.examples.labels
-    items = gathered.of("test") or gathered.examples.items
-    others = gathered.of("train", "validation") if gathered.of("test") else []
+    labels = dataset.examples.labels
+    items = dataset.of("test") or dataset.examples.items
+    others = dataset.of("train", "validation") if dataset.of("test") else []
     test = relabel(Examples(tuple(items), labels), recognizer)
     train = relabel(Examples(tuple(others), labels), recognizer)
     everything = Fold("", (), np.zeros(0, np.int64), np.arange(len(items)))
@@ -165,9 +166,9 @@ def evaluate_saved(recognizer: Recognizer, gathered: Gathered, read_video: ReadV
         [*predictions, *baselines],
         sequences,
         [
-            *_skipped_warnings(gathered),
+            *_skipped_warnings(dataset),
             *warnings,
-            *_split_warnings(gathered),
+            *_split_warnings(dataset),
             *_overlap_warnings(items, recognizer),
         ],
         {**_recognizer_metadata(recognizer), "folds": []},
@@ -223,7 +224,7 @@ OnFold = Callable[[FoldResult], None]
 
 def evaluate_folds(
     recognizer: Recognizer,
-    gathered: Gathered,
+    dataset: LabelledDataset,
     plan: CrossValidation,
     read_video: ReadVideo,
     on_fold: OnFold | None = None,
@@ -236,12 +237,12 @@ def evaluate_folds(
 
     Args:
         recognizer: gives architecture, sampling and windows; its weights are not used.
-        gathered: labelled clips.
+        dataset: labelled clips.
         plan: folds and seeds.
         read_video: reads the stored features of a video.
         on_fold: called after each training.
     """
-    examples = gathered.examples
+    examples = dataset.examples
     predictions = predict_baselines(examples, plan.folds)
     frames: list[LabelledFrames] = []
     sequences = find_sequences(examples.items)
@@ -259,7 +260,7 @@ def evaluate_folds(
             on_fold(result)
     labels = [examples.labels[item.label] for item in examples.items]
     warnings = [
-        *_skipped_warnings(gathered),
+        *_skipped_warnings(dataset),
         *_finetune_warnings(recognizer),
         *_group_warnings(examples),
         *empty_warnings(labels, plan.folds),
@@ -301,16 +302,16 @@ def _fold_metadata(plan: CrossValidation) -> dict[str, Any]:
     return {"folds": folds, "seeds": plan.seeds, "training": dataclasses.asdict(plan.options)}
 
 
-def _skipped_warnings(gathered: Gathered) -> list[str]:
-    return [f"row {clip.row} is skipped: {clip.video}: {clip.reason}" for clip in gathered.left_out]
+def _skipped_warnings(dataset: LabelledDataset) -> list[str]:
+    return [f"row {clip.row} is skipped: {clip.video}: {clip.reason}" for clip in dataset.skipped]
 
 
-def _split_warnings(gathered: Gathered) -> list[str]:
+def _split_warnings(dataset: LabelledDataset) -> list[str]:
     """Warn if the labels have splits, but no usable clip of the split `test`."""
-    splits = {split for split in gathered.splits if split is not None}
+    splits = {split for split in dataset.splits if split is not None}
     if not splits or "test" in splits:
         return []
-    skipped = len(gathered.left_out)
+    skipped = len(dataset.skipped)
     return [
         "the split test has no usable clip"
         + f" ({skipped} row{'s' * (skipped != 1)} skipped)" * bool(skipped)
@@ -352,7 +353,7 @@ def _finetune_warnings(recognizer: Recognizer) -> list[str]:
 
 def _group_warnings(examples: Examples) -> list[str]:
     """Warn if every video is a group, so that related clips may be in different groups."""
-    if any(printable(item.group) != video_of(item) for item in examples.items):
+    if any(printable(item.group) != item.video for item in examples.items):
         return []
     return [
         "the labels have no column group, so each video is a group: clips of the same scene or "

@@ -62,11 +62,6 @@ def held_out_parts(
     return [found for found in parts if found]
 
 
-def video_of(item: Example) -> str:
-    """Give the name of the video that a clip is a part of."""
-    return item.name.removesuffix(f" [{item.start_seconds:g}, {item.end_seconds:g})")
-
-
 def predict_sequences(
     recognizer: Recognizer,
     sequences: Sequence[Sequence[Example]],
@@ -89,7 +84,7 @@ def predict_sequences(
     recognitions = recognize(recognizer, videos)
     return [
         LabelledFrames(
-            video=video_of(parts[0]),
+            video=parts[0].video,
             video_id=parts[0].video_id,
             seed=seed,
             fold=fold,

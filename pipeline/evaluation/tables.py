@@ -21,7 +21,6 @@ from pipeline.evaluation.evaluate import Evaluation
 from pipeline.evaluation.metrics import class_metrics
 from pipeline.evaluation.predictions import MODEL, Predictions
 from pipeline.evaluation.scores import MethodScores, SequenceScores, mean_std, metric_names
-from pipeline.evaluation.segmentation import video_of
 from pipeline.storage import write_json, write_table
 from pipeline.temporal.calibration import softmax
 
@@ -113,7 +112,7 @@ def _prediction_rows(evaluation: Evaluation, predictions: Predictions) -> Iterat
     for index, row in zip(predictions.clips.tolist(), scores, strict=True):
         item = evaluation.examples.items[index]
         yield {
-            "video": video_of(item),
+            "video": item.video,
             "video_id": item.video_id,
             "start_seconds": item.start_seconds,
             "end_seconds": item.end_seconds,

@@ -39,6 +39,8 @@ class Example:
     end_seconds: float
     sample_index: NDArray[np.int64] | None = None
     """Index of each frame among the sampled frames of the video, (L,); None for synthetic clips."""
+    video: str = ""
+    """Path of the video, for tables; empty for synthetic clips."""
 
     def __post_init__(self) -> None:
         if self.features.ndim != 2 or self.features.dtype != np.float32:

@@ -1,4 +1,4 @@
-"""Gather what is learned from: features of labelled videos, clips cut from them, and pictures."""
+"""Build a dataset of labelled clips: features, and decoded frames for fine-tuning."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from pipeline.run.process import run
 from pipeline.run.session import Session
 from pipeline.sources.discovery import find_videos
 from pipeline.temporal.batching import Example, Examples
-from pipeline.training.annotations import Labelled, LabelledClip, name_rows
-from pipeline.training.clip_dataset import ClipCutter, LeftOut
-from pipeline.training.finetune.frame_cache import PictureCache, keep_pictures
+from pipeline.training.annotations import Annotation, Annotations, format_rows
+from pipeline.training.clip_dataset import ClipDatasetBuilder, SkippedClip
+from pipeline.training.finetune.frame_cache import FrameCache, cache_frames
 
 Encode = Callable[[Session, Sequence[Video]], Sequence[Exception]]
 
 
 @dataclass(frozen=True)
-class Gathered:
-    """Examples, and what their features are of."""
+class LabelledDataset:
+    """Examples, and how their features were made."""
 
     examples: Examples
     splits: tuple[str | None, ...]
-    """What the labels say of each example: `train`, `validation`, `test`, or nothing."""
+    """Split of each example: `train`, `validation`, `test`, or None."""
     backbone: BackboneSpec
     licence: str | None
     """Of the weights of the backbone."""
     sampling: Sampling
     windows: ClipWindows
-    """As long as the labelled clips; whole videos where no row has times."""
-    left_out: tuple[LeftOut, ...]
-    pictures: PictureCache | None = None
-    """Of the examples, where the backbone is to be fine-tuned."""
+    """As long as the labelled clips; whole videos if no row has times."""
+    skipped: tuple[SkippedClip, ...]
+    frame_cache: FrameCache | None = None
+    """Decoded frames of the examples, for fine-tuning."""
 
     def of(self, *splits: str | None) -> list[Example]:
         """Give the examples of some splits."""
@@ -47,160 +47,177 @@ class Gathered:
         return [example for example, split in pairs if split in splits]
 
 
-def find_labelled(labelled: Labelled, image_fps: float | None = None) -> list[Video]:
+def find_labelled_videos(annotations: Annotations, image_fps: float | None = None) -> list[Video]:
     """
-    Find the labelled videos, once each.
+    Find the labelled videos; copies of a video are found once.
 
     Raises:
-        SourceError: one video lies under several names in different groups, or with two labels.
+        SourceError: copies of a video have different groups, splits or labels.
     """
-    videos = find_videos(sorted({clip.video for clip in labelled.clips}), image_fps=image_fps)
-    for video, clips in _clips_by_video(labelled, videos):
+    videos = find_videos(sorted({clip.video for clip in annotations.clips}), image_fps=image_fps)
+    for video, clips in _clips_by_video(annotations, videos):
         if video.copies:
             _require_agreement(clips)
     return videos
 
 
-def _require_agreement(clips: Sequence[LabelledClip]) -> None:
-    """Require that copies of one video do not say different things of the same part of it."""
-    same = defaultdict(list)
+def _require_agreement(clips: Sequence[Annotation]) -> None:
+    """Require that copies of one video have the same annotations."""
+    parts = defaultdict(list)
     for clip in clips:
-        same[clip.start_seconds, clip.end_seconds].append(clip)
-    for alike in same.values():
-        labels = sorted({clip.label for clip in alike})
+        parts[clip.start_seconds, clip.end_seconds].append(clip)
+    for same in parts.values():
+        labels = sorted({clip.label for clip in same})
         if len(labels) > 1:
             raise SourceError(
-                f"{name_rows(alike)} are copies of one video with different labels: "
+                f"{format_rows(same)} are copies of one video with different labels: "
                 f"{', '.join(labels)}"
             )
     groups = {clip.group for clip in clips if clip.group != clip.video}
     splits = {clip.split for clip in clips}
     if len(groups) > 1 or len(splits) > 1:
         raise SourceError(
-            f"{name_rows(clips)} are copies of one video in different groups or splits: what is "
-            "learned from one would be tested on the other"
+            f"{format_rows(clips)} are copies of one video in different groups or splits. That "
+            "would test on what was trained on"
         )
 
 
-def gather_examples(
-    labelled: Labelled,
+def build_dataset(
+    annotations: Annotations,
     session: Session,
     *,
     encode: Encode = run,
     videos: Sequence[Video] | None = None,
-) -> Gathered:
+) -> LabelledDataset:
     """
-    Encode the labelled videos where that was not done before, and cut the clips.
+    Encode the labelled videos whose features are not stored yet, and build the examples.
 
     Args:
-        labelled: what to gather.
-        pipeline: opened without a recognizer.
-        encode: fills the feature store with videos; by default in threads of this process.
-        videos: what `find_labelled` gave.
+        annotations: labelled clips.
+        session: without a recognizer.
+        encode: fills the feature store; by default in threads of this process.
+        videos: from `find_labelled_videos`.
 
     Raises:
-        SourceError: times outside of a video, features that are no numbers, or a label of which
-            nothing is left; says which rows.
+        SourceError: times are outside of a video, features are not finite, or a label has no usable
+            clip; the message names the rows.
     """
-    videos = find_labelled(labelled, session.options.image_fps) if videos is None else videos
+    if videos is None:
+        videos = find_labelled_videos(annotations, session.options.image_fps)
     failures = encode(session, videos)
     if failures:
         raise failures[0]
     backbone = session.engine.backbone
-    cutter = ClipCutter(labelled, session.store, session.sampling, backbone.previous_frames)
-    cut: list[tuple[LabelledClip, Example]] = []
-    left_out: list[LeftOut] = []
-    for video, said in _clips_by_video(labelled, videos):
-        clips = _of_one_video(video, said) if video.copies else said
-        problem = cutter.problem(video)
-        if problem:
-            left_out += [LeftOut(clip.row, clip.video, problem) for clip in clips]
-            continue
-        for clip, found in zip(clips, cutter.cut(video, clips), strict=True):
-            if isinstance(found, LeftOut):
-                left_out.append(found)
-            else:
-                cut.append((clip, found))
-    _require_labels(labelled, cut, left_out)
-    cut.sort(key=lambda pair: pair[0].row)
-    return Gathered(
-        examples=Examples(tuple(example for _, example in cut), labelled.labels),
-        splits=tuple(clip.split for clip, _ in cut),
-        backbone=spec_of(session),
+    builder = ClipDatasetBuilder(
+        annotations, session.store, session.sampling, backbone.previous_frames
+    )
+    built, skipped = _build_examples(builder, videos)
+    _require_labels(annotations, built, skipped)
+    return LabelledDataset(
+        examples=Examples(tuple(example for _, example in built), annotations.labels),
+        splits=tuple(clip.split for clip, _ in built),
+        backbone=backbone_spec(session),
         licence=backbone.licence,
         sampling=session.sampling,
-        windows=windows_for(labelled),
-        left_out=tuple(sorted(left_out, key=lambda left: left.row)),
+        windows=windows_for(annotations),
+        skipped=tuple(skipped),
     )
 
 
-def with_pictures(gathered: Gathered, session: Session, videos: Sequence[Video]) -> Gathered:
+def _build_examples(
+    builder: ClipDatasetBuilder, videos: Sequence[Video]
+) -> tuple[list[tuple[Annotation, Example]], list[SkippedClip]]:
+    """Build the examples of all videos, and list the skipped clips, both in order of the rows."""
+    built: list[tuple[Annotation, Example]] = []
+    skipped: list[SkippedClip] = []
+    for video, clips in _clips_by_video(builder.annotations, videos):
+        if video.copies:
+            clips = _merge_copies(video, clips)
+        problem = builder.problem(video)
+        if problem:
+            skipped += [SkippedClip(clip.row, clip.video, problem) for clip in clips]
+            continue
+        for clip, result in zip(clips, builder.build(video, clips), strict=True):
+            if isinstance(result, SkippedClip):
+                skipped.append(result)
+            else:
+                built.append((clip, result))
+    built.sort(key=lambda pair: pair[0].row)
+    skipped.sort(key=lambda clip: clip.row)
+    return built, skipped
+
+
+def add_frame_cache(
+    dataset: LabelledDataset, session: Session, videos: Sequence[Video]
+) -> LabelledDataset:
     """
-    Decode the pictures that are to be learned from, where that was not done before.
+    Decode the frames for fine-tuning that are not cached yet.
 
     Args:
-        gathered: from the same pipeline.
-        pipeline: its decode processes are used.
-        videos: those of the examples, and maybe others.
+        dataset: made with the same session.
+        session: its decode processes are used.
+        videos: those of the dataset; others are ignored.
     """
-    wanted = {example.video_id for example in gathered.of("train", "validation", None)}
+    wanted = {example.video_id for example in dataset.of("train", "validation", None)}
     found = [video for video in videos if video.video_id in wanted]
-    return replace(gathered, pictures=keep_pictures(session, found))
+    return replace(dataset, frame_cache=cache_frames(session, found))
 
 
 def _clips_by_video(
-    labelled: Labelled, videos: Sequence[Video]
-) -> Iterator[tuple[Video, list[LabelledClip]]]:
-    by_place: dict[str, list[LabelledClip]] = defaultdict(list)
-    for clip in labelled.clips:
-        by_place[clip.video].append(clip)
+    annotations: Annotations, videos: Sequence[Video]
+) -> Iterator[tuple[Video, list[Annotation]]]:
+    by_path: dict[str, list[Annotation]] = defaultdict(list)
+    for clip in annotations.clips:
+        by_path[clip.video].append(clip)
     for video in videos:
-        places = [video.location, *(location for _, location in video.copies)]
-        yield video, [clip for place in places for clip in by_place[place]]
+        paths = [video.location, *(location for _, location in video.copies)]
+        yield video, [clip for path in paths for clip in by_path[path]]
 
 
-def _of_one_video(video: Video, clips: Sequence[LabelledClip]) -> list[LabelledClip]:
+def _merge_copies(video: Video, clips: Sequence[Annotation]) -> list[Annotation]:
     """
-    Make the clips of copies those of the first of them, each part once.
+    Attribute the clips of all copies to the first copy, without duplicates.
 
-    They agree, as `_require_agreement` has it; their group is the one that is named, if any is.
+    `_require_agreement` has checked that they agree. An explicit group takes precedence.
     """
-    named = [clip.group for clip in clips if clip.group != clip.video]
-    group = named[0] if named else video.location
-    parts: dict[tuple[float | None, float | None], LabelledClip] = {}
+    explicit = [clip.group for clip in clips if clip.group != clip.video]
+    group = explicit[0] if explicit else video.location
+    parts: dict[tuple[float | None, float | None], Annotation] = {}
     for clip in sorted(clips, key=lambda clip: clip.row):
-        same = replace(clip, video=video.location, group=group)
-        parts.setdefault((clip.start_seconds, clip.end_seconds), same)
+        merged = replace(clip, video=video.location, group=group)
+        parts.setdefault((clip.start_seconds, clip.end_seconds), merged)
     return list(parts.values())
 
 
 def _require_labels(
-    labelled: Labelled, cut: Sequence[tuple[LabelledClip, Example]], left_out: Sequence[LeftOut]
+    annotations: Annotations,
+    built: Sequence[tuple[Annotation, Example]],
+    skipped: Sequence[SkippedClip],
 ) -> None:
-    """Require that something is left of each label."""
-    lost = sorted(set(labelled.labels) - {clip.label for clip, _ in cut})
-    if lost:
+    """Require an example of each label."""
+    missing = sorted(set(annotations.labels) - {clip.label for clip, _ in built})
+    if missing:
         raise SourceError(
-            f"nothing is left of the labels {', '.join(lost)}, as none of their videos can be "
-            f"used; the first: {left_out[0].video} (row {left_out[0].row}): {left_out[0].reason}"
+            f"no clip of the labels {', '.join(missing)} can be used; the first problem: "
+            f"{skipped[0].video} (row {skipped[0].row}): {skipped[0].reason}"
         )
 
 
-def windows_for(labelled: Labelled) -> ClipWindows:
-    """Give clips as long as the labelled ones, each beginning in the middle of the one before."""
+def windows_for(annotations: Annotations) -> ClipWindows:
+    """Give clip windows of the median length of the labelled clips, with an overlap of one half."""
     lengths = [
         clip.end_seconds - (clip.start_seconds or 0.0)
-        for clip in labelled.clips
+        for clip in annotations.clips
         if clip.end_seconds is not None
     ]
     if not lengths:
         return ClipWindows()
-    typical = round(float(np.median(lengths)), 3)
-    return ClipWindows(typical, typical / 2)
+    median = round(float(np.median(lengths)), 3)
+    return ClipWindows(median, median / 2)
 
 
-def spec_of(session: Session) -> BackboneSpec:
-    """Describe the backbone of a pipeline so that `run` finds it from any working directory."""
+def backbone_spec(session: Session) -> BackboneSpec:
+    """Describe the backbone of a session; paths in its name become absolute."""
     backbone, options = session.engine.backbone, session.options
     name = backbone.name
     folder = local_folder(name)

@@ -1,4 +1,4 @@
-"""Cut labelled clips out of the stored features of their videos."""
+"""Build examples from labelled clips and the stored features of their videos."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from pipeline.recognition.windows import EPSILON_SECONDS, Samples
 from pipeline.records import DecodeReport, Integers, Video, merge_reports
 from pipeline.storage import printable
 from pipeline.temporal.batching import Example
-from pipeline.training.annotations import Labelled, LabelledClip
+from pipeline.training.annotations import Annotation, Annotations
 
 
 @dataclass(frozen=True, slots=True)
-class LeftOut:
-    """A labelled clip that nothing can be learned from."""
+class SkippedClip:
+    """A labelled clip without features."""
 
     row: int
     video: str
@@ -28,122 +28,123 @@ class LeftOut:
 
 
 @dataclass(frozen=True, slots=True)
-class _Source:
-    """What clips of one video are cut from."""
+class _VideoFeatures:
+    """Features of all sampled frames of one video."""
 
     video: Video
     samples: Samples
-    numbers: Integers
-    """Of the samples, in the video, (T,)."""
+    sample_index: Integers
+    """(T,)."""
     report: DecodeReport
     duration_seconds: float
 
 
 @dataclass(frozen=True)
-class ClipCutter:
+class ClipDatasetBuilder:
     """
-    Cuts labelled clips.
+    Builds examples from labelled clips.
 
     Args:
-        labelled: all clips, for the numbers of their labels.
-        store: where the features of the videos are.
-        sampling: at which times they were taken.
-        context: frames before each that it was encoded with.
+        annotations: all clips; they define the label indices.
+        store: has the features of the videos.
+        sampling: of the features.
+        context: previous frames that each frame was encoded with.
     """
 
-    labelled: Labelled
+    annotations: Annotations
     store: FeatureStore
     sampling: Sampling
     context: int = 0
 
     def problem(self, video: Video) -> str:
-        """Tell why nothing can be learned from a video; nothing where it can be."""
+        """Give the reason why a video has no features, or an empty string if it has some."""
         if not self.store.has(video.video_id):
-            return "it could not be read: clipline doctor says more"
+            return "it cannot be read; clipline doctor shows why"
         report = self._report(video)
         return "" if report.frames_sampled else f"{report.status}: {report.error}"
 
-    def cut(self, video: Video, clips: list[LabelledClip]) -> list[Example | LeftOut]:
+    def build(self, video: Video, clips: list[Annotation]) -> list[Example | SkippedClip]:
         """
-        Cut the clips of one video; of what could not be decoded, tell why.
+        Build the examples of one video; clips whose frames were not decoded are skipped.
 
         Raises:
-            SourceError: a clip is outside of the video, or its features are no numbers.
+            SourceError: a clip is outside of the video or too short, or features are not finite.
         """
         parts = list(self.store.stream(video.video_id))
         samples = Samples(
             np.concatenate([sample_times(part, self.sampling) for part in parts]),
             np.concatenate([part.values for part in parts]),
         )
-        numbers = np.concatenate([part.sample_index for part in parts])
+        sample_index = np.concatenate([part.sample_index for part in parts])
         report = self._report(video)
         duration = report.duration_seconds or float(samples.seconds[-1])
-        source = _Source(video, samples, numbers, report, duration)
-        return [self._cut(clip, source) for clip in clips]
+        features = _VideoFeatures(video, samples, sample_index, report, duration)
+        return [self._build(clip, features) for clip in clips]
 
     def _report(self, video: Video) -> DecodeReport:
         return merge_reports(self.store.reports(video.video_id))
 
-    def _cut(self, clip: LabelledClip, source: _Source) -> Example | LeftOut:
+    def _build(self, clip: Annotation, source: _VideoFeatures) -> Example | SkippedClip:
         start = clip.start_seconds or 0.0
         end = source.duration_seconds if clip.end_seconds is None else clip.end_seconds
-        first, last = _frames_of(clip, source.samples)
-        if first >= last and source.report.status != "ok":
-            return LeftOut(clip.row, clip.video, _lost(start, end, source.report))
+        first, stop = _frame_range(clip, source.samples)
+        if first >= stop and source.report.status != "ok":
+            return SkippedClip(clip.row, clip.video, _missing_frames(start, end, source.report))
         self._check_times(clip, start, end, source.duration_seconds)
-        features = source.samples.features[first:last].astype(np.float32)
+        features = source.samples.features[first:stop].astype(np.float32)
         if not len(features):
             raise SourceError(
-                f"row {clip.row}: no frame is sampled between {start:g} and {end:g} seconds of "
-                f"{printable(clip.video)}: sample more frames (--sample-fps)"
+                f"row {clip.row}: no frame was sampled between {start:g} and {end:g} seconds of "
+                f"{printable(clip.video)}: increase --sample-fps"
             )
         if not np.isfinite(features).all():
             raise SourceError(
-                f"row {clip.row}: features of {printable(clip.video)} are no numbers: the weights "
+                f"row {clip.row}: features of {printable(clip.video)} are not finite: the weights "
                 "of the backbone are damaged, or its precision is too low"
             )
         return Example(
             name=_name(clip),
             video_id=source.video.video_id,
             group=clip.group,
-            label=self.labelled.labels.index(clip.label),
+            label=self.annotations.labels.index(clip.label),
             features=features,
-            mask=self._counts(first, len(features)),
+            mask=self._mask(first, len(features)),
             start_seconds=start,
             end_seconds=end,
-            sample_index=source.numbers[first:last],
+            sample_index=source.sample_index[first:stop],
+            video=printable(clip.video),
         )
 
-    def _check_times(self, clip: LabelledClip, start: float, end: float, duration: float) -> None:
-        spare = 1 / self.sampling.fps if self.sampling.fps else 0.1
-        if (start > 0 and start >= duration) or end > duration + spare:
+    def _check_times(self, clip: Annotation, start: float, end: float, duration: float) -> None:
+        tolerance = 1 / self.sampling.fps if self.sampling.fps else 0.1
+        if (start > 0 and start >= duration) or end > duration + tolerance:
             raise SourceError(
                 f"row {clip.row}: {start:g} to {end:g} seconds are outside of "
                 f"{printable(clip.video)}, which is {duration:g} seconds long"
             )
 
-    def _counts(self, first: int, length: int) -> NDArray[np.bool_]:
-        """Tell which frames count: the first of a video was encoded without the one before."""
-        counts = np.ones(length, np.bool_)
-        counts[0] = not (self.context and first == 0 and length > 1)
-        return counts
+    def _mask(self, first: int, length: int) -> NDArray[np.bool_]:
+        """Mask the first frame of a video if frames are encoded with the previous one, (L,)."""
+        mask = np.ones(length, np.bool_)
+        mask[0] = not (self.context and first == 0 and length > 1)
+        return mask
 
 
-def _frames_of(clip: LabelledClip, samples: Samples) -> tuple[int, int]:
-    """Give the numbers of the first sampled frame of a clip and of the one after its last."""
+def _frame_range(clip: Annotation, samples: Samples) -> tuple[int, int]:
+    """Give the sampled frames of a clip, [first, stop)."""
     start = (clip.start_seconds or 0.0) - EPSILON_SECONDS
     first = int(np.searchsorted(samples.seconds, start))
-    if clip.end_seconds is None:  # a last frame may be sampled at the very end
+    if clip.end_seconds is None:  # the last sample may lie exactly at the end of the video
         return first, len(samples.seconds)
     return first, int(np.searchsorted(samples.seconds, clip.end_seconds - EPSILON_SECONDS))
 
 
-def _lost(start: float, end: float, report: DecodeReport) -> str:
-    why = f": {report.error}" * bool(report.error)
-    return f"{report.status}: no frame between {start:g} and {end:g} seconds was decoded{why}"
+def _missing_frames(start: float, end: float, report: DecodeReport) -> str:
+    error = f": {report.error}" * bool(report.error)
+    return f"{report.status}: no frame between {start:g} and {end:g} seconds was decoded{error}"
 
 
-def _name(clip: LabelledClip) -> str:
+def _name(clip: Annotation) -> str:
     if clip.end_seconds is None:
         return printable(clip.video)
     return f"{printable(clip.video)} [{clip.start_seconds:g}, {clip.end_seconds:g})"

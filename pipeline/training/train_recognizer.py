@@ -1,11 +1,11 @@
 """
-From gathered examples to a recognizer: training, fine-tuning where that is wanted, the bundle.
+Train a recognizer on a dataset, fine-run_finetune its backbone if requested, and save it.
 
     options = LearningOptions(RunOptions(recognizer=None, backbone="resnet18", ...))
-    labelled = read_labels(Path("labels.csv"))
-    with open_session(out, options.run) as pipeline:
-        gathered = gather_examples(labelled, pipeline)
-    learn(gathered, Path("my-recognizer"), options)
+    annotations = read_annotations(Path("labels.csv"))
+    with open_session(out, options.run) as session:
+        dataset = build_dataset(annotations, session)
+    train_recognizer(dataset, Path("my-recognizer"), options)
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import dataclasses
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +29,17 @@ from pipeline.temporal.options import TrainingOptions
 from pipeline.temporal.schedule import train_validation_split
 from pipeline.temporal.trainer import TrainingResult, fit
 from pipeline.temporal.training_loop import Epoch, OnEpoch
-from pipeline.training.build_dataset import Gathered
-from pipeline.training.finetune.finetune import Outcome, fine_tune, load_tunable
-from pipeline.training.finetune.lesson import TuningLesson
+from pipeline.training.build_dataset import LabelledDataset
+from pipeline.training.finetune.finetune import FinetuneOutcome, fine_tune, load_tunable
+from pipeline.training.finetune.trainer import FinetuneTask
 from pipeline.training.options import LearningOptions
 
 CHECKPOINT = "checkpoint.safetensors"
-TUNING_CHECKPOINT = "checkpoint-tuning.safetensors"
+FINETUNE_CHECKPOINT = "checkpoint-tuning.safetensors"
 CHECKPOINTS = "checkpoint*.safetensors"
 METRICS = "metrics.json"
 CURVES = "learning.png"
-TUNING_CURVES = "fine-tuning.png"
+FINETUNE_CURVES = "fine-tuning.png"
 SIDES = frozenset(
     {
         *("left", "leftward", "leftwards", "lefthand", "l", "west"),
@@ -47,155 +47,163 @@ SIDES = frozenset(
         *("clockwise", "counterclockwise", "anticlockwise", "cw", "ccw"),
     }
 )
-"""Words in labels that a mirror makes false."""
+"""Words in labels that are wrong for mirrored clips."""
 WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\d_A-Z]+")
-"""In camel case as well: TurnLeft is two, and so is moveL."""
+"""A word of a label, also in camel case: TurnLeft and moveL have two."""
 
 
-def learn(
-    gathered: Gathered,
+@dataclass(frozen=True)
+class DatasetSplit:
+    """Training and validation set."""
+
+    train: Sequence[Example]
+    validation: Sequence[Example]
+
+
+def train_recognizer(
+    dataset: LabelledDataset,
     out: Path,
     options: LearningOptions,
     *,
     on_epoch: OnEpoch | None = None,
-    on_tuning: OnEpoch | None = None,
+    on_finetune_epoch: OnEpoch | None = None,
 ) -> dict[str, Any]:
     """
-    Train a recognizer and save it: with `recognizer.json`, the folder is one.
+    Train a recognizer and save it in a folder.
 
-    Examples of the split `validation` are held back to stop early and to calibrate, or where there
-    is no such split, a share of the groups; those of the split `test` are not looked at.
+    Examples of the split `validation` are used for early stopping and calibration, or without that
+    split a share of the groups. Those of the split `test` are not used.
 
     Args:
-        gathered: examples.
-        out: folder of the recognizer; an interrupted training in it is gone on with.
+        dataset: labelled clips, with a frame cache if the backbone is fine-tuned.
+        out: folder of the recognizer; an interrupted training in it is resumed.
         options: of the training.
-        on_epoch: told of each epoch.
-        on_tuning: told of each epoch of fine-tuning the backbone, where that is wanted; it needs
-            what `with_pictures` adds.
+        on_epoch: called after each epoch.
+        on_finetune_epoch: called after each epoch of fine-tuning.
 
     Returns:
-        What `metrics.json` says.
+        The content of `metrics.json`.
+
+    Raises:
+        OptionError: the options do not fit the features, or training diverged.
+        SourceError: a label has no training example.
     """
-    options = replace(options, training=with_mirror(gathered, options))
-    learned, held_back = split(gathered, options.training)
+    options = replace(options, training=with_mirror(dataset, options))
+    parts = split(dataset, options.training)
     with file_lock(out / ".lock", f"recognizer {out}"):
-        fitted = fit(
-            learned,
-            len(gathered.examples.labels),
+        result = fit(
+            parts.train,
+            len(dataset.examples.labels),
             options.temporal,
             options.training,
-            validation=held_back,
+            validation=parts.validation,
             on_epoch=on_epoch,
             checkpoint=out / CHECKPOINT,
         )
-        metrics = describe(gathered, fitted, (learned, held_back), options.training)
-        _draw(fitted.history, fitted.best.number, out / CURVES)
-        tuned = None
+        metrics = training_metrics(dataset, result, parts, options.training)
+        _plot(result.history, result.best.number, out / CURVES)
+        finetuned = None
         if options.tuning.blocks:
-            lesson = _tuning_lesson(gathered, fitted, (learned, held_back), options)
-            path = out / TUNING_CHECKPOINT
-            tuned = fine_tune(lesson, fitted, on_epoch=on_tuning, checkpoint=path)
-            metrics["fine_tuning"] = tuned.metrics
-            _draw(tuned.history, tuned.metrics["best_epoch"], out / TUNING_CURVES)
-        notes = _notes(gathered, metrics, (learned, held_back), options)
-        recognizer = as_recognizer(out.resolve().name, gathered, fitted, notes)
-        _save(recognizer, tuned, out)
+            task = _finetune_task(dataset, result, parts, options)
+            path = out / FINETUNE_CHECKPOINT
+            finetuned = fine_tune(task, result, on_epoch=on_finetune_epoch, checkpoint=path)
+            metrics["fine_tuning"] = finetuned.metrics
+            _plot(finetuned.history, finetuned.metrics["best_epoch"], out / FINETUNE_CURVES)
+        notes = _notes(dataset, metrics, parts, options)
+        _save(as_recognizer(out.resolve().name, dataset, result, notes), finetuned, out)
         write_json(metrics, out / METRICS)
         for path in out.glob(CHECKPOINTS):
             path.unlink()
     return metrics
 
 
-def with_mirror(gathered: Gathered, options: LearningOptions) -> TrainingOptions:
+def with_mirror(dataset: LabelledDataset, options: LearningOptions) -> TrainingOptions:
     """
-    Tell training about the grid to mirror, where clips are to be mirrored at all.
+    Set the grid of the features in the training options if clips are mirrored.
 
     Raises:
-        OptionError: they are to be, but features do not say where in the picture they are of.
+        OptionError: mirroring is requested, but features have no grid.
     """
-    grid = gathered.backbone.grid or 1
+    grid = dataset.backbone.grid or 1
     if options.mirror and grid == 1:
         raise OptionError("features without a grid cannot be mirrored: add --grid, or --no-mirror")
-    wanted = may_mirror(gathered, options)
-    return replace(options.training, mirror_grid=grid if wanted and grid > 1 else 0)
+    mirror = may_mirror(dataset, options)
+    return replace(options.training, mirror_grid=grid if mirror and grid > 1 else 0)
 
 
-def may_mirror(gathered: Gathered, options: LearningOptions) -> bool:
-    """Tell whether clips may be mirrored: as a person says, or by their labels."""
-    return stays_true(gathered.examples.labels) if options.mirror is None else options.mirror
+def may_mirror(dataset: LabelledDataset, options: LearningOptions) -> bool:
+    """Whether clips may be mirrored: by the options, or else by the labels."""
+    if options.mirror is not None:
+        return options.mirror
+    return is_mirror_invariant(dataset.examples.labels)
 
 
-def stays_true(labels: Sequence[str]) -> bool:
-    """Tell whether labels stay true in a mirror, as far as their words say."""
+def is_mirror_invariant(labels: Sequence[str]) -> bool:
+    """Whether no label contains a word for a side or a direction of rotation."""
     words = {word.lower() for label in labels for word in WORD.findall(label)}
     return not words & SIDES
 
 
-def split(gathered: Gathered, options: TrainingOptions) -> tuple[list[Example], list[Example]]:
+def split(dataset: LabelledDataset, options: TrainingOptions) -> DatasetSplit:
     """
-    Give the examples to learn from, and those held back.
+    Split the examples into training and validation set.
 
     Raises:
-        SourceError: a label has no example to learn from.
+        SourceError: a label has no training example.
     """
-    held_back = gathered.of("validation")
-    learned = gathered.of("train", None)
-    if not held_back:
-        learned, held_back = train_validation_split(learned, options.validation, options.seed)
-    names = gathered.examples.labels
-    missing = set(range(len(names))) - {example.label for example in learned}
+    validation = dataset.of("validation")
+    train = dataset.of("train", None)
+    if not validation:
+        train, validation = train_validation_split(train, options.validation, options.seed)
+    labels = dataset.examples.labels
+    missing = set(range(len(labels))) - {example.label for example in train}
     if missing:
-        said = ", ".join(names[number] for number in sorted(missing))
-        raise SourceError(f"no clip of the split `train` has the label {said}")
-    return learned, held_back
+        names = ", ".join(labels[index] for index in sorted(missing))
+        raise SourceError(f"no clip of the split `train` has the label {names}")
+    return DatasetSplit(train, validation)
 
 
-def describe(
-    gathered: Gathered,
-    fitted: TrainingResult,
-    parts: tuple[Sequence[Example], Sequence[Example]],
+def training_metrics(
+    dataset: LabelledDataset,
+    result: TrainingResult,
+    parts: DatasetSplit,
     options: TrainingOptions,
 ) -> dict[str, Any]:
-    """Give what `metrics.json` says of what was learned and held back, and how it went."""
-    learned, held_back = parts
-    labels = gathered.examples.labels
-    best = fitted.best
+    """Make the content of `metrics.json`."""
+    labels = dataset.examples.labels
+    best = result.best
     return {
-        "epochs": len(fitted.history),
+        "epochs": len(result.history),
         "best_epoch": best.number,
         "validation": {
-            "clips": len(held_back),
+            "clips": len(parts.validation),
             "accuracy": best.validation_accuracy,
             "loss": best.validation_loss,
-            "learned_afterwards": bool(held_back) and options.refit,
+            "learned_afterwards": bool(parts.validation) and options.refit,
         },
         "mirrored": options.mirror_grid > 0,
-        "temperature": fitted.temperature,
+        "temperature": result.temperature,
         "learned_from": {
-            "clips": len(learned),
-            "frames": sum(int(example.mask.sum()) for example in learned),
-            "groups": len({example.group for example in learned}),
-            "labels": dict(Counter(labels[example.label] for example in learned)),
+            "clips": len(parts.train),
+            "frames": sum(int(example.mask.sum()) for example in parts.train),
+            "groups": len({example.group for example in parts.train}),
+            "labels": dict(Counter(labels[example.label] for example in parts.train)),
         },
-        "left_out": [dataclasses.asdict(left) for left in gathered.left_out],
-        "history": [dataclasses.asdict(epoch) for epoch in fitted.history],
+        "left_out": [dataclasses.asdict(clip) for clip in dataset.skipped],
+        "history": [dataclasses.asdict(epoch) for epoch in result.history],
     }
 
 
 def _notes(
-    gathered: Gathered,
-    metrics: dict[str, Any],
-    parts: tuple[Sequence[Example], Sequence[Example]],
-    options: LearningOptions,
+    dataset: LabelledDataset, metrics: dict[str, Any], parts: DatasetSplit, options: LearningOptions
 ) -> dict[str, Any]:
-    """Give what a person may want to know of a recognizer."""
-    learned, held_back = parts
+    """Make the metadata of a recognizer: licence, training data, options and metrics."""
+    videos = {example.video_id for example in (*parts.train, *parts.validation)}
     return {
-        "licence": f"weights of the backbone: {gathered.licence or 'unknown'}; those of the "
+        "licence": f"weights of the backbone: {dataset.licence or 'unknown'}; those of the "
         "temporal model belong to whoever trained it, within the licence of the videos",
-        "training_data": hash_examples(learned, held_back),
-        "training_videos": sorted({example.video_id for example in (*learned, *held_back)}),
+        "training_data": hash_examples(parts.train, parts.validation),
+        "training_videos": sorted(videos),
         "training": dataclasses.asdict(options.training),
         "tuning": dataclasses.asdict(options.tuning),
         "metrics": _without_history(metrics),
@@ -209,45 +217,43 @@ def _without_history(metrics: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def _tuning_lesson(
-    gathered: Gathered,
-    fitted: TrainingResult,
-    parts: tuple[Sequence[Example], Sequence[Example]],
-    options: LearningOptions,
-) -> TuningLesson:
-    """Begin with the backbone as it is, and with a model that has not seen what is held back."""
-    if gathered.pictures is None:
-        raise ValueError("fine-tuning needs pictures: call with_pictures first")
+def _finetune_task(
+    dataset: LabelledDataset, result: TrainingResult, parts: DatasetSplit, options: LearningOptions
+) -> FinetuneTask:
+    """Start from the original backbone, and a model not trained on the validation set."""
+    if dataset.frame_cache is None:
+        raise ValueError("fine-tuning needs decoded frames: call add_frame_cache first")
     backbone = load_tunable(options.run, options.tuning.blocks)
-    require_same_weights(gathered.backbone.weights_hash, backbone.weights_hash, backbone.name)
-    return TuningLesson(
-        *parts,
+    require_same_weights(dataset.backbone.weights_hash, backbone.weights_hash, backbone.name)
+    return FinetuneTask(
+        parts.train,
+        parts.validation,
         backbone=backbone,
-        model=fitted.validation_model or fitted.model,
-        cache=gathered.pictures,
+        model=result.validation_model or result.model,
+        cache=dataset.frame_cache,
         tuning=options.tuning,
         training=options.training,
-        mirror=may_mirror(gathered, options),
+        mirror=may_mirror(dataset, options),
     )
 
 
-def _save(recognizer: Recognizer, tuned: Outcome | None, out: Path) -> None:
-    """Save a recognizer, with a backbone of its own where it was fine-tuned to any use."""
-    if tuned is None or tuned.backbone is None:
+def _save(recognizer: Recognizer, finetuned: FinetuneOutcome | None, out: Path) -> None:
+    """Save a recognizer, with its own backbone if fine-tuning lowered the validation loss."""
+    if finetuned is None or finetuned.backbone is None:
         save_recognizer(recognizer, out)
         return
-    spec = replace(recognizer.backbone, weights_hash=tuned.backbone.weights_hash)
-    own = replace(
+    backbone = finetuned.backbone
+    recognizer = replace(
         recognizer,
-        backbone=spec,
-        model=tuned.fitted.model,
-        temperature=tuned.fitted.temperature,
-        network=describe_network(tuned.backbone),
+        backbone=replace(recognizer.backbone, weights_hash=backbone.weights_hash),
+        model=finetuned.trained.model,
+        temperature=finetuned.trained.temperature,
+        network=describe_network(backbone),
     )
-    save_recognizer(own, out, copy_weights(tuned.backbone))
+    save_recognizer(recognizer, out, copy_weights(backbone))
 
 
-def _draw(history: Sequence[Epoch], best: int, path: Path) -> None:
+def _plot(history: Sequence[Epoch], best: int, path: Path) -> None:
     plot_training(
         [
             ("loss", [e.loss for e in history], [e.validation_loss for e in history]),
@@ -260,17 +266,17 @@ def _draw(history: Sequence[Epoch], best: int, path: Path) -> None:
 
 
 def as_recognizer(
-    name: str, gathered: Gathered, fitted: TrainingResult, notes: dict[str, Any]
+    name: str, dataset: LabelledDataset, result: TrainingResult, notes: dict[str, Any]
 ) -> Recognizer:
-    """Make a trained model a recognizer that can be saved and run."""
+    """Make a recognizer from a trained model."""
     return Recognizer(
         name=name,
-        labels=gathered.examples.labels,
-        sampling=gathered.sampling,
-        clips=gathered.windows,
-        backbone=gathered.backbone,
-        temporal=fitted.model.options,
-        model=fitted.model,
-        temperature=fitted.temperature,
+        labels=dataset.examples.labels,
+        sampling=dataset.sampling,
+        clips=dataset.windows,
+        backbone=dataset.backbone,
+        temporal=result.model.options,
+        model=result.model,
+        temperature=result.temperature,
         notes=notes,
     )

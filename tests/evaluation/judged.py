@@ -13,7 +13,7 @@ from pipeline.records import DecodeReport, FrameFeatures
 from pipeline.temporal.batching import Examples
 from pipeline.temporal.models import TemporalModel
 from pipeline.temporal.options import TemporalOptions, TrainingOptions
-from pipeline.training.build_dataset import Gathered
+from pipeline.training.build_dataset import LabelledDataset
 from tests.temporal.synthetic_clips import rising_and_falling
 
 LABELS = ("falls", "rises")
@@ -25,17 +25,17 @@ BACKBONE = BackboneSpec("toy", "0" * 32, 2)
 FPS = 8
 
 
-def gather(items=None, *, splits=None, left_out=(), labels=LABELS) -> Gathered:
-    """Labelled clips as `gather_examples` gives them."""
+def gather(items=None, *, splits=None, skipped=(), labels=LABELS) -> LabelledDataset:
+    """Labelled clips as `build_dataset` gives them."""
     items = tuple(rising_and_falling(32) if items is None else items)
-    return Gathered(
+    return LabelledDataset(
         Examples(items, labels),
         tuple(splits or [None] * len(items)),
         BACKBONE,
         None,
         Sampling(fps=FPS),
         ClipWindows(),
-        tuple(left_out),
+        tuple(skipped),
     )
 
 
@@ -71,6 +71,7 @@ def halves(count: int = 16):
                 group=f"g{number // 2 % 4}",
                 features=features,
                 mask=np.ones(FPS, np.bool_),
+                video=video,
                 start_seconds=start,
                 end_seconds=start + 1,
             )

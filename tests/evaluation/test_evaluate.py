@@ -24,7 +24,7 @@ from pipeline.evaluation.evaluate import (
 from pipeline.evaluation.predictions import METHODS, MODEL, PRIOR
 from pipeline.temporal.batching import Examples
 from pipeline.temporal.trainer import predict
-from pipeline.training.clip_dataset import LeftOut
+from pipeline.training.clip_dataset import SkippedClip
 from tests.evaluation.judged import QUICK, gather, halves, make_recognizer, stored
 from tests.temporal.synthetic_clips import rising_and_falling
 
@@ -33,46 +33,46 @@ def never(video_id):
     raise AssertionError(f"{video_id} has one labelled part, so its features are not read")
 
 
-def cross_validated(gathered, count=0, *, seeds=1, read=never, options=QUICK, **given):
-    plan = CrossValidation(tuple(make_folds(gathered.examples, count)), options, seeds)
-    return evaluate_folds(make_recognizer(), gathered, plan, read, **given)
+def cross_validated(dataset, count=0, *, seeds=1, read=never, options=QUICK, **given):
+    plan = CrossValidation(tuple(make_folds(dataset.examples, count)), options, seeds)
+    return evaluate_folds(make_recognizer(), dataset, plan, read, **given)
 
 
 class TestSaved:
     def test_the_saved_weights_are_used(self):
-        recognizer, gathered = make_recognizer(), gather()
+        recognizer, dataset = make_recognizer(), gather()
 
-        found = evaluate_saved(recognizer, gathered, never)
+        found = evaluate_saved(recognizer, dataset, never)
 
-        expected = predict(recognizer.model, gathered.examples.items)
+        expected = predict(recognizer.model, dataset.examples.items)
         np.testing.assert_allclose(found.predictions[0].logits, expected, atol=1e-6)
         assert [one.method for one in found.methods] == list(METHODS)
         assert found.metadata["folds"] == []
 
     def test_only_the_split_test_is_predicted(self):
-        gathered = gather(splits=["train"] * 20 + ["validation"] * 4 + ["test"] * 8)
+        dataset = gather(splits=["train"] * 20 + ["validation"] * 4 + ["test"] * 8)
 
-        found = evaluate_saved(make_recognizer(), gathered, never)
+        found = evaluate_saved(make_recognizer(), dataset, never)
 
         assert [item.name for item in found.examples.items] == [f"clip{n}" for n in range(24, 32)]
         for one in found.predictions:
             assert set(one.clips.tolist()) == set(range(8))
 
     @pytest.mark.parametrize(
-        ("left_out", "message"),
+        ("skipped", "message"),
         [
             (
-                [LeftOut(7, "x.mp4", "empty")],
+                [SkippedClip(7, "x.mp4", "empty")],
                 r" \(1 row skipped\), so the recognizer is evaluated on all clips, of",
             ),
             ([], ", so the recognizer is evaluated on all clips, of the splits train, validation"),
         ],
     )
-    def test_without_test_clips_all_clips_are_used_with_a_warning(self, left_out, message):
+    def test_without_test_clips_all_clips_are_used_with_a_warning(self, skipped, message):
         splits = ["train"] * 20 + ["validation"] * 12
-        gathered = gather(splits=splits, left_out=left_out)
+        dataset = gather(splits=splits, skipped=skipped)
 
-        *_, warning = evaluate_saved(make_recognizer(), gathered, never).warnings
+        *_, warning = evaluate_saved(make_recognizer(), dataset, never).warnings
 
         assert re.search(f"the split test has no usable clip{message}", warning)
 
@@ -83,9 +83,9 @@ class TestSaved:
         """The training labels are swapped, so that all predictions are wrong."""
         items = rising_and_falling(32)
         swapped = [replace(item, label=1 - item.label) for item in items[:24]]
-        gathered = gather([*swapped, *items[24:]], splits=["train"] * 24 + ["test"] * 8)
+        dataset = gather([*swapped, *items[24:]], splits=["train"] * 24 + ["test"] * 8)
 
-        found = evaluate_saved(make_recognizer(), gathered, never)
+        found = evaluate_saved(make_recognizer(), dataset, never)
 
         pyramid = next(v for v in found.methods if "pyramid" in v.method)
         assert pyramid.seeds[0].accuracy == 0.0
@@ -99,10 +99,10 @@ class TestSaved:
         assert found.methods[0].confusion.sum(1).tolist() == pytest.approx([16, 0, 16])
 
     def test_clips_of_training_videos_are_reported(self):
-        gathered = gather()
+        dataset = gather()
         recognizer = make_recognizer(training_videos=[f"clip{n}" for n in range(32)])
 
-        (message,) = evaluate_saved(recognizer, gathered, never).warnings
+        (message,) = evaluate_saved(recognizer, dataset, never).warnings
 
         assert message.startswith(
             "32 of 32 clips are of videos on which the recognizer was trained"
@@ -111,10 +111,10 @@ class TestSaved:
         assert message.endswith("--folds trains it without them")
 
     def test_folds_do_not_train_a_fine_tuned_backbone_again(self):
-        gathered = gather()
+        dataset = gather()
         made = make_recognizer(training_videos=["clip3"])
 
-        (message,) = evaluate_saved(replace(made, network={}), gathered, never).warnings
+        (message,) = evaluate_saved(replace(made, network={}), dataset, never).warnings
 
         assert "trains its temporal model (not the backbone) without them" in message
 
@@ -133,9 +133,9 @@ class TestSaved:
 
 class TestFolds:
     def test_the_model_is_trained_from_scratch(self):
-        gathered = gather(rising_and_falling(64))
+        dataset = gather(rising_and_falling(64))
 
-        found = cross_validated(gathered)
+        found = cross_validated(dataset)
 
         assert found.methods[0].method == MODEL
         assert found.methods[0].seeds[0].accuracy > 0.9
@@ -187,9 +187,9 @@ class TestFolds:
     def test_reasons_for_unreliable_metrics_are_reported(self):
         items = [replace(item, group=item.name) for item in rising_and_falling(8)]
         items[1] = replace(items[1], video_id=items[0].video_id)
-        gathered = gather(items, left_out=[LeftOut(7, "x.mp4", "empty")])
+        dataset = gather(items, skipped=[SkippedClip(7, "x.mp4", "empty")])
 
-        found = cross_validated(gathered, 2, options=replace(QUICK, epochs=1), read=stored(items))
+        found = cross_validated(dataset, 2, options=replace(QUICK, epochs=1), read=stored(items))
 
         assert found.warnings[0] == "row 7 is skipped: x.mp4: empty"
         assert "no column group" in found.warnings[1]
@@ -198,14 +198,14 @@ class TestFolds:
     def test_a_fine_tuned_backbone_is_reported(self):
         """It is not trained again, and may have been trained on the clips of every fold."""
         recognizer = replace(make_recognizer(), network={"architecture": "toy"})
-        gathered = gather()
-        plan = CrossValidation(tuple(make_folds(gathered.examples, 2)), replace(QUICK, epochs=1))
+        dataset = gather()
+        plan = CrossValidation(tuple(make_folds(dataset.examples, 2)), replace(QUICK, epochs=1))
 
-        found = evaluate_folds(recognizer, gathered, plan, never)
+        found = evaluate_folds(recognizer, dataset, plan, never)
 
         (message,) = [warning for warning in found.warnings if "fine-tuned" in warning]
         assert "only the temporal model is trained again" in message
-        assert not any("fine-tuned" in warning for warning in cross_validated(gathered, 2).warnings)
+        assert not any("fine-tuned" in warning for warning in cross_validated(dataset, 2).warnings)
 
     def test_zero_seeds_fail(self):
         with pytest.raises(OptionError, match="--seeds must be 1 or more, got 0"):

@@ -11,7 +11,8 @@ def make_example(label: int, features, *, group: str = "g", mask=None, name="cli
     """Make an example of given features (L, D)."""
     features = np.asarray(features, np.float32)
     mask = np.ones(len(features), np.bool_) if mask is None else np.asarray(mask, np.bool_)
-    return Example(name, name, group, label, features, mask, 0.0, len(features) / 8)
+    end = len(features) / 8
+    return Example(name, name, group, label, features, mask, 0.0, end, video=name)
 
 
 def rising_and_falling(count: int, *, groups: int = 4, length: int = 10) -> list[Example]:

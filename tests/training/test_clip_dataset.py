@@ -1,4 +1,4 @@
-"""Clips cut out of stored features: which frames belong to them, and what is refused."""
+"""Examples from stored features: which frames belong to a clip, and which clips fail."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from pipeline.config import Sampling
 from pipeline.encode.feature_store import FeatureStore
 from pipeline.errors import SourceError
 from pipeline.records import DecodeReport, FrameFeatures, Video
-from pipeline.training.annotations import Labelled, LabelledClip
-from pipeline.training.clip_dataset import ClipCutter, LeftOut
+from pipeline.training.annotations import Annotation, Annotations
+from pipeline.training.clip_dataset import ClipDatasetBuilder, SkippedClip
 
 FPS = 8
 VIDEO = Video("a.mp4", "/a.mp4", "file", "id-a", 1)
-CLIP = LabelledClip("/a.mp4", "wave", None, None, "ann", None, row=7)
-FACTS = ("values", "sample_index", "frame_index", "pts_seconds")
+CLIP = Annotation("/a.mp4", "wave", None, None, "ann", None, row=7)
+ARRAYS = ("values", "sample_index", "frame_index", "pts_seconds")
 OK = DecodeReport("ok", duration_seconds=2.0, frames_sampled=16)
 
 
 def stored(start, stop, *, num_samples=16, report=OK, video_id="id-a"):
-    """Samples [start, stop) of a video; the first feature of each tells its number."""
+    """Samples [start, stop) of a video; the first feature of each is its index."""
     numbers = np.arange(start, stop)
     return FrameFeatures(
         video_id=video_id,
@@ -38,15 +38,15 @@ def stored(start, stop, *, num_samples=16, report=OK, video_id="id-a"):
 
 
 @pytest.fixture
-def cutter(tmp_path):
-    """Give a cutter of a store that holds some chunks."""
+def builder(tmp_path):
+    """Make a builder with some stored chunks."""
 
     def make(*parts, sampling=None, context=0):
         store = FeatureStore(tmp_path, 2)
         for part in parts or (stored(0, 16),):
             store.write([part])
-        labelled = Labelled((CLIP,), ("nod", "wave"))
-        return ClipCutter(labelled, store, sampling or Sampling(fps=FPS), context)
+        annotations = Annotations((CLIP,), ("nod", "wave"))
+        return ClipDatasetBuilder(annotations, store, sampling or Sampling(fps=FPS), context)
 
     return make
 
@@ -59,9 +59,9 @@ def numbers(example):
     return example.features[:, 0].astype(int).tolist()
 
 
-class TestCut:
-    def test_a_row_without_times_is_the_whole_video(self, cutter):
-        (example,) = cutter().cut(VIDEO, [CLIP])
+class TestBuild:
+    def test_a_row_without_times_is_the_whole_video(self, builder):
+        (example,) = builder().build(VIDEO, [CLIP])
 
         assert numbers(example) == list(range(16))
         assert (example.start_seconds, example.end_seconds) == (0.0, 2.0)
@@ -69,105 +69,107 @@ class TestCut:
         assert example.label == 1
         assert example.mask.all()
 
-    def test_a_part_holds_the_frames_from_its_start_to_before_its_end(self, cutter):
+    def test_a_clip_has_the_frames_from_its_start_to_before_its_end(self, builder):
         clips = [timed(0.0, 0.5), timed(0.5, 1.0), timed(0.51, 1.01)]
 
-        first, second, third = cutter().cut(VIDEO, clips)
+        first, second, third = builder().build(VIDEO, clips)
 
         assert numbers(first) == [0, 1, 2, 3]
         assert numbers(second) == [4, 5, 6, 7]
         assert numbers(third) == [5, 6, 7, 8]
         assert second.name == "/a.mp4 [0.5, 1)"
 
-    def test_frames_know_their_numbers_in_the_video(self, cutter):
+    def test_frames_have_their_sample_index_in_the_video(self, builder):
         part = replace(CLIP, start_seconds=0.5, end_seconds=1.0)
-        gap = stored(5, 8)  # the first sample of it could not be decoded
-        gap = replace(gap, **{f: getattr(gap, f)[1:] for f in FACTS})
+        gap = stored(5, 8)  # its first sample was not decoded
+        gap = replace(gap, **{f: getattr(gap, f)[1:] for f in ARRAYS})
 
-        whole, example = cutter(stored(0, 5), gap, stored(8, 16)).cut(VIDEO, [CLIP, part])
+        whole, example = builder(stored(0, 5), gap, stored(8, 16)).build(VIDEO, [CLIP, part])
 
         assert whole.sample_index.tolist() == [*range(5), *range(6, 16)]
         assert example.sample_index.tolist() == [4, 6, 7]
 
-    def test_chunks_of_a_long_video_are_joined(self, cutter):
+    def test_chunks_of_a_long_video_are_joined(self, builder):
         parts = [stored(a, b, report=replace(OK, frames_sampled=8)) for a, b in ((0, 8), (8, 16))]
 
-        (example,) = cutter(*parts).cut(VIDEO, [timed(0.75, 1.25)])
+        (example,) = builder(*parts).build(VIDEO, [timed(0.75, 1.25)])
 
         assert numbers(example) == [6, 7, 8, 9]
 
-    def test_the_first_frame_of_a_video_does_not_count_where_none_comes_before_it(self, cutter):
-        whole, part = cutter(context=1).cut(VIDEO, [CLIP, timed(0.5, 1.0)])
+    def test_the_first_frame_of_a_video_is_masked_if_frames_need_the_previous_one(self, builder):
+        whole, part = builder(context=1).build(VIDEO, [CLIP, timed(0.5, 1.0)])
 
         assert whole.mask.tolist() == [False] + 15 * [True]
         assert part.mask.all()
 
-    def test_an_end_may_be_rounded_up_by_less_than_a_sample(self, cutter):
-        (example,) = cutter().cut(VIDEO, [timed(1.5, 2.1)])
+    def test_the_end_may_exceed_the_duration_by_less_than_a_sample(self, builder):
+        (example,) = builder().build(VIDEO, [timed(1.5, 2.1)])
 
         assert numbers(example) == [12, 13, 14, 15]
 
 
-class TestLost:
-    """Of a video that could be decoded in part, clips may lie in the other part."""
+class TestMissingFrames:
+    """Clips may lie in a part of the video that was not decoded."""
 
     PARTIAL = replace(OK, status="partial", error="8 packets are damaged", frames_sampled=8)
 
     @pytest.fixture
-    def partial(self, cutter):
-        """A cutter of a video of two seconds, whose second one could not be decoded."""
+    def partial(self, builder):
+        """A builder with a video of two seconds; the last second was not decoded."""
         whole = stored(0, 16, report=self.PARTIAL)
-        return cutter(replace(whole, **{f: getattr(whole, f)[:8] for f in FACTS}))
+        return builder(replace(whole, **{f: getattr(whole, f)[:8] for f in ARRAYS}))
 
     @pytest.mark.parametrize(("start", "end"), [(1.0, 1.5), (1.25, 2.0), (5.0, 6.0)])
-    def test_a_clip_of_which_nothing_was_decoded_is_left_out(self, partial, start, end):
-        (found,) = partial.cut(VIDEO, [timed(start, end)])
+    def test_a_clip_without_decoded_frames_is_skipped(self, partial, start, end):
+        (found,) = partial.build(VIDEO, [timed(start, end)])
 
-        assert found == LeftOut(
+        assert found == SkippedClip(
             7,
             "/a.mp4",
             f"partial: no frame between {start:g} and {end:g} seconds was decoded: "
             "8 packets are damaged",
         )
 
-    def test_a_clip_of_which_some_was_decoded_is_cut(self, partial):
-        (found,) = partial.cut(VIDEO, [timed(0.75, 1.5)])
+    def test_a_partly_decoded_clip_is_used(self, partial):
+        (found,) = partial.build(VIDEO, [timed(0.75, 1.5)])
 
         assert numbers(found) == [6, 7]
 
 
-class TestCutFails:
+class TestBuildFails:
     @pytest.mark.parametrize(("start", "end"), [(2.0, 2.1), (0.0, 2.2), (5.0, 6.0)])
-    def test_times_outside_of_the_video(self, cutter, start, end):
+    def test_times_outside_of_the_video(self, builder, start, end):
         with pytest.raises(SourceError, match=r"row 7: .* outside of /a\.mp4, which is 2 seconds"):
-            cutter().cut(VIDEO, [timed(start, end)])
+            builder().build(VIDEO, [timed(start, end)])
 
-    def test_a_part_between_two_samples(self, cutter):
-        with pytest.raises(SourceError, match=r"row 7: no frame .* 0\.51 and 0\.55 .*--sample-fps"):
-            cutter().cut(VIDEO, [timed(0.51, 0.55)])
+    def test_a_clip_between_two_samples(self, builder):
+        with pytest.raises(
+            SourceError, match=r"row 7: no frame was sampled .* 0\.51 and 0\.55 .*--sample-fps"
+        ):
+            builder().build(VIDEO, [timed(0.51, 0.55)])
 
-    def test_features_that_are_no_numbers(self, cutter):
+    def test_features_that_are_not_finite(self, builder):
         spoiled = stored(0, 16)
         spoiled.values[9, 1] = np.nan
 
-        with pytest.raises(SourceError, match=r"row 7: features of /a\.mp4 are no numbers"):
-            cutter(spoiled).cut(VIDEO, [CLIP])
+        with pytest.raises(SourceError, match=r"row 7: features of /a\.mp4 are not finite"):
+            builder(spoiled).build(VIDEO, [CLIP])
 
 
 class TestProblem:
-    def test_a_video_with_frames_has_none(self, cutter):
-        assert cutter().problem(VIDEO) == ""
+    def test_a_video_with_frames_has_none(self, builder):
+        assert builder().problem(VIDEO) == ""
 
-    def test_some_frames_are_enough(self, cutter):
+    def test_some_frames_are_sufficient(self, builder):
         partial = replace(OK, status="partial", error="the end is missing")
 
-        assert cutter(stored(0, 16, report=partial)).problem(VIDEO) == ""
+        assert builder(stored(0, 16, report=partial)).problem(VIDEO) == ""
 
-    def test_a_video_that_is_not_stored(self, cutter):
-        assert "clipline doctor" in cutter().problem(replace(VIDEO, video_id="other"))
+    def test_a_video_that_is_not_stored(self, builder):
+        assert "clipline doctor" in builder().problem(replace(VIDEO, video_id="other"))
 
-    def test_a_video_without_frames_says_what_is_wrong_with_it(self, cutter):
+    def test_the_status_of_a_video_without_frames(self, builder):
         report = DecodeReport("not_video", "holds no video")
         nothing = FrameFeatures.empty("id-a", 2, report)
 
-        assert cutter(nothing).problem(VIDEO) == "not_video: holds no video"
+        assert builder(nothing).problem(VIDEO) == "not_video: holds no video"

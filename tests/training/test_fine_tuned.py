@@ -1,4 +1,4 @@
-"""From labelled videos to a recognizer with a backbone of its own, and what becomes of that."""
+"""From annotations to a recognizer with a fine-tuned backbone, and its use."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from pipeline.run.load import load_models
 from pipeline.run.process import open_session, process_videos
 from pipeline.temporal.options import TemporalOptions, TrainingOptions
 from pipeline.temporal.trainer import predict
-from pipeline.training.annotations import read_labels
-from pipeline.training.build_dataset import find_labelled, gather_examples, with_pictures
+from pipeline.training.annotations import read_annotations
+from pipeline.training.build_dataset import add_frame_cache, build_dataset, find_labelled_videos
 from pipeline.training.finetune.encoder import ClipEncoder
 from pipeline.training.finetune.options import TuningOptions
 from pipeline.training.options import LearningOptions
-from pipeline.training.train_recognizer import learn
+from pipeline.training.train_recognizer import train_recognizer
 from tests.videos import write_video
 
 TUNING = TuningOptions(blocks=1, epochs=2, batch_size=2, learning_rate=5e-3, frames=4)
@@ -35,7 +35,7 @@ CLIPS = 8
 
 @pytest.fixture(autouse=True, scope="module")
 def _one_thread():
-    """What is computed here is small: on a busy machine, threads only wait for each other."""
+    """The networks are small: with several threads, these tests would be slower."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -44,7 +44,7 @@ def _one_thread():
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory):
-    """A backbone in timm's layout that wants small pictures."""
+    """A backbone with small inputs, in the format of timm."""
     folder = tmp_path_factory.mktemp("networks") / "net"
     folder.mkdir()
     torch.manual_seed(3)
@@ -89,72 +89,74 @@ def options(network):
 
 
 @pytest.fixture(scope="module")
-def gathered(videos, options, tmp_path_factory, engine_cache):
-    labelled = read_labels(videos / "labels.csv")
+def dataset(videos, options, tmp_path_factory, engine_cache):
+    annotations = read_annotations(videos / "labels.csv")
     with open_session(tmp_path_factory.mktemp("run"), options.run, engine_cache) as session:
-        found = find_labelled(labelled)
-        return with_pictures(gather_examples(labelled, session), session, found)
+        found = find_labelled_videos(annotations)
+        return add_frame_cache(build_dataset(annotations, session), session, found)
 
 
 @pytest.fixture(scope="module")
-def made(gathered, options, tmp_path_factory):
-    """The folder of a recognizer, what was said of it, and the epochs of fine-tuning."""
-    out, told = tmp_path_factory.mktemp("made") / "mine", []
-    return out, learn(gathered, out, options, on_tuning=told.append), told
+def made(dataset, options, tmp_path_factory):
+    """The folder of a recognizer, its metrics, and the epochs of fine-tuning."""
+    out, epochs = tmp_path_factory.mktemp("made") / "mine", []
+    return out, train_recognizer(dataset, out, options, on_finetune_epoch=epochs.append), epochs
 
 
 def parts(folder):
     return load_models(RunOptions(recognizer=str(folder)))
 
 
-class TestGather:
-    def test_pictures_of_what_is_only_tested_are_not_kept(self, gathered):
-        kept = [item.video_id for item in gathered.examples.items]
+class TestDataset:
+    def test_frames_of_test_clips_are_not_cached(self, dataset):
+        videos = [item.video_id for item in dataset.examples.items]
 
-        assert [gathered.pictures.has(video_id) for video_id in kept] == [True] * 6 + [False] * 2
+        assert [dataset.frame_cache.has(video_id) for video_id in videos] == [True] * 6 + [
+            False
+        ] * 2
 
-    def test_each_frame_knows_its_sample(self, gathered):
-        assert all(item.sample_index.tolist() == list(range(8)) for item in gathered.examples.items)
+    def test_frames_have_their_sample_index(self, dataset):
+        assert all(item.sample_index.tolist() == list(range(8)) for item in dataset.examples.items)
 
-    def test_without_pictures_nothing_is_tuned(self, gathered, options, tmp_path):
-        with pytest.raises(ValueError, match="call with_pictures first"):
-            learn(replace(gathered, pictures=None), tmp_path / "made", options)
+    def test_fine_tuning_without_cached_frames_fails(self, dataset, options, tmp_path):
+        with pytest.raises(ValueError, match="call add_frame_cache first"):
+            train_recognizer(replace(dataset, frame_cache=None), tmp_path / "made", options)
 
 
 class TestMade:
-    def test_it_says_what_was_tuned(self, made):
-        out, metrics, told = made
-        said = metrics["fine_tuning"]
+    def test_its_metrics_describe_fine_tuning(self, made):
+        out, metrics, epochs = made
+        found = metrics["fine_tuning"]
 
         assert json.loads((out / "metrics.json").read_text()) == metrics
-        assert said["kept"] is True
-        assert said["blocks"] == ["blocks.1.0"]
-        assert said["validation"]["after"]["loss"] < said["validation"]["before"]["loss"]
-        assert [epoch.number for epoch in told] == [1, 2]
+        assert found["kept"] is True
+        assert found["blocks"] == ["blocks.1.0"]
+        assert found["validation"]["after"]["loss"] < found["validation"]["before"]["loss"]
+        assert [epoch.number for epoch in epochs] == [1, 2]
         assert (out / "fine-tuning.png").exists()
         assert list(out.glob("checkpoint*")) == []
 
-    def test_its_notes_hold_it_without_the_epochs(self, made):
+    def test_its_metadata_have_the_metrics_without_history(self, made):
         notes = load_recognizer(made[0]).notes
 
         assert TuningOptions(**notes["tuning"]) == TUNING
         assert notes["metrics"]["fine_tuning"]["kept"] is True
         assert "history" not in notes["metrics"]["fine_tuning"]
 
-    def test_its_backbone_is_its_own(self, made, gathered):
+    def test_it_has_its_own_backbone(self, made, dataset):
         recognizer, backbone = parts(made[0])
 
         assert (made[0] / "backbone.safetensors").exists()
         assert recognizer.backbone.weights_hash == backbone.weights_hash
-        assert backbone.weights_hash != gathered.backbone.weights_hash
-        assert recognizer.backbone == replace(gathered.backbone, weights_hash=backbone.weights_hash)
+        assert backbone.weights_hash != dataset.backbone.weights_hash
+        assert recognizer.backbone == replace(dataset.backbone, weights_hash=backbone.weights_hash)
 
-    def test_it_says_what_it_was_trained_on(self, made, gathered):
-        learned = {item.video_id for item in gathered.examples.items[:6]}
+    def test_its_metadata_list_the_training_videos(self, made, dataset):
+        videos = {item.video_id for item in dataset.examples.items[:6]}
 
-        assert trained_on(load_recognizer(made[0])) == learned
+        assert trained_on(load_recognizer(made[0])) == videos
 
-    def test_the_first_weights_are_not_needed(self, made, network, tmp_path):
+    def test_the_original_weights_are_not_needed(self, made, network, tmp_path):
         (network / "config.json").rename(tmp_path / "config.json")
         try:
             _, backbone = parts(made[0])
@@ -163,10 +165,10 @@ class TestMade:
 
         assert backbone.licence == "mit"
 
-    def test_run_says_what_training_said(self, made, gathered, videos, tmp_path):
+    def test_run_gives_the_predictions_of_training(self, made, dataset, videos, tmp_path):
         recognizer, backbone = parts(made[0])
-        encoder = ClipEncoder(backbone, gathered.pictures, TrainingOptions(device="cpu"), 4)
-        clips = encoder.encoded(gathered.examples.items[:3])
+        encoder = ClipEncoder(backbone, dataset.frame_cache, TrainingOptions(device="cpu"), 4)
+        clips = encoder.encode_examples(dataset.examples.items[:3])
         logits = torch.from_numpy(predict(recognizer.model, clips) / recognizer.temperature)
 
         paths = [str(videos / f"{n}.mp4") for n in range(3)]
@@ -175,36 +177,36 @@ class TestMade:
         scores = np.stack(load(tmp_path, "clips").sort_values("video").scores)
         np.testing.assert_allclose(scores, logits.softmax(1), atol=2e-3)
 
-    def test_the_same_again_is_the_same(self, made, gathered, options, tmp_path):
-        learn(gathered, tmp_path / "mine", options)
+    def test_training_is_reproducible(self, made, dataset, options, tmp_path):
+        train_recognizer(dataset, tmp_path / "mine", options)
 
         assert load_recognizer(tmp_path / "mine").identity == load_recognizer(made[0]).identity
 
-    def test_an_interrupted_one_goes_on(self, made, gathered, options, tmp_path):
+    def test_an_interrupted_training_is_resumed(self, made, dataset, options, tmp_path):
         def stop(epoch):
             raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            learn(gathered, tmp_path / "mine", options, on_tuning=stop)
-        trained, told = [], []
-        learn(
-            *(gathered, tmp_path / "mine", options),
+            train_recognizer(dataset, tmp_path / "mine", options, on_finetune_epoch=stop)
+        trained, finetuned = [], []
+        train_recognizer(
+            *(dataset, tmp_path / "mine", options),
             on_epoch=trained.append,
-            on_tuning=told.append,
+            on_finetune_epoch=finetuned.append,
         )
 
         assert trained == []
-        assert [epoch.number for epoch in told] == [2]
+        assert [epoch.number for epoch in finetuned] == [2]
         assert load_recognizer(tmp_path / "mine").identity == load_recognizer(made[0]).identity
 
-    def test_what_does_not_help_leaves_the_backbone(self, gathered, options, tmp_path):
+    def test_fine_tuning_that_does_not_help_is_discarded(self, dataset, options, tmp_path):
         wild = replace(options, tuning=replace(TUNING, epochs=1, learning_rate=50.0))
 
-        metrics = learn(gathered, tmp_path / "mine", wild)
+        metrics = train_recognizer(dataset, tmp_path / "mine", wild)
 
         recognizer = load_recognizer(tmp_path / "mine")
         assert metrics["fine_tuning"]["kept"] is False
-        assert recognizer.backbone == gathered.backbone
+        assert recognizer.backbone == dataset.backbone
         assert recognizer.network is None
         assert not (tmp_path / "mine/backbone.safetensors").exists()
 
@@ -252,7 +254,7 @@ def test_the_options_are_plain_json(options):
     assert LearningOptions.from_json(json.loads(json.dumps(options.to_json()))) == options
 
 
-def test_options_from_before_there_was_tuning_are_read(options):
+def test_options_of_versions_without_fine_tuning_are_read(options):
     said = options.to_json()
     del said["tuning"]
 

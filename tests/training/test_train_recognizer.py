@@ -1,4 +1,4 @@
-"""From labelled videos to a saved recognizer, and what is refused on the way."""
+"""From annotations to a saved recognizer, and the errors on the way."""
 
 from __future__ import annotations
 
@@ -11,17 +11,21 @@ import pytest
 
 from pipeline.config import ClipWindows, EncodeOptions, RunOptions, Sampling
 from pipeline.errors import OptionError, SourceError
-from pipeline.evaluation.segmentation import video_of
 from pipeline.recognition.recognizer import BackboneSpec, load_recognizer
 from pipeline.results.tables import load
 from pipeline.run.process import open_session, process_videos
 from pipeline.temporal.batching import Examples
 from pipeline.temporal.options import TemporalOptions, TrainingOptions
-from pipeline.training.annotations import Labelled, LabelledClip, read_labels
-from pipeline.training.build_dataset import Gathered, find_labelled, gather_examples, windows_for
-from pipeline.training.clip_dataset import ClipCutter, LeftOut
+from pipeline.training.annotations import Annotation, Annotations, read_annotations
+from pipeline.training.build_dataset import (
+    LabelledDataset,
+    build_dataset,
+    find_labelled_videos,
+    windows_for,
+)
+from pipeline.training.clip_dataset import ClipDatasetBuilder, SkippedClip
 from pipeline.training.options import DEFAULT_MODEL, LearningOptions
-from pipeline.training.train_recognizer import learn, split, with_mirror
+from pipeline.training.train_recognizer import split, train_recognizer, with_mirror
 from tests.temporal.synthetic_clips import make_example
 from tests.videos import write_video
 
@@ -59,27 +63,27 @@ def session(tmp_path_factory, engine_cache):
 
 
 @pytest.fixture(scope="module")
-def gathered(folder, session) -> Gathered:
-    return gather_examples(read_labels(folder / "labels.csv"), session)
+def dataset(folder, session) -> LabelledDataset:
+    return build_dataset(read_annotations(folder / "labels.csv"), session)
 
 
 @pytest.fixture(scope="module")
-def learned(gathered, tmp_path_factory):
-    """The folder of a recognizer, what was said of it, and the epochs that were told."""
-    out, told = tmp_path_factory.mktemp("made") / "mine", []
-    return out, learn(gathered, out, OPTIONS, on_epoch=told.append), told
+def trained(dataset, tmp_path_factory):
+    """The folder of a recognizer, its metrics, and the epochs passed to `on_epoch`."""
+    out, epochs = tmp_path_factory.mktemp("made") / "mine", []
+    return out, train_recognizer(dataset, out, OPTIONS, on_epoch=epochs.append), epochs
 
 
-def clip(row: int, video: str = "/a.mp4", **values) -> LabelledClip:
+def clip(row: int, video: str = "/a.mp4", **values) -> Annotation:
     defaults = {"label": "wave", "start_seconds": None, "end_seconds": None, "group": "g"}
-    return LabelledClip(**{"video": video, "split": None, "row": row, **defaults, **values})
+    return Annotation(**{"video": video, "split": None, "row": row, **defaults, **values})
 
 
-class TestGather:
-    def test_each_clip_is_an_example_in_the_order_of_rows(self, gathered, session):
-        items = gathered.examples.items
+class TestDataset:
+    def test_each_clip_is_an_example_in_the_order_of_rows(self, dataset, session):
+        items = dataset.examples.items
 
-        assert gathered.examples.labels == ("even", "odd")
+        assert dataset.examples.labels == ("even", "odd")
         assert [item.label for item in items] == [0, 1, 0, 1, 0, 1]
         assert [item.group for item in items] == ["g0", "g0", "g1", "g1", "g2", "g2"]
         assert {item.features.shape for item in items} == {
@@ -88,8 +92,8 @@ class TestGather:
         assert [item.start_seconds for item in items] == [0.0] * 6
         assert [item.end_seconds for item in items] == pytest.approx([1.0] * 6)
 
-    def test_the_backbone_is_described_whole(self, gathered, session):
-        assert gathered.backbone == BackboneSpec(
+    def test_the_backbone_is_described(self, dataset, session):
+        assert dataset.backbone == BackboneSpec(
             name="random:test_resnet",
             weights_hash=session.engine.backbone.weights_hash,
             feature_size=session.engine.backbone.feature_size,
@@ -98,80 +102,78 @@ class TestGather:
             precision="float32",
         )
 
-    def test_the_second_time_nothing_is_decoded(self, folder, session, gathered, tmp_path):
+    def test_the_second_time_nothing_is_decoded(self, folder, session, dataset, tmp_path):
         again = replace(RUN, features=str(session.store.folder.parent))
 
         with open_session(tmp_path, again) as second:
-            found = gather_examples(read_labels(folder / "labels.csv"), second)
+            found = build_dataset(read_annotations(folder / "labels.csv"), second)
 
         assert second.progress.frames_decoded == 0
-        for a, b in zip(found.examples.items, gathered.examples.items, strict=True):
+        for a, b in zip(found.examples.items, dataset.examples.items, strict=True):
             np.testing.assert_array_equal(a.features, b.features)
 
-    def test_a_video_that_cannot_be_read_is_left_out(self, folder, session, tmp_path):
+    def test_an_unreadable_video_is_skipped(self, folder, session, tmp_path):
         (tmp_path / "text.mp4").write_text("no video")
         rows = f"video,label\n{folder}/0.mp4,even\n{folder}/1.mp4,odd\ntext.mp4,odd\n"
         (tmp_path / "labels.csv").write_text(rows)
 
-        found = gather_examples(read_labels(tmp_path / "labels.csv"), session)
+        found = build_dataset(read_annotations(tmp_path / "labels.csv"), session)
 
         assert len(found.examples.items) == 2
-        assert [(left.row, Path(left.video).name) for left in found.left_out] == [(4, "text.mp4")]
-        assert "not_video" in found.left_out[0].reason
+        assert [(clip.row, Path(clip.video).name) for clip in found.skipped] == [(4, "text.mp4")]
+        assert "not_video" in found.skipped[0].reason
 
-    def test_a_part_that_cannot_be_decoded_is_left_out(
-        self, folder, session, tmp_path, monkeypatch
-    ):
-        lost = LeftOut(3, f"{folder}/0.mp4", "partial: no frame")
-        cut = ClipCutter.cut
+    def test_a_clip_that_cannot_be_decoded_is_skipped(self, folder, session, tmp_path, monkeypatch):
+        lost = SkippedClip(3, f"{folder}/0.mp4", "partial: no frame")
+        build = ClipDatasetBuilder.build
 
-        def cutting(self, video, clips):
-            found = cut(self, video, clips)
+        def building(self, video, clips):
+            found = build(self, video, clips)
             return [lost if n == 1 else example for n, example in enumerate(found)]
 
-        monkeypatch.setattr(ClipCutter, "cut", cutting)
+        monkeypatch.setattr(ClipDatasetBuilder, "build", building)
         rows = [f"{folder}/0.mp4,even,{n},{n + 0.5}" for n in (0, 0.5)]
         rows.append(f"{folder}/1.mp4,odd,0,1")
         head = "video,label,start_seconds,end_seconds"
         (tmp_path / "labels.csv").write_text("\n".join([head, *rows]))
 
-        found = gather_examples(read_labels(tmp_path / "labels.csv"), session)
+        found = build_dataset(read_annotations(tmp_path / "labels.csv"), session)
 
         assert [item.label for item in found.examples.items] == [0, 1]
-        assert found.left_out == (lost,)
+        assert found.skipped == (lost,)
 
-    def test_a_label_of_which_nothing_is_left_fails(self, folder, session, tmp_path):
+    def test_a_label_without_usable_clips_fails(self, folder, session, tmp_path):
         (tmp_path / "text.mp4").write_text("no video")
         (tmp_path / "labels.csv").write_text(f"video,label\n{folder}/0.mp4,even\ntext.mp4,odd\n")
 
         with pytest.raises(
-            SourceError, match=r"nothing is left of the labels odd.*row 3.*not_video"
+            SourceError, match=r"no clip of the labels odd can be used.*row 3.*not_video"
         ):
-            gather_examples(read_labels(tmp_path / "labels.csv"), session)
+            build_dataset(read_annotations(tmp_path / "labels.csv"), session)
 
     def test_a_failed_shard_fails(self, folder, session):
         def fails(session, videos):
             return [RuntimeError("the disk is full")]
 
         with pytest.raises(RuntimeError, match="the disk is full"):
-            gather_examples(read_labels(folder / "labels.csv"), session, encode=fails)
+            build_dataset(read_annotations(folder / "labels.csv"), session, encode=fails)
 
 
 class TestCopies:
     @pytest.fixture
     def copied(self, folder, tmp_path):
-        """Write a table about one video under two names."""
+        """Write a table with two copies of one video."""
         for name in ("a.mp4", "b.mp4"):
             (tmp_path / name).write_bytes((folder / "0.mp4").read_bytes())
 
         def write(head, a, b):
             (tmp_path / "labels.csv").write_text(f"video,label{head}\na.mp4,{a}\nb.mp4,{b}\n")
-            return read_labels(tmp_path / "labels.csv")
+            return read_annotations(tmp_path / "labels.csv")
 
         return write
 
     def test_they_are_one_video(self, copied):
-        assert len(find_labelled(copied("", "even", "even"))) == 1
+        assert len(find_labelled_videos(copied("", "even", "even"))) == 1
 
     @pytest.mark.parametrize(
         ("head", "a", "b", "groups"),
@@ -185,80 +187,80 @@ class TestCopies:
             (",start_seconds,end_seconds", "even,0,0.5", "even,0,0.5", [None]),
         ],
     )
-    def test_they_are_of_one_group_and_no_part_counts_twice(
+    def test_they_have_one_group_and_no_duplicate_clips(
         self, copied, session, tmp_path, head, a, b, groups
     ):
-        items = gather_examples(copied(head, a, b), session).examples.items
+        items = build_dataset(copied(head, a, b), session).examples.items
 
         first = str(tmp_path / "a.mp4")
         assert [item.group for item in items] == [group or first for group in groups]
-        assert {video_of(item) for item in items} == {first}
+        assert {item.video for item in items} == {first}
 
-    def test_with_two_labels_they_fail(self, copied):
+    def test_different_labels_fail(self, copied):
         with pytest.raises(SourceError, match=r"rows 2, 3 are copies.*different labels: even, odd"):
-            find_labelled(copied("", "even", "odd"))
+            find_labelled_videos(copied("", "even", "odd"))
 
     @pytest.mark.parametrize("column", ["group", "split"])
-    def test_on_two_sides_of_a_split_they_fail(self, copied, column):
+    def test_different_groups_or_splits_fail(self, copied, column):
         with pytest.raises(SourceError, match=r"rows 2, 3 are copies.*groups or splits"):
-            find_labelled(copied(f",{column}", "even,train", "even,test"))
+            find_labelled_videos(copied(f",{column}", "even,train", "even,test"))
 
 
 class TestWindows:
-    def test_whole_videos_make_whole_clips(self):
-        assert windows_for(Labelled((clip(2),), ("wave",))) == ClipWindows()
+    def test_whole_videos_have_whole_windows(self):
+        assert windows_for(Annotations((clip(2),), ("wave",))) == ClipWindows()
 
-    def test_parts_make_clips_of_their_typical_length(self):
+    def test_windows_have_the_median_length_of_clips(self):
         ends = (1.0, 2.0, 7.0)
         clips = tuple(clip(n, start_seconds=0.0, end_seconds=end) for n, end in enumerate(ends))
 
-        assert windows_for(Labelled(clips, ("wave",))) == ClipWindows(2.0, 1.0)
+        assert windows_for(Annotations(clips, ("wave",))) == ClipWindows(2.0, 1.0)
 
 
 class TestSplit:
     @staticmethod
-    def gathered_of(*splits):
+    def dataset_of(*splits):
         items = [make_example(n % 2, [[0]], group=f"g{n}") for n in range(len(splits))]
         spec = BackboneSpec("b", "0", 1)
         examples = Examples(tuple(items), ("even", "odd"))
-        return Gathered(examples, splits, spec, None, Sampling(fps=8), ClipWindows(), ())
+        return LabelledDataset(examples, splits, spec, None, Sampling(fps=8), ClipWindows(), ())
 
-    def test_what_the_table_says_is_done(self):
-        gathered = self.gathered_of("train", "train", "validation", "test", "test")
+    def test_the_splits_of_the_table_are_used(self):
+        dataset = self.dataset_of("train", "train", "validation", "test", "test")
 
-        learned, held_back = split(gathered, TrainingOptions())
+        parts = split(dataset, TrainingOptions())
 
-        assert learned == list(gathered.examples.items[:2])
-        assert held_back == [gathered.examples.items[2]]
+        assert parts.train == list(dataset.examples.items[:2])
+        assert parts.validation == [dataset.examples.items[2]]
 
-    def test_without_a_split_for_it_groups_are_held_back(self):
-        gathered = self.gathered_of(*["train"] * 10, "test")
+    def test_without_a_validation_split_groups_are_held_out(self):
+        dataset = self.dataset_of(*["train"] * 10, "test")
 
-        learned, held_back = split(gathered, TrainingOptions(validation=0.3))
+        parts = split(dataset, TrainingOptions(validation=0.3))
 
-        assert (len(learned), len(held_back)) == (7, 3)
+        assert (len(parts.train), len(parts.validation)) == (7, 3)
 
-    def test_a_label_that_is_only_tested_fails(self):
+    def test_a_label_with_test_clips_only_fails(self):
         with pytest.raises(SourceError, match="no clip of the split `train` has the label odd"):
-            split(self.gathered_of("train", "test", "train"), TrainingOptions())
+            split(self.dataset_of("train", "test", "train"), TrainingOptions())
 
 
 class TestMirror:
     @staticmethod
     def grid_of(mirror, labels, grid=2):
-        gathered = TestSplit.gathered_of("train", "train")
-        gathered = replace(
-            gathered,
-            examples=replace(gathered.examples, labels=labels),
-            backbone=replace(gathered.backbone, grid=grid),
+        dataset = TestSplit.dataset_of("train", "train")
+        dataset = replace(
+            dataset,
+            examples=replace(dataset.examples, labels=labels),
+            backbone=replace(dataset.backbone, grid=grid),
         )
-        return with_mirror(gathered, replace(OPTIONS, mirror=mirror)).mirror_grid
+        return with_mirror(dataset, replace(OPTIONS, mirror=mirror)).mirror_grid
 
     @pytest.mark.parametrize(
         "labels",
         [("nod", "wave"), ("upright", "lefty"), ("pan", "roll"), ("Upright", "DoLefty")],
     )
-    def test_clips_are_mirrored_where_labels_stay_true(self, labels):
+    def test_clips_are_mirrored_if_labels_name_no_side(self, labels):
         assert self.grid_of(None, labels) == 2
 
     @pytest.mark.parametrize(
@@ -269,32 +271,32 @@ class TestMirror:
             *("leftward", "rightwards", "lefthand_up"),
         ],
     )
-    def test_clips_are_not_mirrored_where_a_label_names_a_side(self, label):
+    def test_clips_are_not_mirrored_if_a_label_names_a_side(self, label):
         assert self.grid_of(None, ("other", label)) == 0
 
-    def test_a_person_knows_better(self):
+    def test_the_option_takes_precedence(self):
         assert self.grid_of(True, ("left", "right")) == 2
         assert self.grid_of(False, ("nod", "wave")) == 0
 
     @pytest.mark.parametrize("grid", [None, 1])
-    def test_without_a_grid_nothing_is_mirrored(self, grid):
+    def test_features_without_a_grid_are_not_mirrored(self, grid):
         assert self.grid_of(None, ("nod", "wave"), grid) == 0
         with pytest.raises(OptionError, match="add --grid, or --no-mirror"):
             self.grid_of(True, ("nod", "wave"), grid)
 
 
-class TestLearn:
-    def test_the_folder_is_a_recognizer(self, learned, gathered):
-        recognizer = load_recognizer(learned[0])
+class TestTrain:
+    def test_the_folder_is_a_recognizer(self, trained, dataset):
+        recognizer = load_recognizer(trained[0])
 
         assert recognizer.name == "mine"
         assert recognizer.labels == ("even", "odd")
-        assert recognizer.backbone == gathered.backbone
+        assert recognizer.backbone == dataset.backbone
         assert recognizer.sampling == Sampling(fps=8)
         assert recognizer.temporal == OPTIONS.temporal
 
-    def test_it_says_how_it_was_made(self, learned):
-        notes = load_recognizer(learned[0]).notes
+    def test_its_metadata_describe_the_training(self, trained):
+        notes = load_recognizer(trained[0]).notes
 
         assert TrainingOptions(**notes["training"]) == replace(OPTIONS.training, mirror_grid=2)
         assert notes["metrics"]["validation"]["clips"] == 2
@@ -302,30 +304,30 @@ class TestLearn:
         assert len(notes["training_videos"]) == 6
         assert "weights of the backbone" in notes["licence"]
 
-    def test_figures_and_curves_lie_beside_it(self, learned):
-        out, metrics, told = learned
+    def test_metrics_and_curves_are_in_the_folder(self, trained):
+        out, metrics, epochs = trained
 
         assert json.loads((out / "metrics.json").read_text()) == metrics
         assert [epoch["number"] for epoch in metrics["history"]] == [1, 2, 3]
-        assert [epoch.number for epoch in told[:3]] == [1, 2, 3]
-        assert [epoch.number for epoch in told[3:]] == [1, 2, 3]
+        assert [epoch.number for epoch in epochs[:3]] == [1, 2, 3]
+        assert [epoch.number for epoch in epochs[3:]] == [1, 2, 3]
         assert metrics["learned_from"]["labels"] == {"even": 2, "odd": 2}
         assert metrics["validation"]["learned_afterwards"] is True
         assert metrics["mirrored"] is True
         assert (out / "learning.png").exists()
         assert not (out / "checkpoint.safetensors").exists()
 
-    def test_it_labels_videos(self, learned, folder, tmp_path):
-        process_videos([str(folder / "0.mp4")], tmp_path, RunOptions(recognizer=str(learned[0])))
+    def test_it_can_be_run(self, trained, folder, tmp_path):
+        process_videos([str(folder / "0.mp4")], tmp_path, RunOptions(recognizer=str(trained[0])))
 
         (row,) = load(tmp_path, "clips").itertuples()
         assert row.label in ("even", "odd")
         assert row.num_frames == 8
 
-    def test_the_same_again_is_the_same(self, learned, gathered, tmp_path):
-        learn(gathered, tmp_path / "mine", OPTIONS)
+    def test_training_is_reproducible(self, trained, dataset, tmp_path):
+        train_recognizer(dataset, tmp_path / "mine", OPTIONS)
 
-        assert load_recognizer(tmp_path / "mine").identity == load_recognizer(learned[0]).identity
+        assert load_recognizer(tmp_path / "mine").identity == load_recognizer(trained[0]).identity
 
 
 class TestOptions:
@@ -334,7 +336,7 @@ class TestOptions:
 
         assert read == OPTIONS
 
-    def test_what_is_not_said_is_as_where_nothing_is(self):
+    def test_missing_options_have_their_defaults(self):
         said = {"run": RUN.to_json(), "temporal": {"cell": "lstm"}}
 
         assert LearningOptions.from_json({"run": said["run"]}) == LearningOptions(RUN)

@@ -1,9 +1,8 @@
 """
-What chance does to the pictures of a clip before it is learned from.
+Random augmentation of the frames of a clip.
 
-One draw holds for all frames of a clip, so that nothing seems to move but what does. Which frames
-count, which of them are learned from, and how the clip is seen are drawn on the CPU, from one
-generator; the pictures are changed where they are.
+All frames of a clip get the same parameters, so that augmentation adds no apparent motion. Random
+numbers are drawn on the CPU from one generator; frames are changed on their device.
 """
 
 from __future__ import annotations
@@ -19,47 +18,47 @@ from pipeline.encode.preprocess import LUMA_WEIGHTS
 from pipeline.temporal.augment import FLIP_PROBABILITY
 from pipeline.training.finetune.options import TuningOptions
 
-NARROWEST = 3 / 4
-"""Width of a crop over its height, compared with the picture; the widest is the inverse."""
-MIDDLE = 127.5
-"""What contrast leaves as it is: were it a mean of the pictures, some frames would flicker."""
+MIN_ASPECT_RATIO = 3 / 4
+"""Of crops, relative to that of the frame; the maximum is the inverse."""
+MID_GREY = 127.5
+"""Fixed point of contrast changes. The mean of each frame would make frames flicker."""
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """How all pictures of one clip are seen in one step."""
+class AugmentParams:
+    """Parameters for all frames of one clip in one step."""
 
     mirrored: bool
     top: int
-    """Of the crop, in pixels, as the next three."""
+    """Of the crop, in pixels, like the next three."""
     left: int
     height: int
     width: int
     brightness: float
-    """Factors; 1 changes nothing."""
+    """Factor, like the next two; 1 changes nothing."""
     contrast: float
     saturation: float
 
 
-def draw_view(
+def sample_params(
     size: tuple[int, int], options: TuningOptions, generator: torch.Generator, *, mirror: bool
-) -> View:
+) -> AugmentParams:
     """
-    Draw how a clip is seen.
+    Sample the parameters of a clip.
 
     Args:
-        size: height and width of its pictures.
-        options: how much may change.
-        generator: of chance.
-        mirror: whether labels stay true in a mirror.
+        size: height and width of the frames.
+        options: ranges of the parameters.
+        generator: random generator.
+        mirror: whether clips may be mirrored.
     """
-    chance = torch.rand(8, generator=generator).tolist()
-    height, width = _crop_size(size, options.smallest_crop, chance[0], chance[1])
-    brightness, contrast, saturation = (1 + options.colour * (2 * c - 1) for c in chance[5:])
-    return View(
-        mirrored=mirror and chance[2] < FLIP_PROBABILITY,
-        top=int(chance[3] * (size[0] - height + 1)),
-        left=int(chance[4] * (size[1] - width + 1)),
+    uniform = torch.rand(8, generator=generator).tolist()
+    height, width = _crop_size(size, options.smallest_crop, uniform[0], uniform[1])
+    brightness, contrast, saturation = (1 + options.colour * (2 * u - 1) for u in uniform[5:])
+    return AugmentParams(
+        mirrored=mirror and uniform[2] < FLIP_PROBABILITY,
+        top=int(uniform[3] * (size[0] - height + 1)),
+        left=int(uniform[4] * (size[1] - width + 1)),
         height=height,
         width=width,
         brightness=brightness,
@@ -69,41 +68,41 @@ def draw_view(
 
 
 def _crop_size(
-    size: tuple[int, int], smallest: float, for_area: float, for_shape: float
+    size: tuple[int, int], min_area: float, area_position: float, ratio_position: float
 ) -> tuple[int, int]:
-    """Choose height and width by two numbers in [0, 1)."""
-    area = smallest + (1 - smallest) * for_area
-    # a crop of this area that is still within the picture
-    bound = min(-math.log(NARROWEST), -math.log(area))
-    shape = math.exp(bound * (2 * for_shape - 1))
+    """Choose height and width; both positions are in [0, 1), within the allowed ranges."""
+    area = min_area + (1 - min_area) * area_position
+    # a crop of this area must fit into the frame
+    max_log_ratio = min(-math.log(MIN_ASPECT_RATIO), -math.log(area))
+    ratio = math.exp(max_log_ratio * (2 * ratio_position - 1))
     height, width = size
     return (
-        max(1, min(height, round(height * math.sqrt(area / shape)))),
-        max(1, min(width, round(width * math.sqrt(area * shape)))),
+        max(1, min(height, round(height * math.sqrt(area / ratio)))),
+        max(1, min(width, round(width * math.sqrt(area * ratio)))),
     )
 
 
-def show(pictures: Tensor, view: View) -> Tensor:
-    """Change pictures (T, 3, H, W) of values in [0, 255] to how they are seen, of the same size."""
-    size = pictures.shape[2:]
-    rows = slice(view.top, view.top + view.height)
-    seen = pictures[:, :, rows, view.left : view.left + view.width]
-    if seen.shape[2:] != size:
-        seen = functional.interpolate(seen, size=size, mode="bilinear", antialias=True)
-    if view.mirrored:
-        seen = seen.flip(3)
-    return _recolour(seen, view).clamp(0, 255)
+def apply(frames: Tensor, params: AugmentParams) -> Tensor:
+    """Augment frames (T, 3, H, W) with values in [0, 255]; the shape stays the same."""
+    size = frames.shape[2:]
+    rows = slice(params.top, params.top + params.height)
+    cropped = frames[:, :, rows, params.left : params.left + params.width]
+    if cropped.shape[2:] != size:
+        cropped = functional.interpolate(cropped, size=size, mode="bilinear", antialias=True)
+    if params.mirrored:
+        cropped = cropped.flip(3)
+    return _adjust_colours(cropped, params).clamp(0, 255)
 
 
-def _recolour(pictures: Tensor, view: View) -> Tensor:
-    bright = pictures * view.brightness
+def _adjust_colours(frames: Tensor, params: AugmentParams) -> Tensor:
+    bright = frames * params.brightness
     weights = bright.new_tensor(LUMA_WEIGHTS).view(1, 3, 1, 1)
-    contrasted = MIDDLE + (bright - MIDDLE) * view.contrast
+    contrasted = MID_GREY + (bright - MID_GREY) * params.contrast
     grey = (contrasted * weights).sum(1, keepdim=True)  # (T, 1, H, W)
-    return grey + (contrasted - grey) * view.saturation
+    return grey + (contrasted - grey) * params.saturation
 
 
-def choose_frames(mask: Tensor, most: int, generator: torch.Generator) -> Tensor:
-    """Choose at random at most so many of the frames that count, (N, L), in each clip."""
-    drawn = torch.rand(mask.shape, generator=generator).masked_fill(~mask, 2.0)
-    return mask & (drawn.argsort(1).argsort(1) < most)
+def choose_frames(mask: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Choose at most `count` random frames of each clip, among those of the mask (N, L)."""
+    order = torch.rand(mask.shape, generator=generator).masked_fill(~mask, 2.0)
+    return mask & (order.argsort(1).argsort(1) < count)

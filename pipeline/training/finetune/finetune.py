@@ -1,8 +1,8 @@
 """
-Fine-tune a backbone, and keep what came of it where it helped on the clips held back.
+Fine-tune a backbone, and keep it if the validation loss becomes lower.
 
-    outcome = fine_tune(lesson, fitted)
-    outcome.backbone  # None where the one before stays
+    outcome = fine_tune(task, trained)
+    outcome.backbone  # None if fine-tuning did not help
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from pipeline.encode.custom_backbone import describe_network
 from pipeline.temporal.trainer import TrainingResult
 from pipeline.temporal.training_loop import Epoch, OnEpoch
 from pipeline.training.finetune.blocks import last_blocks
-from pipeline.training.finetune.lesson import Tuned, TuningLesson
-from pipeline.training.finetune.trainer import tune
+from pipeline.training.finetune.trainer import FinetuneResult, FinetuneTask, run_finetune
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What came of a fine-tuning."""
+class FinetuneOutcome:
+    """The model and backbone to use after fine-tuning."""
 
-    fitted: TrainingResult
+    trained: TrainingResult
+    """Of fine-tuning, or the one before if that did not help."""
     backbone: Backbone | None
-    """The one that the model belongs to now; None where nothing was won, and all stays."""
+    """Fine-tuned; None if that did not help."""
     history: tuple[Epoch, ...]
     metrics: dict[str, Any]
     """As plain JSON."""
@@ -36,14 +36,14 @@ class Outcome:
 
 def load_tunable(options: RunOptions, blocks: int) -> Backbone:
     """
-    Load the backbone that is to be fine-tuned.
+    Load the backbone that will be fine-tuned.
 
     Args:
-        options: name it.
-        blocks: that are to learn.
+        options: name of the backbone, weights, tap and grid.
+        blocks: number of blocks to fine-tune.
 
     Raises:
-        OptionError: it has fewer blocks, or could not be loaded again once it has been changed.
+        OptionError: it has fewer blocks, or could not be loaded again after fine-tuning.
     """
     assert options.backbone is not None
     weights = Path(options.weights).expanduser() if options.weights else None
@@ -56,63 +56,65 @@ def load_tunable(options: RunOptions, blocks: int) -> Backbone:
 
 
 def fine_tune(
-    lesson: TuningLesson,
-    fitted: TrainingResult,
+    task: FinetuneTask,
+    trained: TrainingResult,
     *,
     on_epoch: OnEpoch | None = None,
     checkpoint: Path | None = None,
-) -> Outcome:
+) -> FinetuneOutcome:
     """
-    Fine-tune; what does not lower the loss on the clips held back is given up.
+    Fine-tune a backbone; the result is discarded unless it lowers the validation loss.
 
-    With `refit`, those are learned in the end, from the model that has learned them before.
+    With `refit`, the backbone is finally fine-tuned on all clips, together with the model that was
+    trained on all clips.
 
     Args:
-        lesson: from a model that has not seen the clips held back.
-        fitted: what stays where nothing is won.
-        on_epoch: told of each epoch.
-        checkpoint: as for `tune`; learning everything again has one beside it, `-all`.
+        task: its model was not trained on the validation set.
+        trained: result of the training before, used if fine-tuning does not help.
+        on_epoch: called after each epoch.
+        checkpoint: as for `run_finetune`; the one of `refit` is beside it, with `-all` in its name.
     """
-    tuned = tune(lesson, on_epoch=on_epoch, checkpoint=checkpoint)
-    again = bool(lesson.validation) and lesson.training.refit and tuned.improved
-    metrics = _describe(lesson, tuned, learned_afterwards=again)
-    if not tuned.improved:
-        return Outcome(fitted, None, tuned.history, metrics)
-    final = tuned
-    if again:
+    result = run_finetune(task, on_epoch=on_epoch, checkpoint=checkpoint)
+    refit = bool(task.validation) and task.training.refit and result.improved
+    metrics = _metrics(task, result, refit=refit)
+    if not result.improved:
+        return FinetuneOutcome(trained, None, result.history, metrics)
+    final = result
+    if refit:
         beside = checkpoint and checkpoint.with_stem(checkpoint.stem + "-all")
-        final = tune(_everything(lesson, fitted, tuned), on_epoch=on_epoch, checkpoint=beside)
-    made = TrainingResult(final.model, tuned.temperature, fitted.history)
-    return Outcome(made, final.backbone, tuned.history, metrics)
+        all_clips = _on_all_clips(task, trained, len(result.history))
+        final = run_finetune(all_clips, on_epoch=on_epoch, checkpoint=beside)
+    finetuned = TrainingResult(final.model, result.temperature, trained.history)
+    return FinetuneOutcome(finetuned, final.backbone, result.history, metrics)
 
 
-def _everything(lesson: TuningLesson, fitted: TrainingResult, tuned: Tuned) -> TuningLesson:
+def _on_all_clips(task: FinetuneTask, trained: TrainingResult, epochs: int) -> FinetuneTask:
     return replace(
-        lesson,
-        examples=[*lesson.examples, *lesson.validation],
+        task,
+        examples=[*task.examples, *task.validation],
         validation=(),
-        model=fitted.model,
-        tuning=replace(lesson.tuning, epochs=len(tuned.history)),
+        model=trained.model,
+        tuning=replace(task.tuning, epochs=epochs),
     )
 
 
-def _describe(lesson: TuningLesson, tuned: Tuned, *, learned_afterwards: bool) -> dict[str, Any]:
-    best = tuned.best
+def _metrics(task: FinetuneTask, result: FinetuneResult, *, refit: bool) -> dict[str, Any]:
+    best = result.best
     return {
-        "blocks": [block.name for block in tuned.blocks],
-        "kept": tuned.improved,
-        "epochs": len(tuned.history),
+        "blocks": [block.name for block in result.blocks],
+        "kept": result.improved,
+        "epochs": len(result.history),
         "best_epoch": best.number,
-        "mirrored": lesson.mirror,
+        "mirrored": task.mirror,
         "validation": {
-            "clips": len(lesson.validation),
-            "before": _figures(tuned.before),
-            "after": _figures((best.validation_loss, best.validation_accuracy)),
-            "learned_afterwards": learned_afterwards,
+            "clips": len(task.validation),
+            "before": _loss_and_accuracy(result.before),
+            "after": _loss_and_accuracy((best.validation_loss, best.validation_accuracy)),
+            "learned_afterwards": refit,
         },
-        "history": [dataclasses.asdict(epoch) for epoch in tuned.history],
+        "history": [dataclasses.asdict(epoch) for epoch in result.history],
     }
 
 
-def _figures(measured: tuple[float | None, float | None]) -> dict[str, float | None]:
-    return dict(zip(("loss", "accuracy"), measured, strict=True))
+def _loss_and_accuracy(values: tuple[float | None, float | None]) -> dict[str, float | None]:
+    return dict(zip(("loss", "accuracy"), values, strict=True))

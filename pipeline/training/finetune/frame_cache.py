@@ -1,14 +1,15 @@
 """
-Decoded pictures, kept: cut to the size that a backbone wants, uint8, one file a video.
+Cache of decoded frames for fine-tuning: resized to the input size of the backbone, uint8.
 
-Files lie under the features, in a folder for one sampling and one way to cut pictures; row k of a
-file is sample k of its video. Each is whole or not there, so that no video is decoded twice, and
-is read as a memory map, so that no video need fit into memory.
+Files lie beside the feature stores, in a folder per sampling and input geometry; row k of a file is
+sample k of its video. Each file is complete or absent, so that no video is decoded twice, and is
+read as a memory map, so that videos need not fit into memory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import wait
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,42 +30,42 @@ from pipeline.run.session import Session
 from pipeline.storage import file_lock, remove_temporary_files, temporary_path
 
 FOLDER = "_pictures"
-"""Beside the feature stores; the underline: no part of their tables."""
-SEGMENT_BYTES = 128 << 20
-"""Decoded pictures that one decode process holds at once."""
+"""Beside the feature stores; names with an underscore are not part of their tables."""
+CHUNK_BYTES = 128 << 20
+"""Maximum size of the decoded frames that one decode process holds at once."""
 
 
 @dataclass(frozen=True)
-class PictureCache:
-    """A folder of pictures, found by video and sample."""
+class FrameCache:
+    """A folder with the resized frames of videos."""
 
     folder: Path
     size: tuple[int, int]
-    """Height and width."""
+    """Height and width in pixels."""
 
     def path(self, video_id: str) -> Path:
-        """Tell where the pictures of a video are, or will be."""
+        """Give the path of a video's file, existing or not."""
         return self.folder / f"{video_id}.pictures"
 
     def has(self, video_id: str) -> bool:
-        """Whether the pictures of a video are there."""
+        """Whether the frames of a video are cached."""
         return self.path(video_id).exists()
 
     @property
-    def row(self) -> np.dtype[Any]:
-        """What a file holds of each sample."""
+    def dtype(self) -> np.dtype[Any]:
+        """Structured type of a row: whether the sample was decoded, and its frame (H, W, 3)."""
         return np.dtype([("present", np.bool_), ("picture", np.uint8, (*self.size, 3))])
 
-    def read(self, video_id: str, samples: Integers) -> Images:
+    def read(self, video_id: str, sample_index: Integers) -> Images:
         """
-        Read the pictures of some samples, (n, H, W, 3), RGB.
+        Read the frames of some samples, (n, H, W, 3), RGB.
 
         Raises:
-            MachineError: they are not there any more.
+            MachineError: the file is missing or damaged, or lacks a sample.
         """
         path = self.path(video_id)
         try:
-            rows = np.memmap(path, self.row, "r")[samples]
+            rows = np.memmap(path, self.dtype, "r")[sample_index]
         except (OSError, ValueError, IndexError) as error:
             raise MachineError(f"{path} is damaged: {error}; delete it and try again") from error
         if not rows["present"].all():
@@ -72,71 +73,82 @@ class PictureCache:
         return np.ascontiguousarray(rows["picture"])
 
 
-def picture_cache(features: Path, backbone: Backbone, sampling: Sampling) -> PictureCache:
+def frame_cache_of(features: Path, backbone: Backbone, sampling: Sampling) -> FrameCache:
     """
-    Name the folder of pictures.
+    Give the cache for a backbone and a sampling.
 
     Args:
         features: folder of the feature stores.
-        backbone: what decides how pictures are cut.
-        sampling: which frames there are.
+        backbone: determines size and interpolation of the frames.
+        sampling: determines which frames there are.
     """
     geometry = backbone.geometry
     key = fingerprint("pictures", sampling, geometry, backbone.interpolation)
-    return PictureCache(features / FOLDER / key, (geometry.height, geometry.width))
+    return FrameCache(features / FOLDER / key, (geometry.height, geometry.width))
 
 
-def keep_pictures(session: Session, videos: Sequence[Video]) -> PictureCache:
+def cache_frames(session: Session, videos: Sequence[Video]) -> FrameCache:
     """
-    Decode the videos whose pictures are not kept, on the decode processes of a pipeline.
+    Decode the videos that are not cached yet, on the decode processes of a session.
 
     Raises:
         VideoError: a video cannot be read.
-        MachineError: decoding failed in a way that another attempt may not.
+        MachineError: decoding failed for a reason that a retry may solve.
     """
-    # the store is a folder for one set of features, beside the others
+    # `folder` is the store of one set of features; the cache serves several
     features = session.store.folder.parent
-    cache = picture_cache(features, session.engine.backbone, session.sampling)
-    with file_lock(cache.folder / ".lock", f"picture cache {cache.folder}", wait=True):
+    cache = frame_cache_of(features, session.engine.backbone, session.sampling)
+    with file_lock(cache.folder / ".lock", f"frame cache {cache.folder}", wait=True):
         remove_temporary_files(cache.folder)
         missing = [video for video in videos if not cache.has(video.video_id)]
-        jobs = [partial(_keep, session=session, video=v, cache=cache) for v in missing]
-        for future in [session.pool.submit(job) for job in jobs]:
-            future.result()
+        jobs = [partial(_write, session=session, video=v, cache=cache) for v in missing]
+        futures = [session.pool.submit(job) for job in jobs]
+        try:
+            for future in futures:
+                future.result()
+        except BaseException:
+            # the lock must be held until no job writes any more
+            for future in futures:
+                future.cancel()
+            wait(futures)
+            raise
     return cache
 
 
-def _keep(process: DecodeProcess, session: Session, video: Video, cache: PictureCache) -> None:
-    """Write the pictures of one video under a hidden name, then rename."""
+def _write(process: DecodeProcess, session: Session, video: Video, cache: FrameCache) -> None:
+    """Write the frames of one video to a temporary file, then rename it."""
     path = cache.path(video.video_id)
-    fresh = temporary_path(path)
-    with fresh.open("wb") as file:
-        for batch in _decoded(process, video, session):
-            file.write(_rows(batch, cache).data)
-            session.progress.add(frames_decoded=batch.report.frames_decoded)
-    fresh.replace(path)
+    temporary = temporary_path(path)
+    try:
+        with temporary.open("wb") as file:
+            for batch in _decode(process, video, session):
+                file.write(_rows(batch, cache).data)
+                session.progress.add(frames_decoded=batch.report.frames_decoded)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
-def _rows(batch: FrameBatch, cache: PictureCache) -> Any:
-    """Put each picture where its sample belongs."""
+def _rows(batch: FrameBatch, cache: FrameCache) -> Any:
+    """Put the frames of a batch into rows by their sample index, (n, bytes)."""
     chunk = batch.chunk
-    places = batch.sample_index - chunk.start
-    # a container may hold more samples at its end than it said
-    count = max(chunk.stop - chunk.start, int(places.max(initial=-1)) + 1)
-    rows = np.zeros(count, cache.row)
-    rows["picture"][places] = batch.images
-    rows["present"][places] = True
+    index = batch.sample_index - chunk.start
+    # a container may hold more samples at its end than its header claims
+    count = max(chunk.stop - chunk.start, int(index.max(initial=-1)) + 1)
+    rows = np.zeros(count, cache.dtype)
+    rows["picture"][index] = batch.images
+    rows["present"][index] = True
     return rows.view(np.uint8)
 
 
-def _decoded(process: DecodeProcess, video: Video, session: Session) -> Iterator[FrameBatch]:
-    """Decode a video chunk by chunk, and cut its frames to size."""
+def _decode(process: DecodeProcess, video: Video, session: Session) -> Iterator[FrameBatch]:
+    """Decode a video chunk by chunk, with frames resized to the input size of the backbone."""
     geometry, sampling = session.engine.backbone.geometry, session.sampling
     index = index_video(process, video)
-    most = max(1, SEGMENT_BYTES // (geometry.height * geometry.width * 3))
+    size = max(1, CHUNK_BYTES // (geometry.height * geometry.width * 3))
     total = SamplePlan(index, sampling).num_samples
-    for start in range(0, total, most):
-        chunk = Chunk(video, index, start, min(start + most, total), total)
+    for start in range(0, total, size):
+        chunk = Chunk(video, index, start, min(start + size, total), total)
         shape = (num_images(chunk), geometry.height, geometry.width, 3)
         buffer = FrameBuffer(np.empty(shape, np.uint8), partial(preprocess_decoded, session.engine))
         batch = decode_chunk(process, chunk, sampling, geometry, buffer)

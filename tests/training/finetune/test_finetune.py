@@ -1,4 +1,4 @@
-"""What is kept of a fine-tuning, and what is said of it."""
+"""Whether the result of fine-tuning is used, and its metrics."""
 
 from __future__ import annotations
 
@@ -12,87 +12,87 @@ from pipeline.encode.backbone import hash_weights
 from pipeline.errors import OptionError
 from pipeline.temporal.trainer import TrainingResult
 from pipeline.training.finetune.finetune import fine_tune, load_tunable
-from tests.training.finetune.material import TRAINING, TUNING, make_lesson
+from tests.training.finetune.material import TRAINING, TUNING, make_task
 
-GENTLE = replace(TUNING, epochs=3, learning_rate=5e-3)
+OPTIONS = replace(TUNING, epochs=3, learning_rate=5e-3)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("pictures")
+    return tmp_path_factory.mktemp("frames")
 
 
-def lesson_of(folder, tuning=GENTLE, held=4, *, refit):
-    lesson = make_lesson(folder, tuning=tuning, held=held)
-    return replace(lesson, training=replace(TRAINING, refit=refit))
+def task_of(folder, tuning=OPTIONS, validation=4, *, refit):
+    task = make_task(folder, tuning=tuning, validation=validation)
+    return replace(task, training=replace(TRAINING, refit=refit))
 
 
-def start_of(lesson):
-    return TrainingResult(lesson.model, 1.5, ())
+def trained_before(task):
+    return TrainingResult(task.model, 1.5, ())
 
 
 @pytest.fixture(scope="module")
 def outcome(folder):
-    lesson = lesson_of(folder, refit=False)
-    return fine_tune(lesson, start_of(lesson))
+    task = task_of(folder, refit=False)
+    return fine_tune(task, trained_before(task))
 
 
 class TestKept:
-    def test_what_helped_is_kept(self, outcome):
+    def test_a_lower_validation_loss_is_kept(self, outcome):
         assert outcome.backbone.weights_hash == hash_weights(outcome.backbone.network)
-        assert outcome.fitted.temperature != 1.5
+        assert outcome.trained.temperature != 1.5
 
-    def test_it_is_told_in_plain_json(self, outcome):
-        said = json.loads(json.dumps(outcome.metrics))
+    def test_metrics_are_plain_json(self, outcome):
+        found = json.loads(json.dumps(outcome.metrics))
 
-        assert said["kept"] is True
-        assert said["blocks"] == ["blocks.1.0"]
-        assert said["epochs"] == len(said["history"]) == 3
-        assert said["mirrored"] is False
-        held = said["validation"]
-        assert held["clips"] == 4
-        assert held["learned_afterwards"] is False
-        assert held["after"]["loss"] < held["before"]["loss"]
-        best = said["history"][said["best_epoch"] - 1]
-        assert held["after"] == {
+        assert found["kept"] is True
+        assert found["blocks"] == ["blocks.1.0"]
+        assert found["epochs"] == len(found["history"]) == 3
+        assert found["mirrored"] is False
+        validation = found["validation"]
+        assert validation["clips"] == 4
+        assert validation["learned_afterwards"] is False
+        assert validation["after"]["loss"] < validation["before"]["loss"]
+        best = found["history"][found["best_epoch"] - 1]
+        assert validation["after"] == {
             "loss": best["validation_loss"],
             "accuracy": best["validation_accuracy"],
         }
 
 
-class TestGivenUp:
-    def test_what_did_not_help_leaves_all_as_it_was(self, folder):
-        lesson = lesson_of(folder, replace(TUNING, epochs=1, learning_rate=50.0), refit=True)
-        start = start_of(lesson)
+class TestDiscarded:
+    def test_a_higher_validation_loss_is_discarded(self, folder):
+        task = task_of(folder, replace(TUNING, epochs=1, learning_rate=50.0), refit=True)
+        start = trained_before(task)
 
-        outcome = fine_tune(lesson, start)
+        outcome = fine_tune(task, start)
 
         assert outcome.backbone is None
-        assert outcome.fitted is start
+        assert outcome.trained is start
         assert outcome.metrics["kept"] is False
         assert outcome.metrics["validation"]["learned_afterwards"] is False
         assert len(outcome.history) == 1
 
 
 class TestRefit:
-    def test_what_was_held_back_is_learned_in_the_end(self, folder):
-        told = []
-        lesson = lesson_of(folder, refit=True)
+    def test_the_final_training_is_on_all_clips(self, folder):
+        epochs = []
+        task = task_of(folder, refit=True)
 
-        outcome = fine_tune(lesson, start_of(lesson), on_epoch=told.append)
+        outcome = fine_tune(task, trained_before(task), on_epoch=epochs.append)
 
-        assert [epoch.number for epoch in told] == [1, 2, 3, 1, 2, 3]
-        assert [epoch.validation_loss is None for epoch in told] == [False] * 3 + [True] * 3
+        assert [epoch.number for epoch in epochs] == [1, 2, 3, 1, 2, 3]
+        assert [epoch.validation_loss is None for epoch in epochs] == [False] * 3 + [True] * 3
         assert outcome.metrics["validation"]["learned_afterwards"] is True
-        assert outcome.history == tuple(told[:3])
+        assert outcome.history == tuple(epochs[:3])
 
-    def test_where_nothing_was_held_back_nothing_is_learned_again(self, folder):
-        told = []
-        lesson = lesson_of(folder, held=0, refit=True)
+    def test_without_a_validation_set_there_is_one_training(self, folder):
+        epochs = []
+        task = task_of(folder, validation=0, refit=True)
 
-        outcome = fine_tune(lesson, start_of(lesson), on_epoch=told.append)
+        outcome = fine_tune(task, trained_before(task), on_epoch=epochs.append)
 
-        assert [epoch.number for epoch in told] == [1, 2, 3]
+        assert [epoch.number for epoch in epochs] == [1, 2, 3]
         assert outcome.backbone is not None
         assert outcome.metrics["validation"] == {
             "clips": 0,
@@ -102,22 +102,22 @@ class TestRefit:
         }
 
     @pytest.mark.parametrize("after", [2, 5])
-    def test_either_part_goes_on_where_it_was(self, folder, tmp_path, after):
-        lesson = lesson_of(folder, refit=True)
-        whole = fine_tune(lesson, start_of(lesson))
-        told = []
+    def test_both_trainings_are_resumed(self, folder, tmp_path, after):
+        task = task_of(folder, refit=True)
+        whole = fine_tune(task, trained_before(task))
+        epochs = []
 
         def stop(epoch):
-            told.append(epoch)
-            if len(told) == after:
+            epochs.append(epoch)
+            if len(epochs) == after:
                 raise KeyboardInterrupt
 
         path = tmp_path / "c.safetensors"
         with pytest.raises(KeyboardInterrupt):
-            fine_tune(lesson, start_of(lesson), on_epoch=stop, checkpoint=path)
-        resumed = fine_tune(lesson, start_of(lesson), on_epoch=told.append, checkpoint=path)
+            fine_tune(task, trained_before(task), on_epoch=stop, checkpoint=path)
+        resumed = fine_tune(task, trained_before(task), on_epoch=epochs.append, checkpoint=path)
 
-        assert len(told) == 6
+        assert len(epochs) == 6
         assert resumed.metrics == whole.metrics
         assert resumed.backbone.weights_hash == whole.backbone.weights_hash
 
@@ -134,5 +134,5 @@ class TestLoad:
         assert all(p.requires_grad for p in backbone.module.parameters())
 
     def test_too_few_blocks_fail(self):
-        with pytest.raises(OptionError, match=r"3 blocks of .* are 2: layer1.0, layer2.0"):
+        with pytest.raises(OptionError, match=r"3 blocks of .* depend on 2: layer1.0, layer2.0"):
             load_tunable(self.options(tap="layer2"), 3)

@@ -1,20 +1,22 @@
-"""Pictures that are decoded once, and kept for one sampling and one geometry."""
+"""The cache of decoded frames, one for each sampling and geometry."""
 
 from __future__ import annotations
 
+import threading
+import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from pipeline.config import EncodeOptions, Geometry, RunOptions, Sampling
+from pipeline.config import DecodeOptions, EncodeOptions, Geometry, RunOptions, Sampling
 from pipeline.decode import process_pool
 from pipeline.encode.backbone import load_backbone
 from pipeline.errors import MachineError, VideoError
 from pipeline.run.load import open_session
 from pipeline.sources.discovery import find_videos
 from pipeline.training.finetune import frame_cache
-from pipeline.training.finetune.frame_cache import keep_pictures, picture_cache
+from pipeline.training.finetune.frame_cache import cache_frames, frame_cache_of
 from tests.videos import draw_number, write_video
 
 RUN = RunOptions(
@@ -40,7 +42,7 @@ def videos(folder):
 
 @pytest.fixture
 def opened(tmp_path, engine_cache):
-    """Open pipelines that share a folder of features."""
+    """Open sessions that share a folder of features."""
 
     def open_(**options):
         given = replace(RUN, features=str(tmp_path / "features"), **options)
@@ -49,9 +51,9 @@ def opened(tmp_path, engine_cache):
     return open_
 
 
-def test_each_sample_is_kept_where_its_number_says(opened, videos):
+def test_row_k_is_sample_k(opened, videos):
     with opened() as session:
-        cache = keep_pictures(session, videos)
+        cache = cache_frames(session, videos)
 
     kept = cache.read(videos[0].video_id, np.arange(12))
 
@@ -62,9 +64,9 @@ def test_each_sample_is_kept_where_its_number_says(opened, videos):
     np.testing.assert_allclose(level, expected, atol=4)
 
 
-def test_pictures_are_those_that_are_encoded(opened, videos):
+def test_frames_equal_those_that_are_encoded(opened, videos):
     with opened() as session:
-        cache = keep_pictures(session, videos[1:])
+        cache = cache_frames(session, videos[1:])
         (shard,) = session.planner.plan(videos[1:])
         decoded = session.decode(shard)
         wanted = session.engine.preprocess(decoded.batches[0].images).numpy()
@@ -72,9 +74,9 @@ def test_pictures_are_those_that_are_encoded(opened, videos):
         np.testing.assert_array_equal(cache.read(videos[1].video_id, np.arange(6)), wanted)
 
 
-def test_some_samples_are_read_in_the_order_that_is_asked_for(opened, videos):
+def test_samples_are_read_in_the_requested_order(opened, videos):
     with opened() as session:
-        cache = keep_pictures(session, videos)
+        cache = cache_frames(session, videos)
     everything = cache.read(videos[0].video_id, np.arange(12))
 
     found = cache.read(videos[0].video_id, np.array([7, 2]))
@@ -84,9 +86,9 @@ def test_some_samples_are_read_in_the_order_that_is_asked_for(opened, videos):
 
 def test_the_second_time_nothing_is_decoded(opened, videos):
     with opened() as first:
-        keep_pictures(first, videos)
+        cache_frames(first, videos)
     with opened() as second:
-        keep_pictures(second, videos)
+        cache_frames(second, videos)
 
     assert first.progress.frames_decoded == 48 + 24
     assert second.progress.frames_decoded == 0
@@ -94,20 +96,20 @@ def test_the_second_time_nothing_is_decoded(opened, videos):
 
 def test_a_long_video_is_decoded_in_chunks(opened, videos, monkeypatch):
     with opened() as session:
-        cache = keep_pictures(session, videos)
+        cache = cache_frames(session, videos)
         whole = cache.path(videos[0].video_id).read_bytes()
         cache.path(videos[0].video_id).unlink()
-        monkeypatch.setattr(frame_cache, "SEGMENT_BYTES", 5 * 64 * 96 * 3)
+        monkeypatch.setattr(frame_cache, "CHUNK_BYTES", 5 * 64 * 96 * 3)
 
-        keep_pictures(session, videos)
+        cache_frames(session, videos)
 
     assert cache.path(videos[0].video_id).read_bytes() == whole
 
 
-def test_few_pictures_at_a_time_are_cut_to_size(opened, videos, monkeypatch):
+def test_frames_are_resized_a_few_at_a_time(opened, videos, monkeypatch):
     """A whole chunk would not fit a small device."""
     with opened() as session:
-        cache = keep_pictures(session, videos)
+        cache = cache_frames(session, videos)
         whole = cache.path(videos[0].video_id).read_bytes()
         cache.path(videos[0].video_id).unlink()
         right, seen = session.engine.preprocess, []
@@ -116,7 +118,7 @@ def test_few_pictures_at_a_time_are_cut_to_size(opened, videos, monkeypatch):
         )
         monkeypatch.setattr(process_pool, "RING_BYTES", 20 * 72 * 96 * 3)  # a fourth is looked at
 
-        keep_pictures(session, videos)
+        cache_frames(session, videos)
 
     assert seen == [5, 5, 2]
     assert cache.path(videos[0].video_id).read_bytes() == whole
@@ -125,9 +127,9 @@ def test_few_pictures_at_a_time_are_cut_to_size(opened, videos, monkeypatch):
 @pytest.mark.parametrize("other", [{"sampling": Sampling(fps=3)}, {"sampling": Sampling(every=4)}])
 def test_another_sampling_is_another_folder(opened, videos, other):
     with opened() as session:
-        one = keep_pictures(session, videos)
+        one = cache_frames(session, videos)
     with opened(**other) as session:
-        two = keep_pictures(session, videos)
+        two = cache_frames(session, videos)
 
         assert session.progress.frames_decoded > 0
     assert one.folder != two.folder
@@ -137,59 +139,80 @@ def test_another_geometry_is_another_folder(tmp_path):
     backbone = load_backbone("random:test_resnet")
     small = replace(backbone, geometry=Geometry(32, 48))
     folders = {
-        picture_cache(tmp_path, each, Sampling(fps=8)).folder
+        frame_cache_of(tmp_path, each, Sampling(fps=8)).folder
         for each in (backbone, small, replace(backbone, interpolation="bicubic"))
     }
 
     assert len(folders) == 3
-    assert picture_cache(tmp_path, small, Sampling(fps=8)).size == (32, 48)
+    assert frame_cache_of(tmp_path, small, Sampling(fps=8)).size == (32, 48)
 
 
-def test_other_weights_use_the_same_pictures(tmp_path):
+def test_other_weights_share_the_cache(tmp_path):
     backbone = load_backbone("random:test_resnet")
     tuned = replace(backbone, weights_hash="0" * 32)
 
-    assert picture_cache(tmp_path, tuned, Sampling(fps=8)) == picture_cache(
+    assert frame_cache_of(tmp_path, tuned, Sampling(fps=8)) == frame_cache_of(
         tmp_path, backbone, Sampling(fps=8)
     )
 
 
-def test_an_interrupted_video_is_not_there(opened, videos, monkeypatch):
+def test_an_interrupted_video_is_not_cached(opened, videos, monkeypatch):
     def fails(*_):
         raise OSError("No space left on device")
 
     with opened() as session:
-        cache = keep_pictures(session, videos[1:])
+        cache = cache_frames(session, videos[1:])
         with monkeypatch.context() as patched:
             patched.setattr(frame_cache, "_rows", fails)
             with pytest.raises(OSError, match="No space left"):
-                keep_pictures(session, videos)
+                cache_frames(session, videos)
         assert not cache.has(videos[0].video_id)
 
-        keep_pictures(session, videos)
+        cache_frames(session, videos)
 
     assert cache.has(videos[0].video_id)
     assert list(cache.folder.glob(".*.new")) == []
+
+
+def test_other_videos_are_written_before_an_error_is_raised(opened, videos, monkeypatch):
+    """Else a retry would delete the temporary files of jobs that still write."""
+    decode, started, finished = frame_cache._decode, threading.Event(), []
+
+    def decoding(process, video, session):
+        if video == videos[0]:
+            started.wait(20)
+            raise MachineError("the decode process died")
+        started.set()
+        time.sleep(0.5)
+        yield from decode(process, video, session)
+        finished.append(video)
+
+    monkeypatch.setattr(frame_cache, "_decode", decoding)
+    with opened(decode=DecodeOptions(workers=2)) as session:
+        with pytest.raises(MachineError, match="the decode process died"):
+            cache_frames(session, videos)
+
+        assert finished == [videos[1]]
 
 
 def test_a_video_that_cannot_be_read_fails(opened, tmp_path):
     (tmp_path / "text.mp4").write_text("no video")
 
     with opened() as session, pytest.raises(VideoError, match="no video container"):
-        keep_pictures(session, find_videos([str(tmp_path / "text.mp4")]))
+        cache_frames(session, find_videos([str(tmp_path / "text.mp4")]))
 
 
 class TestRead:
     @pytest.fixture
     def cache(self, tmp_path):
-        made = picture_cache(tmp_path, load_backbone("random:test_resnet"), Sampling(fps=8))
+        made = frame_cache_of(tmp_path, load_backbone("random:test_resnet"), Sampling(fps=8))
         made.folder.mkdir(parents=True)
-        rows = np.zeros(3, made.row)
+        rows = np.zeros(3, made.dtype)
         rows["present"] = [True, False, True]
         rows.tofile(made.path("v"))
         return made
 
-    def test_what_is_there_can_be_read(self, cache):
+    def test_present_samples_are_read(self, cache):
         assert len(cache.read("v", np.array([0, 2]))) == 2
 
     def test_a_sample_that_was_not_decoded_fails(self, cache):
@@ -197,11 +220,11 @@ class TestRead:
             cache.read("v", np.array([0, 1]))
 
     @pytest.mark.parametrize("samples", [[3], [0, 9]])
-    def test_a_sample_behind_the_end_fails(self, cache, samples):
+    def test_a_sample_after_the_end_fails(self, cache, samples):
         with pytest.raises(MachineError, match=r"v.pictures is damaged: .*out of bounds"):
             cache.read("v", np.array(samples))
 
-    def test_a_file_that_was_cut_off_fails(self, cache):
+    def test_a_truncated_file_fails(self, cache):
         path = cache.path("v")
         path.write_bytes(path.read_bytes()[:-5])
 

@@ -1,4 +1,4 @@
-"""Options of fine-tuning, and those of its steps."""
+"""Options of fine-tuning."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pipeline.temporal.options import TrainingOptions
 from pipeline.training.finetune.options import TuningOptions
 
 
-def test_nothing_is_tuned_unless_asked():
+def test_fine_tuning_is_off_by_default():
     assert TuningOptions().blocks == 0
 
 
-def test_steps_are_those_of_the_training_but_for_what_is_said():
+def test_other_options_are_those_of_the_training():
     training = TrainingOptions(seed=7, l1=0.1, epochs=30, mirror_grid=4, device="cpu")
 
     steps = TuningOptions(epochs=3, batch_size=2, learning_rate=0.5).steps(training)
@@ -25,7 +25,7 @@ def test_steps_are_those_of_the_training_but_for_what_is_said():
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "said"),
+    ("name", "value", "message"),
     [
         ("blocks", -1, r"blocks must be 0 \(none\) or more, got -1"),
         ("epochs", 0, "epochs must be a number above 0, got 0"),
@@ -38,6 +38,6 @@ def test_steps_are_those_of_the_training_but_for_what_is_said():
         ("drop_frames", -0.1, r"drop_frames must be in \[0, 1\), got -0.1"),
     ],
 )
-def test_values_that_are_none_fail(name, value, said):
-    with pytest.raises(OptionError, match=said):
+def test_invalid_values_fail(name, value, message):
+    with pytest.raises(OptionError, match=message):
         TuningOptions(**{name: value})
