@@ -1,11 +1,14 @@
 """
-The flow: find videos, cut them into shards, keep a window of shards in flight, report.
+The flow of a run: find videos, plan shards, keep a window of shards in flight, report.
 
 Runs started by a deployment import this module by its path, and Prefect reads the parameters'
 types: annotations must not be postponed here.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +16,50 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
 from prefect.states import Completed, Failed
-from prefect.task_runners import ThreadPoolTaskRunner
-from prefect.utilities.annotations import quote
 
-from flows.tasks import process_shard, run_key, workshop
+from flows.signals import on_stop
+from flows.tasks import as_tasks
 from pipeline.config import RunOptions
-from pipeline.records import Shard, Video
-from pipeline.run.process import drive
+from pipeline.progress import RunProgress
+from pipeline.records import Video
+from pipeline.results.tables import lock_results
+from pipeline.run.load import open_session
+from pipeline.run.process import run
 from pipeline.run.run_record import finish
 from pipeline.run.session import Session
 from pipeline.sources.discovery import find_videos
+
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """A run whose videos were found, whose results folder is locked, and whose models are open."""
+
+    session: Session
+    videos: Sequence[Video]
+    progress: RunProgress = field(default_factory=RunProgress)
+
+
+PREPARED: ContextVar[PreparedRun | None] = ContextVar("prepared", default=None)
+"""The run that a command has prepared for the flow; a served run prepares its own."""
+
+
+@contextlib.contextmanager
+def prepare_run(sources: Sequence[str], out: Path, options: RunOptions) -> Iterator[PreparedRun]:
+    """Find videos, lock the results folder, and open a session."""
+    videos = find_videos(sources, image_fps=options.image_fps, full_hash=options.full_hash)
+    with lock_results(out, wait=options.wait):
+        with open_prepared(out, options, videos, RunProgress()) as prepared:
+            yield prepared
+
+
+@contextlib.contextmanager
+def open_prepared(
+    out: Path, options: RunOptions, videos: Sequence[Video], progress: RunProgress
+) -> Iterator[PreparedRun]:
+    """Open a session for videos that were found, on a results folder that is locked."""
+    with open_session(out, options, videos=videos, progress=progress) as session:
+        with on_stop(session.stop):
+            yield PreparedRun(session, videos, progress)
 
 
 @flow(name="process-folder", flow_run_name="{out}", persist_result=False)
@@ -35,38 +72,31 @@ def process_folder(sources: list[str], out: str, options: dict[str, Any]) -> Sta
         out: results folder.
         options: `RunOptions` as plain values; unknown names are refused.
     """
-    # one name for one folder, however it was written: runs are found by it
-    out = str(Path(out))
-    chosen = RunOptions.from_json(options)
-    key = run_key(out, options)
-    videos = workshop.found.pop(key, None)
-    if videos is None:
-        videos = find_videos(sources, image_fps=chosen.image_fps, full_hash=chosen.full_hash)
-    with workshop.opened(key, Path(out), chosen, videos) as session:
-        failures = run_shards(session, videos, options)
-        context = FlowRunContext.get()
-        run_id = str(context.flow_run.id) if context and context.flow_run else None
-        summary = finish(session, sources, failures, run_id)
+    prepared = PREPARED.get()
+    if prepared is not None:
+        return _process(prepared, sources)
+    with prepare_run(sources, Path(out), RunOptions.from_json(options)) as prepared:
+        return _process(prepared, sources)
+
+
+def process_prepared(prepared: PreparedRun, sources: list[str]) -> State[Any]:
+    """Run the flow on what a command has prepared."""
+    out = str(prepared.session.out)
+    token = PREPARED.set(prepared)
+    try:
+        return process_folder(sources, out, prepared.session.options.to_json(), return_state=True)
+    finally:
+        PREPARED.reset(token)
+
+
+def _process(prepared: PreparedRun, sources: Sequence[str]) -> State[dict[str, Any]]:
+    session, progress = prepared.session, prepared.progress
+    with as_tasks(session) as submit:
+        failures = run(session, prepared.videos, progress, submit)
+    context = FlowRunContext.get()
+    run_id = str(context.flow_run.id) if context and context.flow_run else None
+    summary = finish(session, progress, sources, failures, run_id)
     if failures:
         message = f"{len(failures)} shards failed, the first with {failures[0]!r}"
         return Failed(message=message, data=summary)
     return Completed(message=f"{summary['counts']['clips']} clips", data=summary)
-
-
-def run_shards(
-    session: Session, videos: Sequence[Video], options: dict[str, Any]
-) -> list[Exception]:
-    """Run the shards as tasks of the current flow run. Returns what went wrong for good."""
-    key = run_key(str(session.out), options)
-    with ThreadPoolTaskRunner(max_workers=session.window) as runner:  # type: ignore[var-annotated]
-
-        def submit(shard: Shard) -> Any:
-            parameters = {
-                "key": key,
-                "out": str(session.out),
-                "options": quote(options),
-                "shard": quote(shard),
-            }
-            return runner.submit(process_shard, parameters)
-
-        return drive(session, session.planner.plan(videos), submit)

@@ -18,6 +18,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from typing import Any
 
 BROKEN, USAGE, SOME_FAILED = 1, 2, 3
@@ -26,6 +27,10 @@ STOP_SECONDS = 3.0
 """Time for an orderly end after a signal; then the process exits, whatever it is doing."""
 RESUME_MESSAGE = "stopped; what is finished stays. The same command goes on from there.\n"
 STDERR = 2
+
+Callbacks = list[Callable[[], None]]
+_ON_STOP: ContextVar[Callbacks | None] = ContextVar("on_stop", default=None)
+"""What to call when a signal arrives, of the command that handles signals in this context."""
 
 Handler = Callable[[int, Any], Any] | int | None
 DEFAULT_HANDLERS: Mapping[int, Handler] = {
@@ -69,6 +74,7 @@ class SignalWatch:
         self.first: int | None = None
         """Number of the signal that arrived first."""
         self._raised = False
+        self._callbacks: Callbacks = []
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
@@ -77,9 +83,11 @@ class SignalWatch:
         os.set_blocking(writer, False)
         threading.Thread(target=self._read, args=[reader], name="signals", daemon=True).start()
         before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        token = _ON_STOP.set(self._callbacks)
         try:
             yield
         finally:
+            _ON_STOP.reset(token)
             signal.set_wakeup_fd(before)
             os.close(writer)
 
@@ -96,10 +104,8 @@ class SignalWatch:
         deadline = threading.Timer(self._stop_seconds, _exit_late, [128 + self.first])
         deadline.daemon = True
         deadline.start()
-        # the signal may come before this module is imported, or while it is
-        stop_all = getattr(sys.modules.get("flows.tasks"), "stop_all", None)
-        if stop_all is not None:
-            stop_all()
+        for callback in list(self._callbacks):
+            callback()
 
     def interrupt(self, number: int, frame: object) -> None:
         """Raise `Interrupted` for the first signal, as a signal handler; ignore further ones."""
@@ -127,6 +133,24 @@ def stop_on_signals() -> Iterator[None]:
             if watch.first is None or isinstance(error, Interrupted):
                 raise
             raise Interrupted(watch.first) from error
+
+
+@contextlib.contextmanager
+def on_stop(callback: Callable[[], None]) -> Iterator[None]:
+    """
+    Call a function when a signal arrives during the block, in another thread.
+
+    Does nothing where signals are not handled by `stop_on_signals`.
+    """
+    callbacks = _ON_STOP.get()
+    if callbacks is None:
+        yield
+        return
+    callbacks.append(callback)
+    try:
+        yield
+    finally:
+        callbacks.remove(callback)
 
 
 def _exit_late(code: int) -> None:

@@ -1,13 +1,14 @@
 """
-The training flow: encode what is labelled, cut the clips, train, save; each a task that is retried.
-To fine-tune the backbone as well, the pictures of the clips are kept before.
+The flow of a training: features, clips, training; each a task that is retried.
 
-A training that was interrupted goes on from its last epoch. Prefect reads the parameters' types:
+To fine-tune the backbone as well, the frames of the clips are decoded and kept before.
+
+An interrupted training continues from its last epoch. Prefect reads the parameters' types:
 annotations must not be postponed here.
 """
 
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,13 @@ from typing import Any
 from prefect import flow, task
 from prefect.utilities.annotations import quote
 
-from flows.process_folder import run_shards
-from flows.tasks import STAGE, run_key, workshop
-from pipeline.records import Video
-from pipeline.run.process import run
+from flows.features import ensure_features_as_tasks
+from flows.signals import on_stop
+from flows.tasks import STAGE
+from pipeline.progress import RunProgress
+from pipeline.records import DecodeReport, Video
+from pipeline.run.features import ensure_features
+from pipeline.run.load import open_session
 from pipeline.run.session import Session
 from pipeline.temporal.training_loop import OnEpoch
 from pipeline.training.annotations import Annotations, read_annotations
@@ -32,82 +36,101 @@ from pipeline.training.finetune.finetune import load_tunable
 from pipeline.training.options import LearningOptions
 from pipeline.training.train_recognizer import train_recognizer
 
-Told = Callable[[Any], None]
 
+@dataclass(frozen=True)
+class Callbacks:
+    """Called while a training runs."""
 
-@dataclass
-class Listeners:
-    """Who is told how a training of this process goes on: set by the command line."""
-
-    on_pipeline: Told = lambda session: None
+    on_features: Callable[[RunProgress], None] = lambda progress: None
+    """When features begin to be computed, with their counters."""
     on_epoch: OnEpoch = lambda epoch: None
     on_finetune_epoch: OnEpoch = lambda epoch: None
+    """After each epoch of fine-tuning."""
 
 
-listeners = Listeners()
+NO_CALLBACKS = Callbacks()
+CALLBACKS: ContextVar[Callbacks] = ContextVar("callbacks", default=NO_CALLBACKS)
+"""Of the command that runs the flow in its own process."""
 
 
-def gather(labelled: Annotations, chosen: LearningOptions, *, as_tasks: bool) -> LabelledDataset:
-    """
-    Gather examples; what has to be decoded and encoded for that is cut into shards.
-
-    Args:
-        labelled: the clips.
-        chosen: of the training; the run has no recognizer, but a folder for features.
-        as_tasks: run shards as tasks of the current flow run, instead of in threads.
-    """
-    options, blocks = chosen.run, chosen.tuning.blocks
-    if blocks:
-        load_tunable(options, blocks)  # what cannot be is told before any work
-    videos = find_labelled_videos(labelled, options.image_fps)
-    encode = encode_as_tasks if as_tasks else run
-    with tempfile.TemporaryDirectory(prefix="clipline-") as out:  # rows say nothing here
-        key = run_key(out, options.to_json())
-        with workshop.opened(key, Path(out), options, videos) as session:
-            listeners.on_pipeline(session)
-            dataset = build_dataset(labelled, session, encode=encode, videos=videos)
-            if not blocks:
-                return dataset
-            return (cache_frames if as_tasks else add_frame_cache)(dataset, session, videos)
-
-
-def cache_frames(
+@task(name="cache-frames", **STAGE)
+def cache_frames_task(
     dataset: LabelledDataset, session: Session, videos: Sequence[Video]
 ) -> LabelledDataset:
-    """Decode the pictures that the backbone learns from, as a task of the current flow run."""
-    given: Any = quote(dataset), quote(session), quote(videos)
-    kept: LabelledDataset = cache_frames_as_task(*given)
-    return kept
-
-
-@task(name="keep-pictures", **STAGE)
-def cache_frames_as_task(
-    dataset: LabelledDataset, session: Session, videos: Sequence[Video]
-) -> LabelledDataset:
-    """Decode pictures; another attempt decodes only the videos that are not kept."""
+    """Decode the frames for fine-tuning; another attempt decodes only the missing videos."""
     return add_frame_cache(dataset, session, videos)
 
 
-def encode_as_tasks(session: Session, videos: Sequence[Video]) -> list[Exception]:
-    """Fill the feature store, each shard a task of the current flow run."""
-    return run_shards(session, videos, session.options.to_json())
+@task(name="train-recognizer", **STAGE)
+def train_task(
+    dataset: LabelledDataset, out: Path, options: LearningOptions, callbacks: Callbacks
+) -> dict[str, Any]:
+    """Train and save; another attempt continues from the last epoch."""
+    return _train(dataset, out, options, callbacks)
 
 
-@task(name="learn", **STAGE)
-def train_as_task(dataset: LabelledDataset, out: Path, options: LearningOptions) -> dict[str, Any]:
-    """Train and save; another attempt goes on from the last epoch."""
-    return learn_and_tell(dataset, out, options)
-
-
-def learn_and_tell(dataset: LabelledDataset, out: Path, options: LearningOptions) -> dict[str, Any]:
-    """Train and save, telling whoever listens."""
+def _train(
+    dataset: LabelledDataset, out: Path, options: LearningOptions, callbacks: Callbacks
+) -> dict[str, Any]:
     return train_recognizer(
         dataset,
         out,
         options,
-        on_epoch=listeners.on_epoch,
-        on_finetune_epoch=listeners.on_finetune_epoch,
+        on_epoch=callbacks.on_epoch,
+        on_finetune_epoch=callbacks.on_finetune_epoch,
     )
+
+
+def _quoted(step: Any) -> Any:
+    return lambda *arguments: step(*map(quote, arguments))
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The steps of a training, as plain functions or as tasks of the current flow run."""
+
+    ensure_features: Callable[..., Mapping[str, DecodeReport]] = ensure_features
+    add_frame_cache: Callable[..., LabelledDataset] = add_frame_cache
+    train: Callable[..., dict[str, Any]] = _train
+
+
+PLAIN = Steps()
+TASKS = Steps(ensure_features_as_tasks, _quoted(cache_frames_task), _quoted(train_task))
+
+
+def run_training(
+    annotations: Annotations,
+    out: Path,
+    options: LearningOptions,
+    callbacks: Callbacks,
+    steps: Steps,
+) -> dict[str, Any]:
+    """
+    Compute features, cut clips, train, and save the recognizer.
+
+    Args:
+        annotations: the labelled clips.
+        out: folder of the recognizer.
+        options: of the training.
+        callbacks: called on the way.
+        steps: `PLAIN`, or `TASKS` within a flow run.
+
+    Returns:
+        The content of `metrics.json`.
+    """
+    run, blocks = options.run, options.tuning.blocks
+    if blocks:
+        load_tunable(run, blocks)  # raises before any work
+    videos = find_labelled_videos(annotations, run.image_fps)
+    progress = RunProgress()
+    with open_session(None, run, videos=videos, progress=progress) as session:
+        with on_stop(session.stop):
+            callbacks.on_features(progress)
+            not_stored = steps.ensure_features(session, videos, progress)
+            dataset = build_dataset(annotations, session, videos, not_stored)
+            if blocks:
+                dataset = steps.add_frame_cache(dataset, session, videos)
+    return steps.train(dataset, out, options, callbacks)
 
 
 @flow(name="train", flow_run_name="{out}", persist_result=False)
@@ -116,27 +139,23 @@ def train(labels: str, videos: str | None, out: str, options: dict[str, Any]) ->
     Train a recognizer.
 
     Args:
-        labels: a CSV table, or a folder with a sub-folder of videos a label.
-        videos: folder that relative paths of the table count from.
+        labels: a CSV table, or a folder with a sub-folder of videos for each label.
+        videos: folder to which relative paths in the table refer.
         out: folder of the recognizer.
         options: `LearningOptions` as plain values.
 
     Returns:
-        What `metrics.json` says.
+        The content of `metrics.json`.
     """
+    annotations = read_annotations(Path(labels), Path(videos) if videos else None)
     chosen = LearningOptions.from_json(options)
-    labelled = read_annotations(Path(labels), Path(videos) if videos else None)
-    dataset = gather(labelled, chosen, as_tasks=True)
-    given: Any = quote(dataset), quote(Path(out)), quote(chosen)
-    metrics: dict[str, Any] = train_as_task(*given)
-    return metrics
+    return run_training(annotations, Path(out), chosen, CALLBACKS.get(), TASKS)
 
 
-def train_plainly(
+def train_without_api(
     labels: str, videos: str | None, out: str, options: dict[str, Any]
 ) -> dict[str, Any]:
-    """Train as `train` does, without a server."""
+    """Train as the flow does, without a Prefect API."""
+    annotations = read_annotations(Path(labels), Path(videos) if videos else None)
     chosen = LearningOptions.from_json(options)
-    labelled = read_annotations(Path(labels), Path(videos) if videos else None)
-    dataset = gather(labelled, chosen, as_tasks=False)
-    return learn_and_tell(dataset, Path(out), chosen)
+    return run_training(annotations, Path(out), chosen, CALLBACKS.get(), PLAIN)

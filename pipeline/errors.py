@@ -6,7 +6,8 @@ Errors that Clipline raises on purpose.
     │   ├── SourceError       a path, glob, list or folder
     │   ├── OptionError       an option, or a pair of options
     │   ├── RecognizerError   a recognizer folder or its weights
-    │   └── DamagedFileError  a file that Clipline wrote, and that cannot be read any more
+    │   ├── DamagedFileError  a file that Clipline wrote, and that cannot be read any more
+    │   └── ConfigMismatch    a process loaded other models than the run was planned with
     ├── VideoError            one video cannot be used: becomes a row with a status
     └── MachineError          the machine failed, not the input: retried, then reported
         ├── DecoderLost       a decode process died or was killed
@@ -56,6 +57,10 @@ class DamagedFileError(InputError):
             "delete it if it is still there and run the same command again: "
             "what it held is computed again"
         )
+
+
+class ConfigMismatch(InputError):
+    """A process loaded other models than the run was planned with."""
 
 
 class VideoError(PipelineError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 
@@ -47,23 +47,20 @@ class RunProgress:
             for name, count in counts.items():
                 setattr(self, name, getattr(self, name) + count)
 
-    @contextlib.contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
-        """Add the time of a stage."""
-        with self._timed(self.seconds, stage):
-            yield
+    def add_result(self, counts: Mapping[str, int], seconds: Mapping[str, float]) -> None:
+        """Add what one shard gave."""
+        self.add(**counts)
+        with self._lock:
+            for stage, value in seconds.items():
+                self.seconds[stage] = self.seconds.get(stage, 0.0) + value
 
     @contextlib.contextmanager
     def starting(self, part: str) -> Iterator[None]:
         """Add the time of a part of the start."""
-        with self._timed(self.startup, part):
-            yield
-
-    @contextlib.contextmanager
-    def _timed(self, seconds: dict[str, float], name: str) -> Iterator[None]:
         start = time.perf_counter()
         try:
             yield
         finally:
             with self._lock:
-                seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
+                passed = time.perf_counter() - start
+                self.startup[part] = self.startup.get(part, 0.0) + passed

@@ -45,6 +45,10 @@ STATUSES = {
 
 TRANSIENT = frozenset({"decode_timeout", "decode_crash", "out_of_memory", "unreadable"})
 """Statuses that may change when the video is decoded again."""
+LIMITED = frozenset({"too_large", "too_long"})
+"""Statuses that depend on options of the run, not on the video alone."""
+NOT_STORED = TRANSIENT | LIMITED
+"""Statuses that the feature store does not keep: another run may end otherwise."""
 
 
 @dataclass(frozen=True, slots=True)

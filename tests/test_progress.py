@@ -18,11 +18,19 @@ def test_counts_from_many_threads_add_up():
     assert (progress.clips, progress.shards) == (800, 400)
 
 
-@pytest.mark.parametrize("part", ["timed", "starting"])
-def test_time_is_added_even_where_a_stage_fails(part):
+def test_time_is_added_even_where_a_part_of_the_start_fails():
     progress = RunProgress()
     for _ in range(2):
-        with pytest.raises(ZeroDivisionError), getattr(progress, part)("decode"):
+        with pytest.raises(ZeroDivisionError), progress.starting("engine"):
             raise ZeroDivisionError
 
-    assert (progress.seconds if part == "timed" else progress.startup)["decode"] > 0
+    assert progress.startup["engine"] > 0
+
+
+def test_results_of_shards_add_up():
+    progress = RunProgress()
+    progress.add_result({"clips": 2, "shards": 1}, {"decode": 1.5})
+    progress.add_result({"clips": 3, "shards": 1}, {"decode": 0.5, "write": 0.25})
+
+    assert (progress.clips, progress.shards) == (5, 2)
+    assert progress.seconds == {"decode": 2.0, "write": 0.25}

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pipeline.bench.roofline import Ran
     from pipeline.config import RunOptions
     from pipeline.records import Video
-    from pipeline.run.load import EngineFactory
+    from pipeline.run.choose_precision import EngineFactory
 
 LONG_SIZE = (160, 120)
 LONG_LIMIT_GIB = 2.0
@@ -68,7 +68,8 @@ def _drawn(folder: Path) -> dict[str, list[Video]]:
 
 def make_workbench(options: RunOptions) -> EngineFactory:
     """Load the backbone that options name."""
-    from pipeline.run.load import EngineFactory, cache_folder, load_models
+    from pipeline.run.choose_precision import EngineFactory
+    from pipeline.run.load import cache_folder, load_models
 
     return EngineFactory(load_models(options)[1], options.encode, cache_folder())
 

@@ -24,7 +24,6 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from pipeline.progress import RunProgress
-    from pipeline.run.session import Session
 
 PRINT_SECONDS = 10.0
 """Between two lines of progress without a terminal."""
@@ -35,14 +34,14 @@ errors = Console(stderr=True)
 
 
 @contextlib.contextmanager
-def watch(session: Session, *, quiet: bool) -> Iterator[None]:
+def watch(progress: RunProgress, *, quiet: bool) -> Iterator[None]:
     """Show the progress of a run until the end of the block."""
     if quiet:
         yield
         return
     stop = threading.Event()
     show = _show_bar if errors.is_terminal else _print_progress
-    thread = threading.Thread(target=show, args=(session.progress, stop), daemon=True)
+    thread = threading.Thread(target=show, args=(progress, stop), daemon=True)
     thread.start()
     try:
         yield

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.cli.derive import Given, takes
 from flows.cli.evaluate import FEATURES, RecognizerName
-from flows.cli.features import fill_store
 from flows.cli.options import (
     DECODING,
     ENCODING,
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from pipeline.diagnostics.gradients import OnCellEpoch
     from pipeline.temporal.training_loop import Epoch
 
-RUN_FOLDER = "run"
-"""Folder in OUT with the results of the run that fills the feature store."""
 EPOCHS_HELP = "Epochs that each cell is trained for."
 
 
@@ -55,6 +53,8 @@ def diagnose(
     Each cell replaces that of the recognizer, and is measured before and after training; the
     recognizer itself is measured without training.
     """
+    from flows.cli.console import watch
+    from flows.server.launch import open_with_features
     from flows.signals import exit_now
     from pipeline.diagnostics.compare_cells import (
         Diagnosis,
@@ -63,17 +63,17 @@ def diagnose(
     )
     from pipeline.diagnostics.gradients import COMPARED, diagnose_cell
     from pipeline.recognition.recognizer import load_recognizer, require_labels
-    from pipeline.run.load import open_session
     from pipeline.training.annotations import read_annotations
-    from pipeline.training.build_dataset import build_dataset
+    from pipeline.training.build_dataset import build_dataset, find_labelled_videos
 
     labelled, saved = read_annotations(labels, videos), load_recognizer(recognizer)
     require_labels(saved, labelled.labels, "use labels that it was trained on")
     options = recognizer_options(given, recognizer, saved.backbone.precision)
     training = training_options(options, given[TrainingOptions])
-    fill_store([clip.video for clip in labelled.clips], out / RUN_FOLDER, options, quiet=quiet)
-    with open_session(out / RUN_FOLDER, options) as session:
-        found = build_dataset(labelled, session).examples
+    clips = find_labelled_videos(labelled, options.image_fps)
+    show = partial(watch, quiet=quiet)
+    with open_with_features(options, clips, show) as (session, not_stored):
+        found = build_dataset(labelled, session, clips, not_stored).examples
     report = cell_reporter(training.epochs, quiet=quiet)
     cells = [
         diagnose_cell(

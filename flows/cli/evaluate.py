@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -129,16 +129,13 @@ def _gather(
 ) -> tuple[LabelledDataset, FeatureStore]:
     """Build the dataset of labelled clips; features that are missing are computed and stored."""
     from flows.cli.console import watch
-    from pipeline.run.load import open_session
+    from flows.server.launch import open_with_features
     from pipeline.training.build_dataset import build_dataset, find_labelled_videos
 
     videos = find_labelled_videos(labelled, options.image_fps)
-    with (
-        tempfile.TemporaryDirectory(prefix="clipline-") as rows,  # discarded
-        open_session(Path(rows), options, videos=videos) as session,
-        watch(session, quiet=quiet),
-    ):
-        return build_dataset(labelled, session, videos=videos), session.store
+    show = partial(watch, quiet=quiet)
+    with open_with_features(options, videos, show) as (session, not_stored):
+        return build_dataset(labelled, session, videos, not_stored), session.store
 
 
 def _evaluate_folds(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.cli.derive import Given, takes
@@ -22,7 +20,7 @@ from flows.cli.run import Fresh, Output, Timings, run_and_exit
 from pipeline.config import DEFAULT_SAMPLING
 
 if TYPE_CHECKING:
-    from pipeline.config import RunOptions
+    pass
 
 FIELDS = ("backbone", "weights", "tap", "grid", "image_fps", "features", "full_hash", "wait")
 
@@ -45,23 +43,3 @@ def features(
     """Only fill the feature store: one row of features per sampled frame."""
     options = run_options(given, recognizer=None, sampling=DEFAULT_SAMPLING)
     run_and_exit(videos, out, options, Output(as_json, quiet, timings), fresh=fresh)
-
-
-def fill_store(videos: Sequence[str], out: Path, options: RunOptions, *, quiet: bool) -> None:
-    """
-    Compute the missing features of videos, as a flow run.
-
-    Raises:
-        MachineError: a shard failed; `run.json` in `out` has the error.
-    """
-    from flows.cli.console import watch
-    from flows.server.launch import run_once
-    from pipeline.errors import MachineError
-
-    outcome = run_once(
-        sorted(set(videos)), out, options, lambda session: watch(session, quiet=quiet)
-    )
-    if outcome.failures:
-        raise MachineError(
-            f"{outcome.failures} shards failed, see {out / 'run.json'}; the same command resumes"
-        )

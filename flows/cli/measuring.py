@@ -18,10 +18,10 @@ from flows.server.embedded import embedded_api
 from pipeline.errors import MachineError
 
 if TYPE_CHECKING:
+    from flows.process_folder import PreparedRun
     from pipeline.bench.roofline import Ran
     from pipeline.config import RunOptions
     from pipeline.records import Video
-    from pipeline.run.session import Session
 
 
 @contextlib.contextmanager
@@ -36,7 +36,7 @@ def own_server(folder: Path) -> Iterator[None]:
             yield
 
 
-Run = Callable[["Session", Sequence["Video"]], None]
+Run = Callable[["PreparedRun"], None]
 
 
 class Runs:
@@ -55,29 +55,29 @@ class Runs:
 
     def __call__(self, videos: Sequence[Video]) -> Ran:
         """Run once, and time it without its start."""
-        from flows.tasks import run_key, workshop
+        from flows.process_folder import open_prepared
         from pipeline.bench.decoding import warm
         from pipeline.bench.roofline import Ran
+        from pipeline.progress import RunProgress
 
         out = self.folder / f"out-{next(self._numbers)}"
-        key = run_key(str(out), self.options.to_json())
+        progress = RunProgress()
         began = time.perf_counter()
-        with workshop.opened(key, out, self.options, videos) as pipeline:
-            warm(pipeline.pool)
+        with open_prepared(out, self.options, videos, progress) as prepared:
+            warm(prepared.session.pool)
             # as the command does: no look for garbage is to fall into what is measured
             gc.collect()
             gc.freeze()
             started = time.perf_counter()
-            self.run(pipeline, videos)
+            self.run(prepared)
             ended = time.perf_counter()
             _let_server_rest(out)
-            tally = pipeline.progress
             return Ran(
                 seconds=ended - started,
                 startup_seconds=started - began,
-                precision=pipeline.engine.precision,
-                frames=tally.frames_encoded,
-                decoded=tally.frames_decoded,
+                precision=prepared.session.engine.precision,
+                frames=progress.frames_encoded,
+                decoded=progress.frames_decoded,
             )
 
 
@@ -91,25 +91,23 @@ def _let_server_rest(out: Path) -> None:
         await_history(os.environ["PREFECT_API_URL"], summary)
 
 
-def as_flow(pipeline: Session, videos: Sequence[Video]) -> None:
+def as_flow(prepared: PreparedRun) -> None:
     """Run the flow on videos that were found before, as `clipline run` does."""
-    from flows.process_folder import process_folder
-    from flows.tasks import run_key, workshop
+    from flows.process_folder import process_prepared
 
-    options = pipeline.options.to_json()
-    workshop.found[run_key(str(pipeline.out), options)] = list(videos)
-    state = process_folder(_sources(videos), str(pipeline.out), options, return_state=True)
+    state = process_prepared(prepared, _sources(prepared.videos))
     if not state.is_completed():
         raise MachineError(f"a run that was measured failed: {state.message}")
 
 
-def without_prefect(pipeline: Session, videos: Sequence[Video]) -> None:
+def without_prefect(prepared: PreparedRun) -> None:
     """Do the same in threads of this process."""
     from pipeline.run.process import run
     from pipeline.run.run_record import finish
 
-    failures = run(pipeline, videos)
-    finish(pipeline, _sources(videos), failures)
+    session, progress = prepared.session, prepared.progress
+    failures = run(session, prepared.videos, progress)
+    finish(session, progress, _sources(prepared.videos), failures)
     if failures:
         raise MachineError(f"a run that was measured failed: {failures[0]!r}")
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from flows.cli.derive import Given, takes
-from flows.cli.diagnose import RUN_FOLDER
-from flows.cli.features import fill_store
 from flows.cli.options import (
     CACHE,
     DECODING,
@@ -51,16 +50,17 @@ def fit(
 
     Both must use the same backbone and sampling: give them the same recognizer.
     """
+    from flows.cli.console import watch
+    from flows.server.launch import open_with_features
     from flows.signals import exit_now
     from pipeline.anomaly.fit import fit_to_videos
     from pipeline.anomaly.storage import save_novelty
-    from pipeline.run.load import open_session
     from pipeline.sources.discovery import find_videos
 
     options = novelty_options(given)
-    fill_store(videos, out / RUN_FOLDER, options, quiet=quiet)
-    normal = find_videos(list(videos), image_fps=options.image_fps)
-    with open_session(out / RUN_FOLDER, options, videos=normal) as session:
+    normal = find_videos(list(videos), image_fps=options.image_fps, full_hash=options.full_hash)
+    show = partial(watch, quiet=quiet)
+    with open_with_features(options, normal, show) as (session, _):
         model = fit_to_videos(
             normal, session.store, session.feature_spec, recognizer=session.recognizer, seed=seed
         )

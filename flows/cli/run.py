@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -81,32 +82,16 @@ def run_and_exit(
     from flows.cli.console import watch
     from flows.server.launch import run_once
 
-    if fresh:
-        _delete_results(out, wait=options.wait)
     outcome = run_once(
         list(videos),
         out,
         options,
-        lambda session: watch(session, quiet=output.quiet or output.as_json),
+        partial(watch, quiet=output.quiet or output.as_json),
+        fresh=fresh,
     )
     code = _print_results(out, outcome.failures, output)
     sys.stdout.flush()
     exit_now(code)
-
-
-def _delete_results(out: Path, *, wait: bool) -> None:
-    import shutil
-
-    from pipeline.results.schemas import SCHEMAS
-    from pipeline.results.tables import lock_results
-
-    if not out.exists():
-        return
-    with lock_results(out, wait=wait):
-        for name in (*SCHEMAS, "features"):
-            shutil.rmtree(out / name, ignore_errors=True)
-        for name in ("run.json", "report.html"):
-            (out / name).unlink(missing_ok=True)
 
 
 def _print_results(out: Path, failures: int, output: Output) -> int:

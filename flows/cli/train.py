@@ -160,8 +160,8 @@ def _train(
         from flows import train as flow
 
         def work(served: bool) -> dict[str, Any]:
-            with _progress(flow.listeners, options, quiet=quiet):
-                return flow.train(*given) if served else flow.train_plainly(*given)
+            with _progress(options, quiet=quiet):
+                return flow.train(*given) if served else flow.train_without_api(*given)
 
         return work
 
@@ -169,22 +169,25 @@ def _train(
 
 
 @contextlib.contextmanager
-def _progress(listeners: Any, options: LearningOptions, *, quiet: bool) -> Iterator[None]:
+def _progress(options: LearningOptions, *, quiet: bool) -> Iterator[None]:
     """Show the progress of encoding, then of training, then of fine-tuning."""
     if quiet:
         yield
         return
     from flows.cli import console
+    from flows.train import CALLBACKS, Callbacks
 
     with contextlib.ExitStack() as shown:
-        listeners.on_pipeline = lambda session: shown.enter_context(
-            console.watch(session, quiet=False)
+        callbacks = Callbacks(
+            on_features=lambda progress: shown.enter_context(console.watch(progress, quiet=False)),
+            on_epoch=_reporter(shown, "epochs", options.training.epochs),
+            on_finetune_epoch=_reporter(shown, "epochs of fine-tuning", options.tuning.epochs),
         )
-        listeners.on_epoch = _reporter(shown, "epochs", options.training.epochs)
-        listeners.on_finetune_epoch = _reporter(
-            shown, "epochs of fine-tuning", options.tuning.epochs
-        )
-        yield
+        token = CALLBACKS.set(callbacks)
+        try:
+            yield
+        finally:
+            CALLBACKS.reset(token)
 
 
 def _reporter(shown: contextlib.ExitStack, what: str, total: int) -> Callable[[Epoch], None]:

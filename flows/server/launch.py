@@ -15,7 +15,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -37,7 +37,8 @@ from pipeline.progress import RunProgress
 from pipeline.storage import redact_url
 
 if TYPE_CHECKING:
-    from pipeline.records import Video
+    from flows.process_folder import PreparedRun
+    from pipeline.records import DecodeReport, Video
     from pipeline.run.session import Session
 
 logger = logging.getLogger(__name__)
@@ -58,11 +59,12 @@ class Outcome:
     flow_run_id: str | None
 
 
+Watch = Callable[[RunProgress], contextlib.AbstractContextManager[None]]
+"""Shows the counters of a run while it is entered."""
+
+
 def run_once(
-    sources: list[str],
-    out: Path,
-    options: RunOptions,
-    watch: Callable[[Any], contextlib.AbstractContextManager[None]],
+    sources: list[str], out: Path, options: RunOptions, watch: Watch, *, fresh: bool = False
 ) -> Outcome:
     """
     Process videos once, as a flow run.
@@ -71,35 +73,76 @@ def run_once(
         sources: files, folders, globs, lists.
         out: results folder.
         options: of the run.
-        watch: shows the progress of a pipeline while it is entered.
+        watch: shows the counters of the run.
+        fresh: delete the results of earlier runs first.
 
     Raises:
         InputError: something that was given cannot be used.
     """
-    start = RunProgress()
-    start.startup["interpreter"] = process_age_seconds()
-    # first what is cheap: mistakes are told before anything heavy is imported
-    with start.starting("sources"):
-        from pipeline.sources.discovery import find_videos
+    progress = RunProgress()
+    progress.startup["interpreter"] = process_age_seconds()
+    with contextlib.ExitStack() as opened:
+        # first what is cheap: invalid input is reported before anything heavy is imported
+        with progress.starting("sources"):
+            from pipeline.results.tables import delete_results, lock_results
+            from pipeline.sources.discovery import find_videos
 
-        _await_turn(out, wait=options.wait)
-        videos = find_videos(sources, image_fps=options.image_fps, full_hash=options.full_hash)
-    with embedded_api(state_folder()) as server, contextlib.ExitStack() as opened:
+            opened.enter_context(lock_results(out, wait=options.wait))
+            videos = find_videos(sources, image_fps=options.image_fps, full_hash=options.full_hash)
+            if fresh:
+                delete_results(out)
+        server = opened.enter_context(embedded_api(state_folder()))
         with _loading():
-            with start.starting("imports"):
-                # Only now: Prefect reads the environment when it is imported.
-                from flows.tasks import run_key, workshop
+            with progress.starting("imports"):
+                # only now: Prefect reads the environment when it is imported
+                from flows.process_folder import open_prepared
 
-            key = run_key(str(out), options.to_json())
-            session = opened.enter_context(workshop.opened(key, out, options, videos))
-        session.progress.startup = {**start.startup, **session.progress.startup}
-        workshop.found[key] = videos
-        with watch(session):
-            with session.progress.starting("waiting for the API"):
+            prepared = opened.enter_context(open_prepared(out, options, videos, progress))
+        with watch(progress):
+            with progress.starting("waiting for the API"):
                 ready = _ready(server)
             if ready:
-                return _run_flow(server, sources, out, options)
-            return _run_plain(session, sources, videos)
+                return _run_flow(server, prepared, sources)
+            return _run_plain(prepared, sources)
+
+
+@contextlib.contextmanager
+def open_with_features(
+    options: RunOptions, videos: Sequence[Video], watch: Watch
+) -> Iterator[tuple[Session, Mapping[str, DecodeReport]]]:
+    """
+    Open a session without a results folder, in whose store the features of videos are.
+
+    What is missing is computed by tasks of a flow run, with a server of its own; where nothing is
+    missing, none is started.
+
+    Args:
+        options: of the run; they name a folder of features.
+        videos: whose features are needed.
+        watch: shows the counters.
+
+    Returns:
+        The session, and what `ensure_features` gave.
+    """
+    from flows.signals import on_stop
+    from pipeline.run.features import ensure_features, missing_features
+    from pipeline.run.load import open_session
+
+    progress = RunProgress()
+    with open_session(None, options, videos=videos, progress=progress) as session:
+        not_stored: Mapping[str, DecodeReport] = {}
+        if missing_features(session, videos):
+
+            def load() -> Callable[[bool], Mapping[str, DecodeReport]]:
+                from flows.features import ensure_features_in_flow
+
+                return lambda has_api: (ensure_features_in_flow if has_api else ensure_features)(
+                    session, videos, progress
+                )
+
+            with watch(progress), on_stop(session.stop):
+                not_stored = call_served(load)
+        yield session, not_stored
 
 
 @contextlib.contextmanager
@@ -117,14 +160,6 @@ def _loading() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
-
-
-def _await_turn(out: Path, *, wait: bool) -> None:
-    """Wait, or refuse, while another run holds the results folder."""
-    from pipeline.results.tables import lock_results
-
-    with lock_results(out, wait=wait):
-        pass
 
 
 def process_age_seconds() -> float:
@@ -170,14 +205,14 @@ def _tidy(server: EmbeddedServer) -> None:
         server.tidy()
 
 
-def _run_flow(
-    server: EmbeddedServer | None, sources: list[str], out: Path, options: RunOptions
-) -> Outcome:
-    from flows.process_folder import process_folder
+def _run_flow(server: EmbeddedServer | None, prepared: PreparedRun, sources: list[str]) -> Outcome:
+    from flows.process_folder import process_prepared
     from pipeline.results.tables import read_run
 
+    out = prepared.session.out
+    assert out is not None
     with _heartbeats(server):
-        ended = process_folder(sources, str(out), options.to_json(), return_state=True)
+        ended = process_prepared(prepared, sources)
     error = None if ended.is_completed() else ended.result(raise_on_failure=False)
     summary = read_run(out)
     if isinstance(error, BaseException) or not summary:
@@ -187,12 +222,13 @@ def _run_flow(
     return Outcome(len(summary["failures"]), summary["flow_run_id"])
 
 
-def _run_plain(session: Session, sources: list[str], videos: list[Video]) -> Outcome:
+def _run_plain(prepared: PreparedRun, sources: list[str]) -> Outcome:
     from pipeline.run.process import run
     from pipeline.run.run_record import finish
 
-    failures = run(session, videos)
-    finish(session, sources, failures)
+    session, progress = prepared.session, prepared.progress
+    failures = run(session, prepared.videos, progress)
+    finish(session, progress, sources, failures)
     return Outcome(len(failures), None)
 
 

@@ -22,7 +22,7 @@ from pipeline.encode.precision import cosine_similarities, encode_exclusively
 from pipeline.encode.preprocess import preprocess_batches
 from pipeline.encode.torch_engine import TorchEngine
 from pipeline.records import FrameBatch
-from pipeline.run.load import EngineFactory
+from pipeline.run.choose_precision import EngineFactory
 
 SLOW_FRAMES = 64
 """That features are compared on, and that engines on the CPU are timed on: torch takes seconds."""

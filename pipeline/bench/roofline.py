@@ -21,7 +21,7 @@ from pipeline.decode.sampling import SamplePlan
 from pipeline.encode.engine import Arithmetic
 from pipeline.errors import SourceError
 from pipeline.records import Chunk, Video
-from pipeline.run.load import EngineFactory
+from pipeline.run.choose_precision import EngineFactory
 
 MOST_FRAMES = 1024
 """Decoded frames that are held in memory to measure the engine alone."""

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from pipeline.config import Sampling, fingerprint
 from pipeline.errors import DamagedFileError
-from pipeline.records import TRANSIENT, DecodeReport, FrameFeatures
+from pipeline.records import NOT_STORED, DecodeReport, FrameFeatures
 from pipeline.storage import (
     read_schema,
     read_table,
@@ -41,16 +41,21 @@ _INDEX_COLUMNS = ("sample_index", "frame_index", "pts_seconds")
 logger = logging.getLogger(__name__)
 
 
-def features_id(backbone_identity: str, sampling: Sampling, precision: str) -> str:
+def features_id(
+    backbone_identity: str, sampling: Sampling, precision: str, version: int = FEATURES_VERSION
+) -> str:
     """Return the id of all that determines features, the name of the folder of a store."""
     # the ids of version 1 were made before there were versions
-    version = () if FEATURES_VERSION == 1 else (FEATURES_VERSION,)
-    return fingerprint("features", backbone_identity, sampling, precision, *version)
+    versions = () if version == 1 else (version,)
+    return fingerprint("features", backbone_identity, sampling, precision, *versions)
 
 
-def features_folder(out: Path, chosen: str | None) -> Path:
+def features_folder(out: Path | None, chosen: str | None) -> Path:
     """Return the folder of the feature stores of a run: the chosen one, or one in its results."""
-    return Path(chosen).expanduser() if chosen else out / "features"
+    if chosen:
+        return Path(chosen).expanduser()
+    assert out is not None
+    return out / "features"
 
 
 def features_schema(size: int) -> pa.Schema:
@@ -72,7 +77,7 @@ def features_schema(size: int) -> pa.Schema:
 
 
 @dataclass(frozen=True, slots=True)
-class _StoredChunk:
+class StoredChunk:
     """Position of one chunk of a video in the store."""
 
     video_id: str
@@ -98,7 +103,7 @@ class _StoredChunk:
         }
 
     @classmethod
-    def from_json(cls, path: Path, values: dict[str, Any]) -> _StoredChunk:
+    def from_json(cls, path: Path, values: dict[str, Any]) -> StoredChunk:
         """Read metadata, of any version: unknown fields are ignored."""
         names = ("video_id", "row", "rows", "start", "stop", "num_samples")
         known = {name: values[name] for name in names}
@@ -119,20 +124,24 @@ class FeatureStore:
         self.size = size
         self._lock = threading.Lock()
         self._last_read = threading.local()
-        self._chunks: dict[str, list[_StoredChunk]] = defaultdict(list)
+        self._chunks: dict[str, list[StoredChunk]] = defaultdict(list)
         for path in sorted(folder.glob("part-*.parquet")):
             try:
                 found = _read_metadata(path)
             except DamagedFileError as error:  # its frames are encoded again
                 logger.warning("%s is damaged and not used: %s", path, error.detail)
                 continue
-            # earlier versions stored failures that another attempt may avoid
-            self._add(path, [chunk for chunk in found if chunk.report.status not in TRANSIENT])
+            # another run, or one with other limits, may avoid these failures
+            self.add_chunks([chunk for chunk in found if chunk.report.status not in NOT_STORED])
 
-    def _add(self, path: Path, chunks: list[_StoredChunk]) -> None:
-        """Add the chunks of a file, which may replace an earlier file of the same name."""
+    def add_chunks(self, chunks: Sequence[StoredChunk]) -> None:
+        """
+        Add chunks that were written to the folder, by this process or another one.
+
+        A file may replace an earlier one of the same name.
+        """
         with self._lock:
-            for video_id in {chunk.video_id for chunk in chunks}:
+            for path, video_id in {(chunk.path, chunk.video_id) for chunk in chunks}:
                 known = self._chunks[video_id]
                 self._chunks[video_id] = [chunk for chunk in known if chunk.path != path]
             for chunk in chunks:
@@ -148,9 +157,9 @@ class FeatureStore:
         """Whether all samples of a video are stored."""
         return self._find_cover(video_id) is not None
 
-    def _find_cover(self, video_id: str) -> list[_StoredChunk] | None:
+    def _find_cover(self, video_id: str) -> list[StoredChunk] | None:
         """Find consecutive chunks from the first sample of a video to the last."""
-        covers: dict[int, list[_StoredChunk]] = {}
+        covers: dict[int, list[StoredChunk]] = {}
         chunks = self._chunks.get(video_id, [])
         for chunk in chunks:  # sorted by start: all that can precede a chunk come before it
             if chunk.start == 0 or chunk.start in covers:
@@ -214,13 +223,13 @@ class FeatureStore:
         """
         return max(chunk.rows for chunk in self._require_cover(video_id))
 
-    def _require_cover(self, video_id: str) -> list[_StoredChunk]:
+    def _require_cover(self, video_id: str) -> list[StoredChunk]:
         cover = self._find_cover(video_id)
         if cover is None:
             raise KeyError(video_id)
         return cover
 
-    def _load(self, chunk: _StoredChunk) -> FrameFeatures:
+    def _load(self, chunk: StoredChunk) -> FrameFeatures:
         columns = self._read(chunk.path)
         rows = slice(chunk.row, chunk.row + chunk.rows)
         return FrameFeatures(
@@ -254,11 +263,14 @@ class FeatureStore:
         columns: dict[str, NDArray[Any]] = self._last_read.columns
         return columns
 
-    def write(self, features: Sequence[FrameFeatures]) -> Path:
+    def write(self, features: Sequence[FrameFeatures]) -> list[StoredChunk]:
         """
         Write chunks to one file, atomically.
 
         The same chunks are written to the same path, so that a retry replaces the file.
+
+        Returns:
+            Where the chunks are.
 
         Raises:
             MachineError: the file cannot be written, for example because the disk is full.
@@ -268,7 +280,7 @@ class FeatureStore:
         chunks, row = [], 0
         for part in features:
             chunks.append(
-                _StoredChunk(
+                StoredChunk(
                     video_id=part.video_id,
                     path=path,
                     row=row,
@@ -281,12 +293,12 @@ class FeatureStore:
             )
             row += len(part.values)
         write_table(_to_table(features, self.size, chunks), path)
-        self._add(path, chunks)
-        return path
+        self.add_chunks(chunks)
+        return chunks
 
 
 def _to_table(
-    features: Sequence[FrameFeatures], size: int, chunks: Sequence[_StoredChunk]
+    features: Sequence[FrameFeatures], size: int, chunks: Sequence[StoredChunk]
 ) -> pa.Table:
     values = np.concatenate([part.values for part in features])
     schema = features_schema(size).with_metadata(_to_metadata(chunks))
@@ -303,11 +315,11 @@ def _to_table(
     return pa.Table.from_arrays(columns, schema=schema)
 
 
-def _to_metadata(chunks: Sequence[_StoredChunk]) -> dict[bytes, str]:
+def _to_metadata(chunks: Sequence[StoredChunk]) -> dict[bytes, str]:
     return {METADATA_KEY: json.dumps([chunk.to_json() for chunk in chunks])}
 
 
-def _read_metadata(path: Path) -> list[_StoredChunk]:
+def _read_metadata(path: Path) -> list[StoredChunk]:
     """
     Read the chunks of a file from its metadata.
 
@@ -317,7 +329,7 @@ def _read_metadata(path: Path) -> list[_StoredChunk]:
     metadata = read_schema(path).metadata or {}
     try:
         entries = json.loads(metadata.get(METADATA_KEY, b"[]"))
-        return [_StoredChunk.from_json(path, entry) for entry in entries]
+        return [StoredChunk.from_json(path, entry) for entry in entries]
     except KeyError as error:
         raise DamagedFileError(path, f"its metadata have no field {error}") from error
     except (ValueError, TypeError) as error:  # Parquet has no checksum of metadata

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -62,6 +63,14 @@ def write_rows(out: Path, rows: Sequence[VideoRows], options: RowOptions) -> int
 def lock_results(out: Path, *, wait: bool = False) -> AbstractContextManager[None]:
     """Lock a results folder, so that one run at a time writes to it; see `storage.file_lock`."""
     return file_lock(out / ".lock", f"results folder {out}", wait=wait)
+
+
+def delete_results(out: Path) -> None:
+    """Delete what runs have written to a results folder, which the caller has locked."""
+    for name in (*SCHEMAS, "features"):
+        shutil.rmtree(out / name, ignore_errors=True)
+    for name in ("run.json", "report.html"):
+        (out / name).unlink(missing_ok=True)
 
 
 def part_paths(out: Path, table: str, config_id: str) -> list[Path]:

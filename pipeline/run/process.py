@@ -1,58 +1,142 @@
 """
-The data's way, composed: plan → decode → encode → recognize → write.
+Process shards: find → plan → decode → encode → recognize → write.
 
     from pipeline.run.process import process_videos
     process_videos(["videos"], Path("OUT"), RunOptions())
 
-It works from a plain Python prompt; the flows run the same stages as Prefect tasks.
+Plain Python, without Prefect; the flows run the same stages as Prefect tasks.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from pipeline.config import RunOptions
-from pipeline.records import FrameFeatures, Shard, Video
+from pipeline.encode.feature_store import StoredChunk
+from pipeline.progress import RunProgress
+from pipeline.records import NOT_STORED, DecodeReport, FrameFeatures, Shard, Video
 from pipeline.results.rows import VideoRows
 from pipeline.results.tables import lock_results
+from pipeline.run import stages
 from pipeline.run.load import open_session
+from pipeline.run.planner import Planner
+from pipeline.run.resume import resume
 from pipeline.run.run_record import finish
 from pipeline.run.session import Session
 from pipeline.run.shard_decoder import Decoded
+from pipeline.run.stages import Encoded
 from pipeline.sources.discovery import find_videos
-
-__all__ = ["Session", "drive", "open_session", "process_shard", "process_videos", "run"]
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Stages:
-    """The four stages, as plain calls or wrapped as tasks."""
+    """The four stages, as plain functions or wrapped as tasks."""
 
-    decode: Callable[[Shard], Decoded]
-    encode: Callable[[Decoded], list[FrameFeatures]]
-    recognize: Callable[[Shard, Sequence[FrameFeatures]], list[VideoRows]]
-    write: Callable[[Sequence[VideoRows]], int]
+    decode: Callable[[Session, Shard], Decoded] = stages.decode
+    encode: Callable[[Session, Decoded], Encoded] = stages.encode
+    recognize: Callable[[Session, Shard, Sequence[FrameFeatures]], list[VideoRows]] = (
+        stages.recognize
+    )
+    write: Callable[[Session, Sequence[VideoRows]], int] = stages.write
 
 
-def process_shard(session: Session, shard: Shard, stages: Stages | None = None) -> int:
-    """Take one shard the whole way. Returns the clips written."""
-    stages = stages or Stages(session.decode, session.encode, session.recognize, session.write)
-    features: list[FrameFeatures] = []
+PLAIN = Stages()
+
+
+@dataclass(frozen=True, slots=True)
+class ShardResult:
+    """What processing one shard gave. The driver adds results up; nothing else is shared."""
+
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """By the names of `RunProgress`."""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """Of each stage, its repetitions and the pauses between them included."""
+    stored: tuple[StoredChunk, ...] = ()
+    """What was added to the feature store."""
+    not_stored: Mapping[str, DecodeReport] = field(default_factory=dict)
+    """Videos by id that gave no features, for a reason that may not last."""
+
+
+def process_shard(session: Session, shard: Shard, stages: Stages = PLAIN) -> ShardResult:
+    """Take one shard through all stages, in this process."""
+    seconds: dict[str, float] = {}
+    counts = {"shards": 1}
+    encoded = Encoded()
     if shard.chunks:
-        decoded = stages.decode(shard)
+        with _timed(seconds, "decode"):
+            decoded = stages.decode(session, shard)
+        counts |= _count_decoded(decoded)
         try:
-            features = stages.encode(decoded)
+            with _timed(seconds, "encode"):
+                encoded = stages.encode(session, decoded)
         finally:
-            session.release(decoded)
-    return stages.write(stages.recognize(shard, features))
+            session.decoder.release(decoded)
+        counts |= _count_encoded(encoded)
+    if session.out is None:
+        counts |= _count_features(encoded, shard)
+    else:
+        with _timed(seconds, "recognize"):
+            rows = stages.recognize(session, shard, encoded.features)
+        with _timed(seconds, "write"):
+            clips = stages.write(session, rows)
+        counts |= _count_rows(rows, clips, cached=bool(shard.cached))
+    not_stored = {f.video_id: f.report for f in encoded.features if f.report.status in NOT_STORED}
+    return ShardResult(counts, seconds, encoded.stored, not_stored)
+
+
+@contextlib.contextmanager
+def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    seconds[stage] = time.perf_counter() - start
+
+
+def _count_decoded(decoded: Decoded) -> dict[str, int]:
+    return {
+        "frames_decoded": sum(b.report.frames_decoded for b in decoded.batches),
+        "bytes_pictures": sum(b.images.nbytes for b in decoded.batches),
+    }
+
+
+def _count_encoded(encoded: Encoded) -> dict[str, int]:
+    return {
+        "frames_encoded": sum(len(f.values) for f in encoded.features),
+        "bytes_features": sum(f.values.nbytes for f in encoded.features),
+    }
+
+
+def _count_features(encoded: Encoded, shard: Shard) -> dict[str, int]:
+    """Count the videos that are complete; a long one is counted with the last of its chunks."""
+    if not all(chunk.whole for chunk in shard.chunks):
+        return {}
+    return _count_statuses([f.report.status for f in encoded.features])
+
+
+def _count_rows(rows: Sequence[VideoRows], clips: int, *, cached: bool) -> dict[str, int]:
+    return {
+        "clips": clips,
+        "frames_reused": sum(row.report.frames_sampled for row in rows) if cached else 0,
+        **_count_statuses([row.report.status for row in rows]),
+    }
+
+
+def _count_statuses(statuses: Sequence[str]) -> dict[str, int]:
+    partial = statuses.count("partial")
+    return {
+        "videos_done": len(statuses),
+        "videos_partial": partial,
+        "videos_failed": len(statuses) - partial - statuses.count("ok"),
+    }
 
 
 class Running(Protocol):
@@ -62,51 +146,50 @@ class Running(Protocol):
         """Call a function with this future once it is done."""
 
     def result(self) -> Any:
-        """Give the result, or raise what went wrong."""
+        """Give the `ShardResult`, or raise what went wrong."""
 
 
 Submit = Callable[[Shard], Running]
 
 
-def drive(session: Session, shards: Iterator[Shard], submit: Submit) -> list[Exception]:
+def drive(planner: Planner, shards: Iterator[Shard], submit: Submit) -> list[Exception]:
     """
-    Keep a window of shards in flight until all are done.
+    Keep a window of shards in flight until all are done, and add up their results.
 
-    A shard that fails for good does not stop the others.
+    A shard that fails in all attempts does not stop the others.
 
     Returns:
-        What went wrong, one error a failed shard.
+        The error of each shard that failed, and of each video that could not be planned.
     """
     done: queue.SimpleQueue[tuple[Shard, Running]] = queue.SimpleQueue()
     failures: list[Exception] = []
-    session.progress.begin()
-    flying = 0
+    planner.progress.begin()
+    in_flight = 0
     more = True
-    while more or flying:
-        while more and flying < session.window:
+    while more or in_flight:
+        while more and in_flight < planner.window:
             shard = next(shards, None)
             if shard is None:
                 more = False
                 break
             _launch(submit, shard, done)
-            flying += 1
-        if not flying:
+            in_flight += 1
+        if not in_flight:
             continue
         shard, future = done.get()
-        flying -= 1
+        in_flight -= 1
         try:
-            future.result()
-        except (
-            Exception
-        ) as error:  # whatever a stage could not overcome: reported, and the rest goes on
+            result: ShardResult = future.result()
+        except Exception as error:  # reported at the end, other shards go on
             logger.error("a shard failed: %r", error)
             failures.append(error)
             continue
-        following = session.planner.finished(shard)
+        planner.progress.add_result(result.counts, result.seconds)
+        following = planner.complete(shard, result.stored, result.not_stored)
         if following is not None:
             _launch(submit, following, done)
-            flying += 1
-    return failures
+            in_flight += 1
+    return [*failures, *planner.failures]
 
 
 def _launch(submit: Submit, shard: Shard, done: queue.SimpleQueue[tuple[Shard, Running]]) -> None:
@@ -114,19 +197,39 @@ def _launch(submit: Submit, shard: Shard, done: queue.SimpleQueue[tuple[Shard, R
     future.add_done_callback(lambda _: done.put((shard, future)))
 
 
-def run(session: Session, videos: Sequence[Video]) -> list[Exception]:
+@contextlib.contextmanager
+def in_threads(session: Session) -> Iterator[Submit]:
+    """Process shards in threads of this process, without Prefect."""
+    with ThreadPoolExecutor(session.window) as threads:
+        yield lambda shard: threads.submit(process_shard, session, shard)
+
+
+def run(
+    session: Session,
+    videos: Sequence[Video],
+    progress: RunProgress | None = None,
+    submit: Submit | None = None,
+) -> list[Exception]:
     """
-    Process videos without Prefect, in threads of this process.
+    Write the rows of all videos that have none yet.
+
+    Args:
+        session: with a results folder, which the caller has locked.
+        videos: what to process.
+        progress: counts what is done.
+        submit: starts a shard; in threads of this process by default.
 
     Returns:
-        What went wrong, one error a failed shard; a bad video is no error but a row.
+        The errors of shards that failed in all attempts. A bad video is a row, not an error.
     """
-    with ThreadPoolExecutor(session.window) as threads:
-        return drive(
-            session,
-            session.planner.plan(videos),
-            lambda shard: threads.submit(process_shard, session, shard),
-        )
+    if submit is None:
+        with in_threads(session) as submit:
+            return run(session, videos, progress, submit)
+    progress = progress or RunProgress()
+    unfinished = resume(session, videos)
+    progress.add(videos_total=len(videos), videos_skipped=len(videos) - len(unfinished))
+    planner = Planner.of_session(session, progress)
+    return drive(planner, planner.plan(unfinished), submit)
 
 
 def process_videos(sources: Sequence[str], out: Path, options: RunOptions) -> dict[str, Any]:
@@ -139,12 +242,14 @@ def process_videos(sources: Sequence[str], out: Path, options: RunOptions) -> di
         options: of the run.
 
     Returns:
-        What `run.json` says: `failures` names the shards that failed for good.
+        The content of `run.json`: `failures` has the errors of shards that failed.
 
     Raises:
         PipelineError: something that was given cannot be used.
     """
     videos = find_videos(sources, image_fps=options.image_fps, full_hash=options.full_hash)
+    progress = RunProgress()
     with lock_results(out, wait=options.wait):
-        with open_session(out, options, videos=videos) as session:
-            return finish(session, sources, run(session, videos))
+        with open_session(out, options, videos=videos, progress=progress) as session:
+            failures = run(session, videos, progress)
+            return finish(session, progress, sources, failures)

@@ -1,4 +1,4 @@
-"""What a run says of itself at its end: `run.json`, and the page."""
+"""Write the record of a run when it ends: `run.json` and the report."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from pipeline.progress import RunProgress
 from pipeline.results.report import write_report
 from pipeline.results.tables import write_run
 from pipeline.run.session import Session
@@ -29,36 +30,42 @@ VERSIONED = (
 
 def finish(
     session: Session,
+    progress: RunProgress,
     sources: Sequence[str],
     failures: Sequence[Exception],
     run_id: str | None = None,
 ) -> dict[str, Any]:
     """
-    Write `run.json` and the page.
+    Write `run.json` and the report.
 
     Args:
-        pipeline: that has run.
-        sources: what it was run on, as the user named it.
+        session: with a results folder.
+        progress: of the run.
+        sources: what was processed, as the user named it.
         failures: what `drive` or `run` returned.
-        run_id: of the flow, if it was one.
+        run_id: of the flow run, if it was one.
 
     Returns:
-        What `run.json` says.
+        The content of `run.json`.
     """
-    summary = summarize(session, sources, failures, run_id)
+    assert session.out is not None
+    summary = summarize(session, progress, sources, failures, run_id)
     write_run(session.out, summary)
     write_report(session.out)
     return summary
 
 
 def summarize(
-    session: Session, sources: Sequence[str], failures: Sequence[Exception], run_id: str | None
+    session: Session,
+    progress: RunProgress,
+    sources: Sequence[str],
+    failures: Sequence[Exception],
+    run_id: str | None,
 ) -> dict[str, Any]:
-    """Give what `run.json` says of a run."""
-    progress = session.progress
+    """Collect the content of `run.json`."""
     counts = {name: value for name, value in vars(progress).items() if isinstance(value, int)}
     return {
-        "config_id": session.config_id,
+        "config_id": session.config.config_id,
         "configuration": session.describe(),
         "sources": list(sources),
         "working_folder": os.getcwd(),
@@ -67,25 +74,25 @@ def summarize(
         "failures": [repr(error) for error in failures],
         "flow_run_id": run_id,
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "timings_seconds": timings(session),
+        "timings_seconds": timings(session, progress),
         "versions": {name: _version(name) for name in VERSIONED},
     }
 
 
-def timings(session: Session) -> dict[str, Any]:
+def timings(session: Session, progress: RunProgress) -> dict[str, Any]:
     """
-    Give the seconds that a run took, by what it did.
+    Report the seconds that each part of a run took.
 
     Stages are added up over the shards in flight, so together they may take longer than the run.
     """
-    progress = session.progress
     startup = {**progress.startup, "decode processes": session.pool.start_seconds}
+    lock = session.engine_lock
     return {
         "run": round(time.monotonic() - progress.started, 3),
         "stages": {name: round(value, 3) for name, value in progress.seconds.items()},
         "startup": {name: round(value, 3) for name, value in startup.items()},
-        "engine_busy": round(session.engine_lock.busy_seconds, 3),
-        "engine_idle": round(session.engine_lock.idle_seconds(progress.started), 3),
+        "engine_busy": round(lock.busy_seconds, 3),
+        "engine_idle": round(lock.idle_seconds(progress.started), 3),
     }
 
 

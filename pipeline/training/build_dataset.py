@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,16 +12,13 @@ from pipeline.config import ClipWindows, Sampling
 from pipeline.encode.backbone import LOCAL_DIR, local_folder
 from pipeline.errors import SourceError
 from pipeline.recognition.recognizer import BackboneSpec
-from pipeline.records import Video
-from pipeline.run.process import run
+from pipeline.records import DecodeReport, Video
 from pipeline.run.session import Session
 from pipeline.sources.discovery import find_videos
 from pipeline.temporal.batching import Example, Examples
 from pipeline.training.annotations import Annotation, Annotations, format_rows
 from pipeline.training.clip_dataset import ClipDatasetBuilder, SkippedClip
 from pipeline.training.finetune.frame_cache import FrameCache, cache_frames
-
-Encode = Callable[[Session, Sequence[Video]], Sequence[Exception]]
 
 
 @dataclass(frozen=True)
@@ -85,31 +82,25 @@ def _require_agreement(clips: Sequence[Annotation]) -> None:
 def build_dataset(
     annotations: Annotations,
     session: Session,
-    *,
-    encode: Encode = run,
-    videos: Sequence[Video] | None = None,
+    videos: Sequence[Video],
+    not_stored: Mapping[str, DecodeReport],
 ) -> LabelledDataset:
     """
-    Encode the labelled videos whose features are not stored yet, and build the examples.
+    Build the examples of labelled clips from the stored features of their videos.
 
     Args:
         annotations: labelled clips.
-        session: without a recognizer.
-        encode: fills the feature store; by default in threads of this process.
+        session: its feature store is read.
         videos: from `find_labelled_videos`.
+        not_stored: from `ensure_features`: the reports of videos without features.
 
     Raises:
         SourceError: times are outside of a video, features are not finite, or a label has no usable
             clip; the message names the rows.
     """
-    if videos is None:
-        videos = find_labelled_videos(annotations, session.options.image_fps)
-    failures = encode(session, videos)
-    if failures:
-        raise failures[0]
     backbone = session.engine.backbone
     builder = ClipDatasetBuilder(
-        annotations, session.store, session.sampling, backbone.previous_frames
+        annotations, session.store, session.sampling, backbone.previous_frames, not_stored
     )
     built, skipped = _build_examples(builder, videos)
     _require_labels(annotations, built, skipped)

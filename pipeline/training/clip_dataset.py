@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,17 +50,20 @@ class ClipDatasetBuilder:
         store: has the features of the videos.
         sampling: of the features.
         context: previous frames that each frame was encoded with.
+        not_stored: reports of videos whose features are not stored, by id.
     """
 
     annotations: Annotations
     store: FeatureStore
     sampling: Sampling
     context: int = 0
+    not_stored: Mapping[str, DecodeReport] = field(default_factory=dict)
 
     def problem(self, video: Video) -> str:
         """Give the reason why a video has no features, or an empty string if it has some."""
         if not self.store.has(video.video_id):
-            return "it cannot be read; clipline doctor shows why"
+            report = self.not_stored.get(video.video_id)
+            return f"{report.status}: {report.error}" if report else "its features are not stored"
         report = self._report(video)
         return "" if report.frames_sampled else f"{report.status}: {report.error}"
 

@@ -16,6 +16,7 @@ from pipeline.anomaly.fit import fit_to_videos
 from pipeline.anomaly.storage import load_novelty, save_novelty
 from pipeline.config import DecodeOptions, RunOptions, Sampling
 from pipeline.errors import OptionError, RecognizerError, SourceError
+from pipeline.progress import RunProgress
 from pipeline.results.tables import load, part_paths
 from pipeline.run.load import open_session
 from pipeline.run.process import run
@@ -87,8 +88,10 @@ class Runner:
 
     def run(self, *sources, **options):
         with self.open(**options) as session:
-            finish(session, [], run(session, find_videos([str(s) for s in sources])))
-            return session.config_id
+            progress = RunProgress()
+            failures = run(session, find_videos([str(s) for s in sources]), progress)
+            finish(session, progress, [], failures)
+            return session.config.config_id
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +159,7 @@ def test_another_model_gives_another_config_id(work, runner, fitted):
     statistics = dataclasses.replace(other.statistics, total=other.statistics.total + 1)
     save_novelty(dataclasses.replace(other, statistics=statistics), work / "M2")
     with runner.open(novelty=str(fitted)) as one, runner.open(novelty=str(work / "M2")) as two:
-        assert one.config_id != two.config_id
+        assert one.config.config_id != two.config.config_id
 
 
 def test_the_model_describes_its_features(fitted, plain_recognizer):

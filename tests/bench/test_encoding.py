@@ -10,7 +10,7 @@ from pipeline.bench import encoding
 from pipeline.bench.encoding import Encoding, Frames, candidates, measure_engines, reference
 from pipeline.config import EncodeOptions
 from pipeline.encode.precision import encode_exclusively
-from pipeline.run.load import EngineFactory
+from pipeline.run.choose_precision import EngineFactory
 from tests.encode.test_encoder import draw, frame_batch
 
 FRAMES = Frames((frame_batch("a", draw(5)), frame_batch("b", draw(4, 100, (9, 16)))))

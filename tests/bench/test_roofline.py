@@ -14,7 +14,7 @@ from pipeline.bench.rates import DecodeRate, EngineRate
 from pipeline.bench.roofline import Ran, Setup, survey
 from pipeline.config import EncodeOptions, Sampling
 from pipeline.errors import SourceError
-from pipeline.run.load import EngineFactory
+from pipeline.run.choose_precision import EngineFactory
 from pipeline.sources.discovery import find_videos
 
 

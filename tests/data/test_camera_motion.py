@@ -31,7 +31,8 @@ from pipeline.recognition.recognizer import (
     load_recognizer,
 )
 from pipeline.results.tables import load, write_run
-from pipeline.run.process import open_session, run
+from pipeline.run.load import open_session
+from pipeline.run.process import run
 from pipeline.sources.discovery import find_videos
 
 ROOT = Path(__file__).parents[2]
@@ -166,7 +167,7 @@ def samples(tmp_path_factory) -> Path:
     sources = [str(ROOT / "data" / "videos"), str(ROOT / "data" / "image_sequence")]
     with open_session(out, RunOptions(image_fps=12)) as session:
         assert run(session, find_videos(sources, image_fps=12)) == []
-        write_run(out, {"config_id": session.config_id, "configuration": session.describe()})
+        write_run(out, {"config_id": session.config.config_id, "configuration": session.describe()})
     return out
 
 

@@ -8,7 +8,7 @@ import pytest
 from pipeline.config import RunOptions, ShardOptions
 from pipeline.errors import EngineError, RecognizerError, VideoError
 from pipeline.results.tables import load, read_run
-from pipeline.run.session import Session
+from pipeline.run import stages
 from tests.videos import write_video
 
 
@@ -30,7 +30,6 @@ def run_flow(api, folder, tiny_recognizer, tmp_path, monkeypatch):
 
     for task in (tasks.decode, tasks.encode, tasks.recognize, tasks.write):
         monkeypatch.setattr(task, "retry_delay_seconds", 0.01)
-    monkeypatch.setattr(tasks.workshop, "stopping", tasks.threading.Event())
 
     def run(max_videos=2, window=2, out=tmp_path / "out"):
         shards = ShardOptions(max_videos=max_videos, window=window)
@@ -42,16 +41,16 @@ def run_flow(api, folder, tiny_recognizer, tmp_path, monkeypatch):
 
 def fail(monkeypatch, stage, error, times):
     """Let a stage fail the first times that it is called; give a list that counts the calls."""
-    right = getattr(Session, stage)
+    right = getattr(stages, stage)
     calls = []
 
-    def stumble(self, *given):
+    def stumble(*arguments):
         calls.append(1)
         if len(calls) <= times:
             raise error
-        return right(self, *given)
+        return right(*arguments)
 
-    monkeypatch.setattr(Session, stage, stumble)
+    monkeypatch.setattr(stages, stage, stumble)
     return calls
 
 
@@ -153,11 +152,11 @@ def test_input_that_cannot_be_used_ends_the_run_before_any_work(api, folder, tmp
 def test_one_run_opens_one_pipeline_however_its_folder_is_written(
     run_flow, monkeypatch, tmp_path, written
 ):
-    from flows import tasks
+    from flows import process_folder
 
-    opened, right = [], tasks.open_session
+    opened, right = [], process_folder.open_session
     monkeypatch.setattr(
-        tasks, "open_session", lambda *a, **named: opened.append(a) or right(*a, **named)
+        process_folder, "open_session", lambda *a, **named: opened.append(a) or right(*a, **named)
     )
 
     assert run_flow(out=written.format(tmp_path / "out")).is_completed()

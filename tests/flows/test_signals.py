@@ -24,7 +24,7 @@ import os, signal, sys, threading, time
 from flows.cli import app
 from flows.server import launch
 
-def run_once(*given):
+def run_once(*given, **options):
 {work}
 
 launch.run_once = run_once

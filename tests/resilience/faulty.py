@@ -61,14 +61,14 @@ def main() -> None:
 
     right = launch.run_once
 
-    def run_once(sources: Any, out: Any, options: Any, watch: Any) -> Any:
-        from pipeline.run.session import Session
+    def run_once(sources: Any, out: Any, options: Any, watch: Any, **given: Any) -> Any:
+        from pipeline.run import stages
 
         for stage in STAGES:
             memory = Path(os.environ["FAULTS"])
-            setattr(Session, stage, stumbling(stage, getattr(Session, stage), memory))
+            setattr(stages, stage, stumbling(stage, getattr(stages, stage), memory))
         alone = replace(options, shards=ShardOptions(max_videos=1, window=4))
-        return right(sources, out, alone, watch)
+        return right(sources, out, alone, watch, **given)
 
     launch.run_once = run_once
     app.main()

@@ -11,6 +11,7 @@ import torch
 
 from pipeline.config import DecodeOptions, EncodeOptions, Geometry, RunOptions, Sampling
 from pipeline.results.tables import load, read_run
+from pipeline.run import choose_precision
 from pipeline.run import load as loading
 from pipeline.run.load import open_session
 from pipeline.run.process import process_videos
@@ -29,7 +30,7 @@ def videos(tmp_path):
 @pytest.fixture
 def opened(tmp_path, tiny_recognizer, engine_cache, monkeypatch):
     """Open pipelines on a device that computes bfloat16, whose error is left to chance."""
-    monkeypatch.setattr(loading, "reduced_precision", lambda device: "bfloat16")
+    monkeypatch.setattr(choose_precision, "reduced_precision", lambda device: "bfloat16")
 
     def open_(videos=(), *, least=0.999, out="out", **encode):
         monkeypatch.setattr("pipeline.encode.precision.MIN_COSINE", least)
@@ -38,7 +39,7 @@ def opened(tmp_path, tiny_recognizer, engine_cache, monkeypatch):
             decode=DecodeOptions(workers=1),
             encode=EncodeOptions(device="cpu", **encode),
         )
-        with open_session(tmp_path / out, options, engine_cache, videos) as session:
+        with open_session(tmp_path / out, options, engine_cache, videos=videos) as session:
             return session
 
     return open_
@@ -53,16 +54,18 @@ class TestAuto:
         session = opened(videos, least=-1)
 
         assert session.engine.precision == "bfloat16"
-        assert session.evidence.frames == 8 + 16  # of one second, and of the first two of three
+        assert (
+            session.precision_check.frames == 8 + 16
+        )  # of one second, and of the first two of three
         (said,) = kept(tmp_path / "out")
-        assert said == session.evidence.to_json()
+        assert said == session.precision_check.to_json()
 
     def test_one_that_does_not_hold_is_not(self, opened, videos, tmp_path):
         session = opened(videos, least=1.1)
 
         assert session.engine.precision == "float32"
-        assert session.evidence.tried == "bfloat16"
-        assert session.evidence.cosine_min < 1.1
+        assert session.precision_check.tried == "bfloat16"
+        assert session.precision_check.cosine_min < 1.1
 
     @pytest.mark.parametrize(("first", "then"), [(-1, 1.1), (1.1, -1)])
     def test_the_same_run_again_finds_the_same(self, opened, videos, first, then):
@@ -71,15 +74,15 @@ class TestAuto:
         other = opened(videos, least=then)
 
         assert other.engine.precision == one.engine.precision
-        assert other.features_id == one.features_id
-        assert other.evidence == one.evidence
+        assert other.config.features_id == one.config.features_id
+        assert other.precision_check == one.precision_check
 
     def test_another_card_chooses_what_it_computes(self, opened, videos, monkeypatch, tmp_path):
         """One that computes bfloat16 and one that does not share a folder of features."""
         assert opened(videos, least=-1).engine.precision == "bfloat16"
-        monkeypatch.setattr(loading, "reduced_precision", lambda device: "float16")
+        monkeypatch.setattr(choose_precision, "reduced_precision", lambda device: "float16")
         assert opened(videos, least=-1).engine.precision == "float16"
-        monkeypatch.setattr(loading, "reduced_precision", lambda device: "bfloat16")
+        monkeypatch.setattr(choose_precision, "reduced_precision", lambda device: "bfloat16")
         assert opened(videos, least=1.1).engine.precision == "bfloat16"
         assert len(kept(tmp_path / "out")) == 2
 
@@ -102,10 +105,10 @@ class TestAuto:
     )
     def test_no_long_stretch_is_decoded_for_it(self, videos, pool, monkeypatch, sampling, taken):
         """Frames a minute apart would take minutes of decoding before the run even begins."""
-        monkeypatch.setattr(loading, "TRIAL_PIXELS", 48 * 96 * 64)
+        monkeypatch.setattr(choose_precision, "CHECKED_PIXELS", 48 * 96 * 64)
         video = next(video for video in videos if video.path.endswith("b.mp4"))
         ask = partial(
-            loading.first_frames, video=video, sampling=sampling, geometry=Geometry(64, 96)
+            choose_precision.first_frames, video=video, sampling=sampling, geometry=Geometry(64, 96)
         )
         batch = pool.submit(ask).result()
 
@@ -121,7 +124,7 @@ class TestAuto:
     def test_a_device_without_reduced_precision_needs_no_proof(
         self, opened, videos, monkeypatch, tmp_path
     ):
-        monkeypatch.setattr(loading, "reduced_precision", lambda device: None)
+        monkeypatch.setattr(choose_precision, "reduced_precision", lambda device: None)
 
         assert opened(videos, least=-1).engine.precision == "float32"
         assert kept(tmp_path / "out") == []
@@ -138,22 +141,22 @@ def test_a_cuda_device_is_tried_once(tmp_path, tiny_recognizer, engine_cache, vi
         decode=DecodeOptions(workers=1),
         encode=EncodeOptions(device="cuda"),
     )
-    with open_session(tmp_path / "out", options, engine_cache, videos) as first:
+    with open_session(tmp_path / "out", options, engine_cache, videos=videos) as first:
         assert (first.engine.name, first.engine.device) == ("torch", "cuda")
     with open_session(tmp_path / "out", options, engine_cache) as again:
         assert again.engine.precision == first.engine.precision
 
     (said,) = kept(tmp_path / "out")
-    assert said["tried"] == loading.reduced_precision("cuda")
+    assert said["tried"] == choose_precision.reduced_precision("cuda")
     assert said["frames"] == 8 + 16
-    assert again.evidence == first.evidence
+    assert again.precision_check == first.precision_check
 
 
 def test_what_is_asked_for_is_used_without_proof(opened, videos):
     session = opened(videos, least=1.1, precision="bfloat16")
 
     assert session.engine.precision == "bfloat16"
-    assert session.evidence is None
+    assert session.precision_check is None
 
 
 def test_a_pipeline_that_cannot_be_opened_leaves_no_process(tmp_path, monkeypatch):

@@ -12,33 +12,42 @@ from hypothesis import strategies as st
 from pipeline.config import DecodeOptions, RunOptions, Sampling, ShardOptions
 from pipeline.decode.container_index import read_index
 from pipeline.decode.sampling import SamplePlan
+from pipeline.progress import RunProgress
+from pipeline.run.chunking import key_frame_samples, missing_ranges, split_range
+from pipeline.run.indexing import index_ahead
 from pipeline.run.load import open_session
-from pipeline.run.planner import cut, gaps, key_samples
+from pipeline.run.planner import Planner
 from pipeline.sources.discovery import find_videos
 from tests.videos import write_video
 
 NO_KEYS = np.zeros(0, np.int64)
 
 
-class TestGaps:
+def plan(session, sources):
+    """Plan the shards of some sources."""
+    videos = find_videos([str(source) for source in sources])
+    return list(Planner.of_session(session, RunProgress()).plan(videos))
+
+
+class TestMissingRanges:
     def test_nothing_stored_leaves_all(self):
-        assert gaps([], 9) == [(0, 9)]
+        assert missing_ranges([], 9) == [(0, 9)]
 
     def test_a_video_without_samples_is_one_gap(self):
-        assert gaps([], 0) == [(0, 0)]
+        assert missing_ranges([], 0) == [(0, 0)]
 
     def test_what_is_stored_is_left_out(self):
-        assert gaps([(2, 4), (4, 5), (7, 9)], 12) == [(0, 2), (5, 7), (9, 12)]
+        assert missing_ranges([(2, 4), (4, 5), (7, 9)], 12) == [(0, 2), (5, 7), (9, 12)]
 
     def test_of_chunks_that_overlap_the_first_counts(self):
         """With the second, nothing would follow on the first."""
-        assert gaps([(0, 6), (4, 8)], 8) == [(6, 8)]
+        assert missing_ranges([(0, 6), (4, 8)], 8) == [(6, 8)]
 
     def test_all_stored_leaves_nothing(self):
-        assert gaps([(0, 4), (4, 9)], 9) == []
+        assert missing_ranges([(0, 4), (4, 9)], 9) == []
 
 
-class TestCut:
+class TestSplitRange:
     @given(
         start=st.integers(0, 20),
         count=st.integers(0, 300),
@@ -48,23 +57,23 @@ class TestCut:
     )
     def test_pieces_make_the_whole_and_none_is_too_large(self, start, count, size, spare, keys):
         stop, most = start + count, size + spare
-        edges = cut((start, stop), size, most, np.array(sorted(set(keys)), np.int64))
+        edges = split_range((start, stop), size, most, np.array(sorted(set(keys)), np.int64))
 
         assert (edges[0], edges[-1]) == (start, stop)
         sizes = [b - a for a, b in pairwise(edges)]
         assert all(0 < piece <= most for piece in sizes) or count == 0
 
     def test_without_key_frames_pieces_are_alike(self):
-        assert cut((0, 100), 30, 30, NO_KEYS) == [0, 25, 50, 75, 100]
+        assert split_range((0, 100), 30, 30, NO_KEYS) == [0, 25, 50, 75, 100]
 
     def test_a_key_frame_near_by_is_better(self):
-        assert cut((0, 100), 50, 80, np.array([3, 58, 97])) == [0, 58, 100]
+        assert split_range((0, 100), 50, 80, np.array([3, 58, 97])) == [0, 58, 100]
 
     def test_a_key_frame_far_away_is_not(self):
-        assert cut((0, 100), 50, 100, np.array([10])) == [0, 50, 100]
+        assert split_range((0, 100), 50, 100, np.array([10])) == [0, 50, 100]
 
 
-class TestKeySamples:
+class TestKeyFrameSamples:
     @pytest.fixture
     def index(self, tmp_path):
         return read_index(str(write_video(tmp_path / "a.mp4", 60, gop=20)), 10**6)
@@ -73,17 +82,17 @@ class TestKeySamples:
         assert np.searchsorted(index.pts, index.keys).tolist() == [0, 20, 40]
 
     def test_every_frame_is_a_sample(self, index):
-        assert key_samples(SamplePlan(index, Sampling(every=1)), 0).tolist() == [0, 20, 40]
+        assert key_frame_samples(SamplePlan(index, Sampling(every=1)), 0).tolist() == [0, 20, 40]
 
     def test_the_first_sample_that_is_behind_the_key_frame_counts(self, index):
         # 10 samples a second of 30 frames: 7 is frame 21, 14 is frame 42
-        assert key_samples(SamplePlan(index, Sampling(fps=10)), 0).tolist() == [0, 7, 14]
+        assert key_frame_samples(SamplePlan(index, Sampling(fps=10)), 0).tolist() == [0, 7, 14]
 
     def test_the_context_lies_behind_the_key_frame_as_well(self, index):
-        assert key_samples(SamplePlan(index, Sampling(every=1)), 1).tolist() == [1, 21, 41]
+        assert key_frame_samples(SamplePlan(index, Sampling(every=1)), 1).tolist() == [1, 21, 41]
 
 
-class TestSpread:
+class TestSplitForParallelism:
     """A long video is cut so that every decode process has work."""
 
     def shards(self, folder, recognizer, cache, sources, **decode):
@@ -91,13 +100,13 @@ class TestSpread:
             recognizer=str(recognizer), decode=DecodeOptions(**decode), shards=ShardOptions()
         )
         with open_session(folder / "out", options, cache) as session:
-            found = list(session.planner.plan(find_videos([str(s) for s in sources])))
+            found = plan(session, sources)
         return [[(s.start, s.stop) for s in shard.chunks] for shard in found]
 
     def test_one_video_is_cut_for_all_processes(
         self, tmp_path, tiny_recognizer, engine_cache, monkeypatch
     ):
-        monkeypatch.setattr("pipeline.run.planner.LEAST_PIECE_PIXELS", 10 * 96 * 64)
+        monkeypatch.setattr("pipeline.run.planner.MIN_CHUNK_PIXELS", 10 * 96 * 64)
         path = write_video(tmp_path / "a.mp4", 120, gop=30)
 
         found = self.shards(tmp_path, tiny_recognizer, engine_cache, [path], workers=2)
@@ -115,7 +124,7 @@ class TestSpread:
     def test_what_would_take_too_long_at_once_is_cut(
         self, tmp_path, tiny_recognizer, engine_cache, monkeypatch
     ):
-        monkeypatch.setattr("pipeline.run.planner.MOST_PIECE_PIXELS", 60 * 96 * 64)
+        monkeypatch.setattr("pipeline.run.planner.MAX_CHUNK_PIXELS", 60 * 96 * 64)
         path = write_video(tmp_path / "a.mp4", 120, gop=30)
 
         found = self.shards(tmp_path, tiny_recognizer, engine_cache, [path], workers=1)
@@ -125,7 +134,7 @@ class TestSpread:
     def test_one_process_leaves_no_reason_to_cut(
         self, tmp_path, tiny_recognizer, engine_cache, monkeypatch
     ):
-        monkeypatch.setattr("pipeline.run.planner.LEAST_PIECE_PIXELS", 10 * 96 * 64)
+        monkeypatch.setattr("pipeline.run.planner.MIN_CHUNK_PIXELS", 10 * 96 * 64)
         path = write_video(tmp_path / "a.mp4", 120, gop=30)
 
         found = self.shards(tmp_path, tiny_recognizer, engine_cache, [path], workers=1)
@@ -139,7 +148,7 @@ def test_no_more_is_read_ahead_than_a_disk_can_keep_in_memory(
     for number in range(6):
         write_video(tmp_path / f"{number}.mp4", 15, first=15 * number)
     found = find_videos([str(tmp_path)])
-    monkeypatch.setattr("pipeline.run.planner.LOOK_AHEAD_BYTES", 2.5 * found[0].size_bytes)
+    monkeypatch.setattr("pipeline.run.indexing.LOOK_AHEAD_BYTES", 2.5 * found[0].size_bytes)
     options = RunOptions(recognizer=str(tiny_recognizer), decode=DecodeOptions(workers=1))
     with open_session(tmp_path / "out", options, engine_cache) as session:
         asked = []
@@ -148,7 +157,7 @@ def test_no_more_is_read_ahead_than_a_disk_can_keep_in_memory(
             session.pool, "submit", lambda job, *rest: asked.append(job) or submit(job, *rest)
         )
 
-        next(session.planner._indexed(found))
+        next(index_ahead(session.pool, found))
 
         assert len(asked) == 3
 
@@ -160,7 +169,7 @@ VIDEO_PIXELS = 15 * 96 * 64
     ("first", "most"),
     [
         ({"FIRST_FRAMES": 4}, {"max_frames": 16}),
-        ({"FIRST_PIXELS": VIDEO_PIXELS, "MOST_PIECE_PIXELS": 4 * VIDEO_PIXELS}, {}),
+        ({"FIRST_PIXELS": VIDEO_PIXELS, "MAX_CHUNK_PIXELS": 4 * VIDEO_PIXELS}, {}),
     ],
 )
 def test_shards_begin_small_and_grow(
@@ -179,6 +188,6 @@ def test_shards_begin_small_and_grow(
     )
 
     with open_session(tmp_path / "out", options, engine_cache) as session:
-        shards = list(session.planner.plan(find_videos([str(tmp_path / "videos")])))
+        shards = plan(session, [tmp_path / "videos"])
 
     assert [len(shard.chunks) for shard in shards] == [1, 2, 4, 4, 3]

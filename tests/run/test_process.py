@@ -24,13 +24,18 @@ from pipeline.config import (
     Sampling,
     ShardOptions,
 )
+from pipeline.decode.process_pool import DecodePool
 from pipeline.decode.shared_memory import BufferBlock
 from pipeline.errors import EngineError, MachineError, OptionError, RecognizerError
+from pipeline.progress import RunProgress
 from pipeline.recognition.recognizer import load_recognizer, save_recognizer
 from pipeline.results.schemas import SCHEMAS
 from pipeline.results.tables import load, read_run
+from pipeline.run import stages
 from pipeline.run.load import cache_folder, open_session
+from pipeline.run.planner import Planner
 from pipeline.run.process import drive, process_shard, run
+from pipeline.run.resume import resume
 from pipeline.run.run_record import finish
 from pipeline.run.session import Models, Session
 from pipeline.sources.discovery import find_videos
@@ -60,7 +65,8 @@ class Runs:
     def open(self, **options):
         out = options.pop("out", self.out)
         chosen = {"recognizer": str(self.recognizer), "decode": WORKER, **options}
-        return open_session(out, RunOptions(**chosen), self.cache)
+        self.started = RunProgress()
+        return open_session(out, RunOptions(**chosen), self.cache, progress=self.started)
 
     def __call__(self, *sources, **options):
         """Run once, and give the progress."""
@@ -70,13 +76,19 @@ class Runs:
     def on(self, session, sources):
         fps = session.options.image_fps
         videos = find_videos([str(source) for source in sources], image_fps=fps)
-        self.failures = run(session, videos)
+        progress = RunProgress(startup=self.started.startup)
+        self.failures = run(session, videos, progress)
         sources = [str(source) for source in sources]
-        finish(session, sources, self.failures)
-        return session.progress
+        finish(session, progress, sources, self.failures)
+        return progress
 
     def rows(self, table="clips", out=None):
         return rows_of(out or self.out, table)
+
+
+def plan(session, videos):
+    """Plan the shards of the videos that have no rows."""
+    return Planner.of_session(session, RunProgress()).plan(resume(session, videos))
 
 
 def rows_of(out, table="clips", config_id=None):
@@ -549,7 +561,7 @@ class TestConfigurations:
     )
     def test_what_changes_rows_changes_the_identity(self, runs, changed):
         with runs.open() as one, runs.open(**changed) as other:
-            assert one.config_id != other.config_id
+            assert one.config.config_id != other.config.config_id
 
     def test_a_second_recognizer_decodes_nothing(self, runs, videos, tmp_path, tiny_recognizer):
         runs(videos)
@@ -794,24 +806,23 @@ class TestFailures:
     def test_memory_of_a_failed_shard_is_used_again(self, runs, videos):
         with runs.open(shards=ShardOptions(max_videos=1, window=1)) as session:
             session.engine = FailsOnce(session.engine, number=1)
-            shards = session.planner.plan(find_videos([str(videos)]))
+            shards = plan(session, find_videos([str(videos)]))
             failing, good = list(shards)
             with pytest.raises(EngineError):
                 process_shard(session, failing)
-            lent = session.shard_decoder.blocks.acquire(1)
+            lent = session.decoder.blocks.acquire(1)
             assert lent.num_bytes > 16 * 64 * 64 * 3  # that of the failed shard
-            session.shard_decoder.blocks.release(lent)
+            session.decoder.blocks.release(lent)
 
-            assert process_shard(session, good) == 2
-            assert session.shard_decoder.blocks.acquire(1) is lent
+            assert process_shard(session, good).counts["clips"] == 2
+            assert session.decoder.blocks.acquire(1) is lent
 
     def test_a_write_that_fails_leaves_the_shard_undone(self, runs, videos):
         runs.out.mkdir()
         (runs.out / "videos").write_text("a file where a folder should be")
-        progress = None
+        progress = RunProgress()
         with runs.open() as session:
-            failures = run(session, find_videos([str(videos)]))
-            progress = session.progress
+            failures = run(session, find_videos([str(videos)]), progress)
 
         (failure,) = failures
         assert isinstance(failure, MachineError)
@@ -839,12 +850,12 @@ def test_decoding_that_failed_leaves_no_memory(runs, videos, monkeypatch):
         raise MachineError("the disk is gone")
 
     with runs.open() as session:
-        shard = next(session.planner.plan(find_videos([str(videos)])))
+        shard = next(plan(session, find_videos([str(videos)])))
         before, held = shared_memory(), blocks()
         monkeypatch.setattr("pipeline.run.shard_decoder.decode_chunk", fail)
 
         with pytest.raises(MachineError):
-            session.decode(shard)
+            stages.decode(session, shard)
 
         assert shared_memory() == before
         assert blocks() == held
@@ -967,7 +978,7 @@ class TestPlan:
         (videos / "text.mp4").write_text("no video")
         found = find_videos([str(videos)])
         with runs.open(shards=limits) as session:
-            shards = list(session.planner.plan(found))
+            shards = list(plan(session, found))
 
         samples = {}
         for shard in shards:
@@ -987,7 +998,7 @@ class TestPlan:
         short = write_video(tmp_path / "z.mp4", 15)
         long = write_video(tmp_path / "a.mp4", 110)
         with runs.open(shards=ShardOptions(max_frames=20)) as session:
-            shards = list(session.planner.plan(find_videos([str(short), str(long)])))
+            shards = list(plan(session, find_videos([str(short), str(long)])))
 
         found = [(os.path.basename(s.video.path), s.start) for h in shards for s in h.chunks]
         stops = [s.stop for shard in shards for s in shard.chunks]
@@ -997,7 +1008,7 @@ class TestPlan:
     def test_videos_with_features_come_first(self, runs, videos):
         runs(videos / "b.mp4")
         with runs.open(clips=ClipWindows(0.5)) as session:
-            first, second = session.planner.plan(find_videos([str(videos)]))
+            first, second = plan(session, find_videos([str(videos)]))
 
         assert [os.path.basename(video.path) for video in first.cached] == ["b.mp4"]
         assert [os.path.basename(s.video.path) for s in second.chunks] == ["a.mp4"]
@@ -1017,7 +1028,7 @@ class TestPlan:
     ):
         runs(many)
         with runs.open(clips=ClipWindows(0.5), shards=limits) as session:
-            shards = list(session.planner.plan(find_videos([str(many)])))
+            shards = list(plan(session, find_videos([str(many)])))
 
         assert [len(shard.cached) for shard in shards] == counts
         assert all(not shard.chunks for shard in shards)
@@ -1070,8 +1081,9 @@ class TestDrive:
 
         limits = ShardOptions(max_videos=1, window=2)
         with runs.open(shards=limits) as session, ThreadPoolExecutor(8) as threads:
-            shards = session.planner.plan(find_videos([str(videos)]))
-            failures = drive(session, shards, lambda shard: threads.submit(take, session, shard))
+            shards = plan(session, find_videos([str(videos)]))
+            planner = Planner.of_session(session, RunProgress())
+            failures = drive(planner, shards, lambda shard: threads.submit(take, session, shard))
 
         assert failures == []
         assert len(seen) == 6
@@ -1079,7 +1091,8 @@ class TestDrive:
 
     def test_nothing_to_do_ends_at_once(self, runs):
         with runs.open() as session:
-            assert drive(session, iter(()), lambda shard: pytest.fail("no shard")) == []
+            planner = Planner.of_session(session, RunProgress())
+            assert drive(planner, iter(()), lambda shard: pytest.fail("no shard")) == []
 
 
 class TestOpening:
@@ -1152,8 +1165,8 @@ def test_a_pipeline_without_recognizer_needs_a_sampling(tiny_recognizer):
 def test_pipelines_are_made_of_parts(runs, tmp_path, videos):
     """Whoever has an engine and a recognizer needs no folder of either."""
     with runs.open() as opened:
-        parts = Models(opened.recognizer, opened.engine)
-        with Session(tmp_path / "parts", opened.options, parts) as made:
-            assert made.config_id == opened.config_id
-            assert run(made, find_videos([str(videos)])) == []
-            assert made.progress.clips == 4
+        models, pool = Models(opened.engine, opened.recognizer), DecodePool(WORKER)
+        config, progress = opened.config, RunProgress()
+        with Session(tmp_path / "parts", opened.options, config, models, pool) as made:
+            assert run(made, find_videos([str(videos)]), progress) == []
+            assert progress.clips == 4

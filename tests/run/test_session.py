@@ -9,7 +9,7 @@ import pytest
 from pipeline.config import DecodeOptions, EncodeOptions, RunOptions, ShardOptions
 from pipeline.run import session as module
 from pipeline.run.load import open_session
-from pipeline.run.session import fitting_window
+from pipeline.run.session import max_shards_in_flight
 from pipeline.storage import temporary_path
 
 
@@ -17,7 +17,7 @@ from pipeline.storage import temporary_path
 def test_window_follows_the_memory_of_a_container(monkeypatch, gib, expected):
     monkeypatch.setattr(module, "available_memory_bytes", lambda: gib << 30)
 
-    assert fitting_window(ShardOptions(max_bytes=1 << 29), workers=8) == expected
+    assert max_shards_in_flight(ShardOptions(max_bytes=1 << 29), workers=8) == expected
 
 
 def test_a_run_deletes_abandoned_files_of_its_feature_store(

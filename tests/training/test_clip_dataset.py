@@ -166,7 +166,16 @@ class TestProblem:
         assert builder(stored(0, 16, report=partial)).problem(VIDEO) == ""
 
     def test_a_video_that_is_not_stored(self, builder):
-        assert "clipline doctor" in builder().problem(replace(VIDEO, video_id="other"))
+        other = replace(VIDEO, video_id="other")
+
+        assert builder().problem(other) == "its features are not stored"
+
+    def test_a_video_over_a_limit_says_so(self, builder):
+        other = replace(VIDEO, video_id="other")
+        report = DecodeReport("too_long", "lasts 9 s; at most 2 s are allowed")
+        made = replace(builder(), not_stored={"other": report})
+
+        assert made.problem(other) == "too_long: lasts 9 s; at most 2 s are allowed"
 
     def test_the_status_of_a_video_without_frames(self, builder):
         report = DecodeReport("not_video", "holds no video")

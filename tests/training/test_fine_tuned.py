@@ -17,8 +17,9 @@ from pipeline.errors import OptionError, RecognizerError
 from pipeline.evaluation.evaluate import trained_on
 from pipeline.recognition.recognizer import hash_file, load_recognizer
 from pipeline.results.tables import load
-from pipeline.run.load import load_models
-from pipeline.run.process import open_session, process_videos
+from pipeline.run.features import ensure_features
+from pipeline.run.load import load_models, open_session
+from pipeline.run.process import process_videos
 from pipeline.temporal.options import TemporalOptions, TrainingOptions
 from pipeline.temporal.trainer import predict
 from pipeline.training.annotations import read_annotations
@@ -75,7 +76,7 @@ def videos(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def options(network):
+def options(network, tmp_path_factory):
     run = RunOptions(
         recognizer=None,
         backbone=f"local-dir:{network}",
@@ -83,6 +84,7 @@ def options(network):
         grid=2,
         sampling=Sampling(fps=8),
         encode=EncodeOptions(device="cpu", precision="float32"),
+        features=str(tmp_path_factory.mktemp("features")),
     )
     training = TrainingOptions(epochs=2, batch_size=4, device="cpu", refit=False)
     return LearningOptions(run, TemporalOptions(size=8), training, tuning=TUNING)
@@ -91,9 +93,11 @@ def options(network):
 @pytest.fixture(scope="module")
 def dataset(videos, options, tmp_path_factory, engine_cache):
     annotations = read_annotations(videos / "labels.csv")
-    with open_session(tmp_path_factory.mktemp("run"), options.run, engine_cache) as session:
+    with open_session(None, options.run, engine_cache) as session:
         found = find_labelled_videos(annotations)
-        return add_frame_cache(build_dataset(annotations, session), session, found)
+        not_stored = ensure_features(session, found)
+        dataset = build_dataset(annotations, session, found, not_stored)
+        return add_frame_cache(dataset, session, found)
 
 
 @pytest.fixture(scope="module")

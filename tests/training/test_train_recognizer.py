@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +12,13 @@ import pytest
 
 from pipeline.config import ClipWindows, EncodeOptions, RunOptions, Sampling
 from pipeline.errors import OptionError, SourceError
+from pipeline.progress import RunProgress
 from pipeline.recognition.recognizer import BackboneSpec, load_recognizer
 from pipeline.results.tables import load
-from pipeline.run.process import open_session, process_videos
+from pipeline.run.features import ensure_features
+from pipeline.run.load import open_session
+from pipeline.run.process import process_videos
+from pipeline.sources.discovery import find_videos
 from pipeline.temporal.batching import Examples
 from pipeline.temporal.options import TemporalOptions, TrainingOptions
 from pipeline.training.annotations import Annotation, Annotations, read_annotations
@@ -58,13 +63,21 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def session(tmp_path_factory, engine_cache):
-    with open_session(tmp_path_factory.mktemp("run"), RUN, engine_cache) as opened:
+    options = replace(RUN, features=str(tmp_path_factory.mktemp("features")))
+    with open_session(None, options, engine_cache) as opened:
         yield opened
+
+
+def make_dataset(annotations, session, progress=None):
+    """Compute the features of the labelled videos, and build the dataset."""
+    videos = find_labelled_videos(annotations)
+    not_stored = ensure_features(session, videos, progress)
+    return build_dataset(annotations, session, videos, not_stored)
 
 
 @pytest.fixture(scope="module")
 def dataset(folder, session) -> LabelledDataset:
-    return build_dataset(read_annotations(folder / "labels.csv"), session)
+    return make_dataset(read_annotations(folder / "labels.csv"), session)
 
 
 @pytest.fixture(scope="module")
@@ -105,10 +118,11 @@ class TestDataset:
     def test_the_second_time_nothing_is_decoded(self, folder, session, dataset, tmp_path):
         again = replace(RUN, features=str(session.store.folder.parent))
 
-        with open_session(tmp_path, again) as second:
-            found = build_dataset(read_annotations(folder / "labels.csv"), second)
+        progress = RunProgress()
+        with open_session(None, again) as second:
+            found = make_dataset(read_annotations(folder / "labels.csv"), second, progress)
 
-        assert second.progress.frames_decoded == 0
+        assert (progress.videos_skipped, progress.frames_decoded) == (6, 0)
         for a, b in zip(found.examples.items, dataset.examples.items, strict=True):
             np.testing.assert_array_equal(a.features, b.features)
 
@@ -117,7 +131,7 @@ class TestDataset:
         rows = f"video,label\n{folder}/0.mp4,even\n{folder}/1.mp4,odd\ntext.mp4,odd\n"
         (tmp_path / "labels.csv").write_text(rows)
 
-        found = build_dataset(read_annotations(tmp_path / "labels.csv"), session)
+        found = make_dataset(read_annotations(tmp_path / "labels.csv"), session)
 
         assert len(found.examples.items) == 2
         assert [(clip.row, Path(clip.video).name) for clip in found.skipped] == [(4, "text.mp4")]
@@ -137,7 +151,7 @@ class TestDataset:
         head = "video,label,start_seconds,end_seconds"
         (tmp_path / "labels.csv").write_text("\n".join([head, *rows]))
 
-        found = build_dataset(read_annotations(tmp_path / "labels.csv"), session)
+        found = make_dataset(read_annotations(tmp_path / "labels.csv"), session)
 
         assert [item.label for item in found.examples.items] == [0, 1]
         assert found.skipped == (lost,)
@@ -149,14 +163,17 @@ class TestDataset:
         with pytest.raises(
             SourceError, match=r"no clip of the labels odd can be used.*row 3.*not_video"
         ):
-            build_dataset(read_annotations(tmp_path / "labels.csv"), session)
+            make_dataset(read_annotations(tmp_path / "labels.csv"), session)
 
-    def test_a_failed_shard_fails(self, folder, session):
-        def fails(session, videos):
-            return [RuntimeError("the disk is full")]
+    def test_a_failed_shard_fails(self, session, tmp_path):
+        def fails(shard):
+            future = Future()
+            future.set_exception(RuntimeError("the disk is full"))
+            return future
 
+        new = write_video(tmp_path / "new.mp4", 24, fps=24, first=900)
         with pytest.raises(RuntimeError, match="the disk is full"):
-            build_dataset(read_annotations(folder / "labels.csv"), session, encode=fails)
+            ensure_features(session, find_videos([str(new)]), submit=fails)
 
 
 class TestCopies:
@@ -190,7 +207,7 @@ class TestCopies:
     def test_they_have_one_group_and_no_duplicate_clips(
         self, copied, session, tmp_path, head, a, b, groups
     ):
-        items = build_dataset(copied(head, a, b), session).examples.items
+        items = make_dataset(copied(head, a, b), session).examples.items
 
         first = str(tmp_path / "a.mp4")
         assert [item.group for item in items] == [group or first for group in groups]

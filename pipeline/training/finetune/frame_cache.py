@@ -123,7 +123,6 @@ def _write(process: DecodeProcess, session: Session, video: Video, cache: FrameC
         with temporary.open("wb") as file:
             for batch in _decode(process, video, session):
                 file.write(_rows(batch, cache).data)
-                session.progress.add(frames_decoded=batch.report.frames_decoded)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
