@@ -45,7 +45,7 @@ class TestPrintable:
 
 class TestRedactUrl:
     @pytest.mark.parametrize(
-        ("given", "shown"),
+        ("url", "redacted"),
         [
             ("http://me:secret@host:80/api", "http://host:80/api"),
             ("https://host/a.mp4?token=secret#secret", "https://host/a.mp4"),
@@ -54,8 +54,8 @@ class TestRedactUrl:
             ("dir/a@b?c#d.mp4", "dir/a@b?c#d.mp4"),
         ],
     )
-    def test_user_password_and_query_are_removed(self, given, shown):
-        assert redact_url(given) == shown
+    def test_user_password_and_query_are_removed(self, url, redacted):
+        assert redact_url(url) == redacted
 
 
 class TestAtomicWrites:
@@ -275,7 +275,7 @@ class TestTemporaryFiles:
             deep / f".run.json.{UNUSED_PID}-8.new",
         ]
         for path in kept:
-            path.write_text("whole")
+            path.write_text("complete")
 
         assert remove_temporary_files(tmp_path) == 2
         assert remove_temporary_files(tmp_path) == 0

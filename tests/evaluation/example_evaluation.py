@@ -33,7 +33,7 @@ def predictions(method, labels, seed=0):
     ]
 
 
-def made(*, seeds=(0,), frames=(), folds=FOLDS, warnings=()) -> Evaluation:
+def make_evaluation(*, seeds=(0,), frames=(), folds=FOLDS, warnings=()) -> Evaluation:
     """The model predicts a for clip 3; with seed 1 all are correct. The prior always predicts a."""
     results = predictions(PRIOR, [0, 0, 0, 0])
     for seed in seeds:

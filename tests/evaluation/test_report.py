@@ -1,4 +1,4 @@
-"""Tables, metrics and the page of an evaluation with known predictions."""
+"""Tables, metrics and the report of an evaluation with known predictions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.evaluation.report import MAX_ERRORS, write_report
 from pipeline.evaluation.scores import ClipMetrics
 from pipeline.evaluation.tables import SCHEMAS, format_mean_std, metrics, write_evaluation
 from pipeline.temporal.batching import Examples
-from tests.evaluation.example_evaluation import EVIL, EXAMPLES, FRAMES, NAMES, made
+from tests.evaluation.example_evaluation import EVIL, EXAMPLES, FRAMES, NAMES, make_evaluation
 
 
 class TestTables:
@@ -22,7 +22,7 @@ class TestTables:
     @classmethod
     def out(cls, tmp_path_factory):
         out = tmp_path_factory.mktemp("evaluation")
-        write_evaluation(made(seeds=(0, 1), frames=[FRAMES]), out)
+        write_evaluation(make_evaluation(seeds=(0, 1), frames=[FRAMES]), out)
         return out
 
     def test_have_the_columns_of_their_schema(self, out):
@@ -66,7 +66,7 @@ class TestTables:
         assert found["sequences"][MODEL]["frame_accuracy"]["mean"] == pytest.approx(2 / 3)
 
     def test_metrics_of_one_seed_have_no_standard_deviation(self):
-        assert metrics(made())["methods"][MODEL]["accuracy"]["spread"] is None
+        assert metrics(make_evaluation())["methods"][MODEL]["accuracy"]["spread"] is None
 
     def test_metrics_are_printed_with_their_standard_deviation(self):
         seeds = [ClipMetrics(accuracy, 0, 0, 0, 0) for accuracy in (0.7, 0.9)]
@@ -77,7 +77,7 @@ class TestTables:
 
 class TestReport:
     def text(self, folder, **given):
-        return write_report(made(**given), folder).read_text()
+        return write_report(make_evaluation(**given), folder).read_text()
 
     def test_metrics_baselines_and_warnings_are_shown(self, tmp_path):
         text = self.text(tmp_path, seeds=(0, 1), warnings=[f"beware {EVIL}"])
@@ -134,7 +134,7 @@ class TestReport:
         assert '<td class="number">0.500</td>' in folds
 
     def test_labels_of_other_scripts_and_formulas_are_drawn(self, tmp_path):
-        result = replace(made(), examples=Examples(EXAMPLES.items, ("手を振る", "$x_{")))
+        result = replace(make_evaluation(), examples=Examples(EXAMPLES.items, ("手を振る", "$x_{")))
 
         write_report(result, tmp_path)
 

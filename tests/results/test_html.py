@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.results import html
 from pipeline.results.html import COLOURS, label_colours
-from tests.evaluation.example_evaluation import FRAMES, made
+from tests.evaluation.example_evaluation import FRAMES, make_evaluation
 from tests.results.example_report import MIXED, write_example
 
 TEMPLATES = Path(html.__file__).parent / "templates"
@@ -22,7 +22,7 @@ def pages(tmp_path_factory):
     from pipeline.evaluation.report import write_report
 
     folder = tmp_path_factory.mktemp("reports")
-    evaluation = made(seeds=(0, 1), frames=[FRAMES], warnings=["beware"])
+    evaluation = make_evaluation(seeds=(0, 1), frames=[FRAMES], warnings=["beware"])
     paths = [write_example(folder / "run", MIXED), write_report(evaluation, folder / "evaluation")]
     return [path.read_text("utf-8") for path in paths]
 

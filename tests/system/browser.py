@@ -73,7 +73,7 @@ class Page:
         return found["result"].get("value")
 
     def screenshot(self, path):
-        """Write the whole page as a PNG image."""
+        """Write the page, also what is outside of the window, as a PNG image."""
         found = self._call("Page.captureScreenshot", captureBeyondViewport=True)
         path.write_bytes(base64.b64decode(found["data"]))
 

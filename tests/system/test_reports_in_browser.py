@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline.evaluation.report import write_report
-from tests.evaluation.example_evaluation import FRAMES, made
+from tests.evaluation.example_evaluation import FRAMES, make_evaluation
 from tests.results.example_report import MIXED, failed, labelled, write_example
 from tests.system.browser import open_browser
 
@@ -24,7 +24,7 @@ def browser(tmp_path_factory):
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory):
     folder = tmp_path_factory.mktemp("reports")
-    evaluation = made(seeds=(0, 1), frames=[FRAMES], warnings=[LONG])
+    evaluation = make_evaluation(seeds=(0, 1), frames=[FRAMES], warnings=[LONG])
     return {
         "run": write_example(folder / "run", ROWS),
         "evaluation": write_report(evaluation, folder / "evaluation"),
