@@ -36,19 +36,19 @@ def cells(
     A label is shown in one frame and must be predicted in the last; cells are trained with all lags
     up to LAG and measured at LAG. Each frame stands for a second.
     """
-    from pipeline.diagnostics.compare_cells import Diagnosis
-    from pipeline.diagnostics.copy_task import LABELS, draw_recall
-    from pipeline.diagnostics.gradients import COMPARED, diagnose_cell
+    from pipeline.diagnostics.compare_cells import COMPARED, diagnose_cell
+    from pipeline.diagnostics.copy_task import LABELS, make_copy_task
+    from pipeline.diagnostics.tables import Diagnosis
 
-    drawn = draw_recall(sequences, lag + 1, seed=seed)
+    examples = make_copy_task(sequences, lag + 1, seed=seed)
     count = max(MIN_TEST_SEQUENCES, sequences // 8)
-    test = draw_recall(count, lag + 1, lag=lag, seed=seed + 1)
+    test = make_copy_task(count, lag + 1, lag=lag, seed=seed + 1)
     training = TrainingOptions(
         epochs=epochs, seed=seed, learning_rate=5e-3, label_smoothing=0, validation=0
     )
     temporal, report = TemporalOptions(size=32), cell_reporter(epochs, quiet=quiet)
     found = [
-        diagnose_cell(*(cell, drawn, LABELS, temporal, training), measured_on=test, on_epoch=report)
+        diagnose_cell(*(cell, examples, LABELS, temporal, training), test=test, on_epoch=report)
         for cell in COMPARED
     ]
     print_diagnosis(Diagnosis(tuple(found), 1.0), out, quiet=quiet)
@@ -59,7 +59,7 @@ def cells(
 def _print_speeds(steps: int) -> None:
     """Time a training step of each cell on one long sequence."""
     from flows.cli.console import print_line, print_table
-    from pipeline.diagnostics.timing import scan_error, time_step
+    from pipeline.diagnostics.timing import scan_max_abs_error, time_step
 
     times = {cell: time_step(cell, steps).seconds for cell in TIMED_CELLS}
     print_line()
@@ -68,5 +68,5 @@ def _print_speeds(steps: int) -> None:
         for cell, seconds in times.items()
     ]
     print_table(["cell", f"ms per training step, {steps} frames", "times as fast as gru"], rows)
-    error = scan_error(steps)
+    error = scan_max_abs_error(steps)
     print_line(f"maximum difference between minGRU as a scan and frame by frame: {error:.1e}")

@@ -25,8 +25,8 @@ from pipeline.temporal.options import TrainingOptions
 
 if TYPE_CHECKING:
     from pipeline.config import RunOptions
-    from pipeline.diagnostics.compare_cells import Diagnosis
-    from pipeline.diagnostics.gradients import OnCellEpoch
+    from pipeline.diagnostics.compare_cells import OnCellEpoch
+    from pipeline.diagnostics.tables import Diagnosis
     from pipeline.temporal.training_loop import Epoch
 
 EPOCHS_HELP = "Epochs that each cell is trained for."
@@ -57,11 +57,12 @@ def diagnose(
     from flows.server.launch import open_with_features
     from flows.signals import exit_now
     from pipeline.diagnostics.compare_cells import (
-        Diagnosis,
+        COMPARED,
+        diagnose_cell,
         diagnose_saved,
         seconds_per_frame,
     )
-    from pipeline.diagnostics.gradients import COMPARED, diagnose_cell
+    from pipeline.diagnostics.tables import Diagnosis
     from pipeline.recognition.recognizer import load_recognizer, require_labels
     from pipeline.training.annotations import read_annotations
     from pipeline.training.build_dataset import build_dataset, find_labelled_videos
@@ -106,7 +107,7 @@ def cell_reporter(epochs: int, *, quiet: bool) -> OnCellEpoch:
 def print_diagnosis(diagnosis: Diagnosis, out: Path, *, quiet: bool) -> None:
     """Write tables and the figure, and print the summary."""
     from flows.cli.console import print_line, print_table
-    from pipeline.diagnostics.compare_cells import write_diagnosis
+    from pipeline.diagnostics.tables import write_diagnosis
 
     write_diagnosis(diagnosis, out)
     if quiet:

@@ -1,152 +1,138 @@
 """
-Cells side by side on labelled sequences: tables, a picture, and a summary.
+Measure the memory of temporal models on labelled sequences, and compare cells.
 
     cells = [diagnose_cell(name, examples, num_labels, temporal, training) for name in COMPARED]
-    write_diagnosis(Diagnosis(tuple(cells), seconds_per_frame), Path("DIAG"))
+    write_diagnosis(Diagnosis(tuple(cells), seconds_per_frame(examples)), Path("DIAG"))
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
+import torch
 
-from pipeline.diagnostics.gradients import CellDiagnosis, Measured, measure
+from pipeline.diagnostics.gates import GateSaturation, measure_gates
+from pipeline.diagnostics.gradients import GradientByLag, measure_gradients, without_signed_sqrt
 from pipeline.recognition.recognizer import Recognizer
-from pipeline.results.plots import Curve, plot_diagnosis
-from pipeline.storage import write_json, write_table
 from pipeline.temporal.batching import Example
+from pipeline.temporal.models import TemporalModel
+from pipeline.temporal.normalization import fit_normalization
+from pipeline.temporal.options import CellName, TemporalOptions, TrainingOptions
+from pipeline.temporal.trainer import fit, predict
+from pipeline.temporal.training_loop import Epoch
+
+COMPARED: tuple[CellName, ...] = ("rnn_tanh", "rnn_relu", "lstm", "gru", "mingru", "transformer")
+"""Cells that are compared."""
+
+OnCellEpoch = Callable[[str, Epoch], None]
 
 
-@dataclass(frozen=True)
-class Diagnosis:
-    """Cells that were measured on the same sequences."""
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """Memory and accuracy of one model."""
 
-    cells: tuple[CellDiagnosis, ...]
-    seconds_per_frame: float
+    stage: str
+    """`start`: as initialized. `trained`. `saved`: of a saved recognizer."""
+    accuracy: float
+    """On the sequences of the measurement."""
+    gradients: GradientByLag
+    gates: tuple[GateSaturation, ...]
 
-    def lags(self) -> pd.DataFrame:
-        """Tabulate gradients by lag, one row a cell, stage and lag."""
-        return pd.concat([self._lags(cell, at) for cell, at in self._measured()], ignore_index=True)
 
-    def _measured(self) -> list[tuple[CellDiagnosis, Measured]]:
-        return [(cell, at) for cell in self.cells for at in cell.measured]
+@dataclass(frozen=True, slots=True)
+class CellDiagnosis:
+    """One cell: measured before and after training, and the history of the training."""
 
-    def _lags(self, cell: CellDiagnosis, at: Measured) -> pd.DataFrame:
-        lag = np.arange(len(at.lags.norms))
-        return pd.DataFrame(
-            {
-                "cell": cell.name,
-                "stage": at.stage,
-                "lag": lag,
-                "lag_seconds": lag * self.seconds_per_frame,
-                "gradient_norm": at.lags.norms,
-                "relative": at.lags.relative,
-                "sequences": at.lags.sequences,
-            }
-        )
+    name: str
+    measurements: tuple[Measurement, ...]
+    history: tuple[Epoch, ...] = ()
 
-    def gates(self) -> pd.DataFrame:
-        """Tabulate how gates are used, one row a cell, stage, layer and gate."""
-        names = ["cell", "stage", "layer", "gate", "shut", "open"]
-        rows = [
-            {"cell": cell.name, "stage": at.stage, **asdict(gate)}
-            for cell, at in self._measured()
-            for gate in at.gates
-        ]
-        return pd.DataFrame(rows, columns=names)
 
-    def training(self) -> pd.DataFrame:
-        """Tabulate how training went, one row a cell and epoch."""
-        names = ["cell", "epoch", "loss", "accuracy", "gradient_norm", "clipped"]
-        rows = [
-            [cell.name, e.number, e.loss, e.accuracy, e.gradient_norm, e.clipped]
-            for cell in self.cells
-            for e in cell.history
-        ]
-        return pd.DataFrame(rows, columns=names)
+def measure(model: TemporalModel, examples: Sequence[Example], stage: str) -> Measurement:
+    """Measure a model on labelled sequences; those without valid frames are ignored."""
+    nonempty = [example for example in examples if example.mask.any()]
+    labels = np.array([example.label for example in nonempty])
+    correct = predict(model, nonempty).argmax(1) == labels
+    exact, roots = without_signed_sqrt(model, nonempty)
+    return Measurement(
+        stage, float(correct.mean()), measure_gradients(exact, roots), measure_gates(exact, roots)
+    )
 
-    def summary(self) -> pd.DataFrame:
-        """Tabulate the cells, one row a cell and stage."""
-        return pd.DataFrame([self._summary(cell, at) for cell, at in self._measured()])
 
-    def _summary(self, cell: CellDiagnosis, at: Measured) -> dict[str, object]:
-        gates = [gate.saturated for gate in at.gates]
-        return {
-            "cell": cell.name,
-            "stage": at.stage,
-            "memory_seconds": at.lags.memory_steps * self.seconds_per_frame,
-            "memory_frames": at.lags.memory_steps,
-            "furthest_relative": float(at.lags.relative[-1]),
-            "saturated_gates": float(np.mean(gates)) if gates else np.nan,
-            "accuracy": at.accuracy,
-        }
+def diagnose_cell(
+    cell: CellName,
+    examples: Sequence[Example],
+    num_labels: int,
+    temporal: TemporalOptions,
+    training: TrainingOptions,
+    *,
+    test: Sequence[Example] = (),
+    on_epoch: OnCellEpoch | None = None,
+) -> CellDiagnosis:
+    """
+    Train one cell on labelled sequences, and measure it before and after.
+
+    The model is causal and its clip logits are read from the last state, so that information of
+    early frames must be carried to the end.
+
+    Args:
+        cell: replaces that of `temporal`.
+        examples: training set.
+        num_labels: K.
+        temporal: sizes and layers.
+        training: options of the training.
+        test: sequences to measure on; by default the training set.
+        on_epoch: called with the cell and each epoch.
+    """
+    options = causal_options(temporal, cell)
+    initial = untrained_model(examples, num_labels, options, training.seed)
+    callback = partial(on_epoch, cell) if on_epoch else None
+    result = fit(examples, num_labels, options, training, on_epoch=callback)
+    test = test or examples
+    measurements = (measure(initial, test, "start"), measure(result.model, test, "trained"))
+    return CellDiagnosis(cell, measurements, result.history)
+
+
+def causal_options(temporal: TemporalOptions, cell: CellName) -> TemporalOptions:
+    """Give the same architecture with another cell, causal, and with pooling `last`."""
+    heads = next(n for n in (temporal.heads, 4, 2, 1) if temporal.size % n == 0)
+    return replace(
+        temporal, cell=cell, bidirectional=False, causal=True, pooling="last", heads=heads
+    )
+
+
+def untrained_model(
+    examples: Sequence[Example], num_labels: int, options: TemporalOptions, seed: int
+) -> TemporalModel:
+    """Create the model with which a training starts."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = TemporalModel(examples[0].features.shape[1], num_labels, options)
+    fit_normalization(model, examples)
+    return model.eval()
 
 
 def diagnose_saved(
     recognizer: Recognizer, examples: Sequence[Example], labels: Sequence[str]
 ) -> CellDiagnosis:
     """
-    Measure a recognizer as it is.
+    Measure a saved recognizer.
 
     Args:
-        recognizer: what to measure.
+        recognizer: the recognizer.
         examples: labelled sequences of its features.
-        labels: names of the labels of the examples, which it knows.
+        labels: names of the labels of the examples; the recognizer must have them.
     """
-    number = [recognizer.labels.index(label) for label in labels]
-    named = [replace(example, label=number[example.label]) for example in examples]
-    at = measure(recognizer.model, named, "saved")
-    return CellDiagnosis(f"{recognizer.name} ({recognizer.temporal.cell})", (at,))
+    indices = [recognizer.labels.index(label) for label in labels]
+    relabelled = [replace(example, label=indices[example.label]) for example in examples]
+    measurement = measure(recognizer.model, relabelled, "saved")
+    return CellDiagnosis(f"{recognizer.name} ({recognizer.temporal.cell})", (measurement,))
 
 
 def seconds_per_frame(examples: Sequence[Example]) -> float:
-    """Tell how far frames are apart, from the lengths of the clips: their median."""
+    """Give the median distance between frames, from the lengths of clips."""
     gaps = [(e.end_seconds - e.start_seconds) / len(e.features) for e in examples]
     return float(np.median(gaps))
-
-
-def write_diagnosis(diagnosis: Diagnosis, folder: Path) -> None:
-    """Write `lags`, `gates` and `training` as Parquet, `summary.json`, and `diagnosis.png`."""
-    tables = {
-        "lags": diagnosis.lags(),
-        "gates": diagnosis.gates(),
-        "training": diagnosis.training(),
-    }
-    for name, rows in tables.items():
-        write_table(pa.Table.from_pandas(rows, preserve_index=False), folder / f"{name}.parquet")
-    summary = diagnosis.summary()
-    write_json(
-        summary.astype(object).where(summary.notna(), None).to_dict("records"),
-        folder / "summary.json",
-    )
-    plot_diagnosis(_curves(diagnosis), folder / "diagnosis.png")
-
-
-def _curves(diagnosis: Diagnosis) -> list[Curve]:
-    """Give the lines of the picture by panel."""
-    lags = [
-        Curve(
-            panel="before training" if at.stage == "start" else "after training",
-            name=cell.name,
-            x=np.arange(len(at.lags.norms)) * diagnosis.seconds_per_frame,
-            y=at.lags.relative,
-        )
-        for cell in diagnosis.cells
-        for at in cell.measured
-    ]
-    training = [
-        Curve(
-            panel="during training",
-            name=cell.name,
-            x=np.array([epoch.number for epoch in cell.history], float),
-            y=np.array([epoch.gradient_norm for epoch in cell.history]),
-        )
-        for cell in diagnosis.cells
-        if cell.history
-    ]
-    return lags + training

@@ -1,4 +1,4 @@
-"""Sequences drawn by chance, in which it is known how far back one has to look."""
+"""The copy task: synthetic sequences in which the distance to the relevant frame is known."""
 
 from __future__ import annotations
 
@@ -7,33 +7,34 @@ import numpy as np
 from pipeline.temporal.batching import Example
 
 LABELS = 4
-NOISE = 0.3
-"""Standard deviation; the label stands out by 1."""
+NOISE_STD = 0.3
+"""Standard deviation of the noise; the label adds 1."""
 
 
-def draw_recall(
+def make_copy_task(
     count: int, length: int, *, lag: int | None = None, labels: int = LABELS, seed: int = 0
 ) -> list[Example]:
     """
-    Draw the copy task: a label is shown in one frame, and asked for in the last.
+    Make sequences with the label in one frame, to be predicted at the last frame.
 
     Args:
-        count: sequences.
-        length: frames a sequence, L.
-        lag: frames from the label to the end, less than L; None draws it for each sequence, so that
-            what is learned from short lags helps with long ones.
-        labels: K; features are K of noise, to which the label is added, and a mark where it is.
-        seed: of what is drawn.
+        count: number of sequences.
+        length: frames per sequence, L.
+        lag: frames from the label to the end, less than L; None chooses it at random for each
+            sequence, since training on short lags helps with long ones.
+        labels: K; the features are K of noise, to which the label is added, and one that marks
+            the frame.
+        seed: of the random generator.
     """
-    chance = np.random.default_rng(seed)
-    drawn = []
+    rng = np.random.default_rng(seed)
+    examples = []
     for number in range(count):
-        label = int(chance.integers(labels))
-        place = length - 1 - (int(chance.integers(length)) if lag is None else lag)
-        features = NOISE * chance.normal(size=(length, labels + 1))
-        features[place, [label, labels]] += 1
-        drawn.append(_example(f"recall {number}", label, features.astype(np.float32)))
-    return drawn
+        label = int(rng.integers(labels))
+        frame = length - 1 - (int(rng.integers(length)) if lag is None else lag)
+        features = NOISE_STD * rng.normal(size=(length, labels + 1))
+        features[frame, [label, labels]] += 1
+        examples.append(_example(f"copy task {number}", label, features.astype(np.float32)))
+    return examples
 
 
 def _example(name: str, label: int, features: np.ndarray) -> Example:

@@ -1,4 +1,4 @@
-"""How long a step of training takes on a long sequence, cell by cell."""
+"""Time of a training step on a long sequence, by cell; and the error of the linear scan."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from pipeline.temporal.models import TemporalModel
 from pipeline.temporal.options import CellName, TemporalOptions
 
 SIZE = 64
-"""Features a frame, and features of a hidden state."""
+"""Feature size, and size of the hidden state."""
 LABELS = 8
 REPEATS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class StepTime:
-    """What a step of training takes."""
+    """Time of a training step."""
 
     cell: CellName
     length: int
     """Frames of the sequence, L."""
     seconds: float
-    """Forward, backward and update: the median of a few."""
+    """Forward, backward and optimizer step; the median of 5."""
 
 
 def time_step(cell: CellName, length: int, *, sequences: int = 1) -> StepTime:
-    """Train a cell for a few steps on noise, (sequences, length, 64), and time them on the CPU."""
+    """Time training steps of a cell on noise, (sequences, length, 64), on the CPU."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = TemporalModel(SIZE, LABELS, TemporalOptions(cell=cell, size=SIZE))
         x = torch.randn(sequences, length, SIZE)
     optimizer = torch.optim.AdamW(model.parameters())
-    _timed(lambda: _step(model, optimizer, x))  # the first one makes room
+    _timed(lambda: _step(model, optimizer, x))  # allocates memory and optimizer state
     seconds = [_timed(lambda: _step(model, optimizer, x)) for _ in range(REPEATS)]
     return StepTime(cell, length, median(seconds))
 
@@ -49,15 +49,15 @@ def _step(model: TemporalModel, optimizer: torch.optim.Optimizer, x: Tensor) -> 
     optimizer.step()
 
 
-def _timed(work: Callable[[], None]) -> float:
-    begin = time.perf_counter()
-    work()
-    return time.perf_counter() - begin
+def _timed(function: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
 
 
 @torch.inference_mode()
-def scan_error(length: int) -> float:
-    """Give the greatest difference between minGRU as one scan and step by step."""
+def scan_max_abs_error(length: int) -> float:
+    """Compute the maximum difference between minGRU as one scan and step by step."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         layer = MinGRULayer(SIZE, SIZE)

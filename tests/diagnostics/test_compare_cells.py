@@ -1,141 +1,131 @@
-"""What `diagnose` writes: tables, a summary, a picture; and what it refuses."""
+"""Cells before and after training: accuracy, memory, and the order that theory predicts."""
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import pytest
-import torch
-from PIL import Image
 
-from pipeline.config import ClipWindows, Sampling
 from pipeline.diagnostics.compare_cells import (
-    Diagnosis,
-    diagnose_saved,
-    seconds_per_frame,
-    write_diagnosis,
+    COMPARED,
+    causal_options,
+    diagnose_cell,
+    measure,
+    untrained_model,
 )
-from pipeline.diagnostics.copy_task import LABELS, draw_recall
-from pipeline.diagnostics.gradients import diagnose_cell, measure
-from pipeline.recognition.recognizer import BackboneSpec, Recognizer
-from pipeline.temporal.models import TemporalModel
+from pipeline.diagnostics.copy_task import LABELS, make_copy_task
 from pipeline.temporal.options import TemporalOptions, TrainingOptions
+from pipeline.temporal.trainer import predict
+from tests.diagnostics.synthetic_sequences import example, make, noise
 
-CELLS = ("rnn_tanh", "lstm")
-NAMES = ("a", "b", "c", "d")
-EPOCHS = 2
-
-
-@pytest.fixture(scope="module")
-def drawn():
-    return draw_recall(24, 10)
-
-
-@pytest.fixture(scope="module")
-def recognizer():
-    torch.manual_seed(0)
-    options = TemporalOptions(cell="gru", size=8)
-    return Recognizer(
-        name="mine",
-        labels=("d", "c", "b", "a", "other"),
-        sampling=Sampling(fps=8),
-        clips=ClipWindows(),
-        backbone=BackboneSpec("toy", "", LABELS + 1),
-        temporal=options,
-        model=TemporalModel(LABELS + 1, 5, options).eval(),
-    )
+TRAINING = TrainingOptions(
+    epochs=8, learning_rate=1e-2, label_smoothing=0, validation=0, device="cpu"
+)
+LAG = 19
+GATED = ("lstm", "gru", "mingru")
 
 
-@pytest.fixture(scope="module")
-def diagnosis(drawn, recognizer):
-    training = TrainingOptions(epochs=EPOCHS, validation=0, device="cpu")
-    temporal = TemporalOptions(size=8)
-    cells = [diagnose_cell(cell, drawn, LABELS, temporal, training) for cell in CELLS]
-    return Diagnosis((*cells, diagnose_saved(recognizer, drawn, NAMES)), 0.125)
-
-
-@pytest.fixture(scope="module")
-def folder(diagnosis, tmp_path_factory):
-    made = tmp_path_factory.mktemp("diag") / "DIAG"
-    write_diagnosis(diagnosis, made)
-    return made
-
-
-def test_lags_have_a_row_a_cell_stage_and_lag(folder, diagnosis):
-    lags = pd.read_parquet(folder / "lags.parquet")
-
-    assert len(lags) == (2 * len(CELLS) + 1) * 10
-    one = lags[(lags.cell == "lstm") & (lags.stage == "trained")]
-    expected = diagnosis.cells[1].measured[1].lags
-    np.testing.assert_array_equal(one.gradient_norm, expected.norms)
-    np.testing.assert_array_equal(one.lag_seconds, np.arange(10) * 0.125)
-    assert one.relative.max() == 1
-    assert set(one.sequences) == {24}
-
-
-def test_gates_are_told_of_gated_cells_alone(folder):
-    gates = pd.read_parquet(folder / "gates.parquet")
-
-    assert set(gates.cell) == {"lstm", "mine (gru)"}
-    assert set(gates[gates.cell == "lstm"].gate) == {"input", "forget", "output"}
-    assert set(gates[gates.cell == "lstm"].stage) == {"start", "trained"}
-
-
-def test_training_has_a_row_an_epoch(folder):
-    training = pd.read_parquet(folder / "training.parquet")
-
-    assert training.groupby("cell").epoch.apply(list).to_dict() == {c: [1, 2] for c in CELLS}
-    assert (training.gradient_norm > 0).all()
-    assert training.clipped.between(0, 1).all()
-
-
-def test_the_summary_is_what_the_tables_say(folder):
-    summary = json.loads((folder / "summary.json").read_text())
-    lags = pd.read_parquet(folder / "lags.parquet")
-
-    assert [(row["cell"], row["stage"]) for row in summary] == [
-        *[(cell, stage) for cell in CELLS for stage in ("start", "trained")],
-        ("mine (gru)", "saved"),
+def test_accuracy_is_on_the_measured_sequences():
+    model = make("gru")
+    clips = [example(noise(5, seed=n), label=n % 2) for n in range(8)]
+    predicted = predict(model, clips).argmax(1)
+    correct = [
+        replace(clip, label=int(label)) for clip, label in zip(clips, predicted, strict=True)
     ]
-    for row in summary:
-        one = lags[(lags.cell == row["cell"]) & (lags.stage == row["stage"])]
-        weighted = (one.relative * one.lag_seconds).sum() / one.relative.sum()
-        assert row["memory_seconds"] == pytest.approx(weighted)
-        assert row["furthest_relative"] == pytest.approx(one.relative.iloc[-1])
-    assert summary[0]["saturated_gates"] is None
+    empty = replace(correct[0], label=1 - correct[0].label, mask=np.zeros(5, np.bool_))
+
+    assert measure(model, correct, "start").accuracy == 1
+    assert measure(model, [*correct, empty], "start").accuracy == 1
+    wrong = [replace(clip, label=1 - clip.label) for clip in correct[:2]]
+    assert measure(model, [*wrong, *correct[2:]], "start").accuracy == 0.75
 
 
-def test_accuracy_is_that_of_the_clips_that_memory_is_measured_on(folder, drawn):
-    """Not that of training, which is a mean over an epoch, of other clips maybe."""
-    asked = draw_recall(16, 10, lag=9, seed=1)
-    training = TrainingOptions(epochs=EPOCHS, validation=0, device="cpu")
-    temporal = TemporalOptions(size=8)
-    cell = diagnose_cell(*("gru", drawn, LABELS, temporal, training), measured_on=asked)
+class TestCompared:
+    def test_all_models_are_causal(self):
+        given = TemporalOptions(cell="gru", size=6, heads=4, bidirectional=True, pooling="mean")
+        for cell in COMPARED:
+            options = causal_options(given, cell)
 
-    summary = Diagnosis((cell,), 0.125).summary()
+            assert (options.cell, options.pooling, options.bidirectional) == (cell, "last", False)
+            assert options.causal
+            assert options.size % options.heads == 0
 
-    assert summary.accuracy.tolist() == [at.accuracy for at in cell.measured]
-    assert (summary.accuracy * 16 % 1 == 0).all()
-    rows = json.loads((folder / "summary.json").read_text())
-    assert all(0 <= row["accuracy"] <= 1 for row in rows)
+    def test_untrained_cells_have_the_order_that_theory_predicts(self):
+        """MinGRU with half-open gates halves gradients; identity and attention keep them."""
+        examples = make_copy_task(32, 40, seed=1)
+        memory = {}
+        for cell in COMPARED:
+            options = causal_options(TemporalOptions(size=32), cell)
+            model = untrained_model(examples, LABELS, options, seed=0)
+            memory[cell] = measure(model, examples, "start").gradients.relative[-1]
 
-
-def test_the_picture_has_a_panel_for_each_time(folder):
-    with Image.open(folder / "diagnosis.png") as picture:
-        assert picture.width > 3 * picture.height
-
-
-def test_a_saved_recognizer_is_measured_with_its_own_labels(recognizer, drawn):
-    """The examples number labels by the table, the model by its own list."""
-    found = diagnose_saved(recognizer, drawn, NAMES).measured[0].lags
-    turned = diagnose_saved(recognizer, drawn, NAMES[::-1]).measured[0].lags
-    expected = measure(recognizer.model, drawn, "saved").lags  # as if d were a, c were b, …
-
-    np.testing.assert_allclose(turned.norms, expected.norms)
-    assert not np.allclose(found.norms, turned.norms)
+        assert memory["mingru"] < 1e-6
+        assert memory["gru"] < 1e-4
+        assert memory["rnn_tanh"] < 1e-3
+        assert memory["lstm"] > 10 * memory["gru"]  # its forget gate is initially open
+        assert memory["transformer"] > 1e-3
+        assert memory["rnn_relu"] > 1e-2
 
 
-def test_seconds_per_frame(drawn):
-    assert seconds_per_frame(drawn) == 1
+LONG_LAG = 39
+
+
+@pytest.fixture(scope="module")
+def diagnoses():
+    """All cells, trained with lags up to 39 and measured at 39."""
+    examples = make_copy_task(1024, LONG_LAG + 1)
+    test = make_copy_task(128, LONG_LAG + 1, lag=LONG_LAG, seed=1)
+    training = TrainingOptions(
+        epochs=12, learning_rate=5e-3, label_smoothing=0, validation=0, device="cpu"
+    )
+    temporal = TemporalOptions(size=32)
+    return {
+        cell: diagnose_cell(cell, examples, LABELS, temporal, training, test=test)
+        for cell in COMPARED
+    }
+
+
+@pytest.mark.slow
+class TestKnownLag:
+    """A label is in one frame and must be predicted 39 frames later."""
+
+    def test_the_plain_cell_does_not_learn_a_long_lag(self, diagnoses):
+        trained = diagnoses["rnn_tanh"].measurements[1].gradients
+
+        assert trained.effective_memory < 6
+        assert trained.relative[LONG_LAG] < 1e-3
+        assert diagnoses["rnn_tanh"].history[-1].accuracy < 0.75
+
+    @pytest.mark.parametrize("cell", [*GATED, "transformer"])
+    def test_gated_cells_and_attention_depend_on_the_labelled_frame(self, diagnoses, cell):
+        trained = diagnoses[cell].measurements[1].gradients
+
+        assert trained.norms.argmax() == LONG_LAG
+        assert trained.effective_memory > 15
+        assert diagnoses[cell].history[-1].accuracy > 0.9
+
+    def test_the_identity_preserves_the_gradient(self, diagnoses):
+        for at in diagnoses["rnn_relu"].measurements:
+            assert at.gradients.relative[LONG_LAG] > 1e-2
+
+
+def test_training_increases_the_memory_of_a_gated_cell():
+    """A faster version of the tests above, with a lag of 19."""
+    examples = make_copy_task(512, LAG + 1)
+    test = make_copy_task(64, LAG + 1, lag=LAG, seed=1)
+    temporal = TemporalOptions(size=24)
+    epochs = []
+    found = diagnose_cell(
+        *("gru", examples, LABELS, temporal, TRAINING),
+        test=test,
+        on_epoch=lambda cell, epoch: epochs.append((cell, epoch.number)),
+    )
+    start, trained = (at.gradients for at in found.measurements)
+
+    assert [at.stage for at in found.measurements] == ["start", "trained"]
+    assert start.relative[LAG] < 1e-2
+    assert trained.norms.argmax() == LAG
+    assert trained.effective_memory > 2 * start.effective_memory
+    assert epochs == [("gru", number) for number in range(1, 9)]
+    assert all(epoch.gradient_norm > 0 for epoch in found.history)

@@ -1,20 +1,20 @@
-"""MinGRU is one scan: the same as step by step, and faster than GRU on a long sequence."""
+"""MinGRU as one scan: equal to step by step, and faster than GRU on long sequences."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from pipeline.diagnostics.timing import scan_error, time_step
+from pipeline.diagnostics.timing import scan_max_abs_error, time_step
 from pipeline.temporal.cells import MinGRULayer
 
 
 @pytest.mark.parametrize("length", [1, 64, 1000, 4096])
-def test_the_scan_is_the_recurrence(length):
-    assert scan_error(length) <= 1e-5
+def test_the_scan_equals_the_recurrence(length):
+    assert scan_max_abs_error(length) <= 1e-5
 
 
-def test_gradients_of_the_scan_are_those_of_the_recurrence():
+def test_gradients_of_the_scan_equal_those_of_the_recurrence():
     torch.manual_seed(0)
     layer = MinGRULayer(8, 8)
     x, weights = torch.randn(2, 512, 8), torch.randn(2, 512, 8)
