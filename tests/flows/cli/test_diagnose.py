@@ -45,5 +45,5 @@ def test_unknown_labels_fail_before_any_work(clipline, labelled_folder, plain_re
     )
 
     assert ended.code == USAGE
-    assert "plain does not know the labels up; it knows left, right, still" in ended.err
+    assert "plain does not have the label up; it has left, right, still" in ended.err
     assert not (tmp_path / "DIAG").exists()
