@@ -65,4 +65,4 @@ def test_too_few_frames_fail(clipline, labelled_folder, plain_recognizer, tmp_pa
     )
 
     assert ended.code == USAGE
-    assert "hold 16 sampled frames, wanted 64 or more" in ended.err
+    assert "have 16 sampled frames, at least 64 are needed" in ended.err
