@@ -117,12 +117,18 @@ def _fit(x: Scores, labels: Integers, num_labels: int) -> tuple[Scores, Scores]:
     bias = prior_logits(labels, num_labels)
     present = np.unique(labels)
     if len(present) > 1:
-        model = LogisticRegression(C=C, solver="newton-cg", tol=1e-8, max_iter=1000)
+        # for two labels, scikit-learn penalizes the difference of their weights, so twice as much
+        binary = len(present) == 2
+        model = LogisticRegression(
+            C=2 * C if binary else C, solver="newton-cg", tol=1e-8, max_iter=1000
+        )
         model.fit(x, labels)
-        # with two labels, scikit-learn models the log-odds of the second
-        both = model.coef_.shape[0] == 1
-        weights[:, present] = np.vstack([0 * model.coef_, model.coef_] if both else model.coef_).T
-        bias[present] = [0, *model.intercept_] if both else model.intercept_
+        coefficients, intercepts = model.coef_, model.intercept_  # (K or 1, F)
+        if binary:
+            coefficients = np.vstack([-coefficients, coefficients]) / 2
+            intercepts = np.append(-intercepts, intercepts) / 2
+        weights[:, present] = coefficients.T
+        bias[present] = intercepts
     return weights, bias
 
 

@@ -98,14 +98,15 @@ class TestLinear:
         np.testing.assert_allclose(C * standardized.T @ errors, linear.weights, atol=1e-4)
         np.testing.assert_allclose(errors.sum(0), 0, atol=1e-6)
 
-    def test_is_at_the_optimum_with_more_features_than_clips(self):
-        vectors, labels = blobs(12, 300)
-        linear = fit_logistic_regression(vectors, labels, 3)
+    @pytest.mark.parametrize("num_labels", [2, 3])
+    def test_is_at_the_optimum_with_more_features_than_clips(self, num_labels):
+        vectors, labels = blobs(12, 300, num_labels)
+        linear = fit_logistic_regression(vectors, labels, num_labels)
 
-        errors = np.eye(3)[labels] - softmax(linear.logits(vectors))
+        errors = np.eye(num_labels)[labels] - softmax(linear.logits(vectors))
         standardized = (vectors - linear.mean) * linear.scale
 
-        assert linear.weights.shape == (300, 3)
+        assert linear.weights.shape == (300, num_labels)
         np.testing.assert_allclose(C * standardized.T @ errors, linear.weights, atol=1e-4)
 
     def test_standardized_vectors_have_a_mean_squared_norm_of_one(self):
