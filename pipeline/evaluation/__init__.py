@@ -1,1 +1,1 @@
-"""How far to trust a recognizer, as figures, tables and a page."""
+"""Evaluation of recognizers: cross-validation, baselines, metrics, tables and a report."""

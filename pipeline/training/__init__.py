@@ -1,1 +1,1 @@
-"""From a table of labels to a saved recognizer."""
+"""Training of recognizers: from a table of labels to a saved recognizer."""

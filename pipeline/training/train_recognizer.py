@@ -91,30 +91,48 @@ def train_recognizer(
     options = replace(options, training=with_mirror(dataset, options))
     parts = split(dataset, options.training)
     with file_lock(out / ".lock", f"recognizer {out}"):
-        result = fit(
-            parts.train,
-            len(dataset.examples.labels),
-            options.temporal,
-            options.training,
-            validation=parts.validation,
-            on_epoch=on_epoch,
-            checkpoint=out / CHECKPOINT,
-        )
+        num_labels = len(dataset.examples.labels)
+        result = _fit(parts, num_labels, options, on_epoch, out / CHECKPOINT)
         metrics = training_metrics(dataset, result, parts, options.training)
         _plot(result.history, result.best.number, out / CURVES)
         finetuned = None
         if options.tuning.blocks:
             task = _finetune_task(dataset, result, parts, options)
-            path = out / FINETUNE_CHECKPOINT
-            finetuned = fine_tune(task, result, on_epoch=on_finetune_epoch, checkpoint=path)
+            finetuned = _fine_tune(task, result, out, on_finetune_epoch)
             metrics["fine_tuning"] = finetuned.metrics
-            _plot(finetuned.history, finetuned.metrics["best_epoch"], out / FINETUNE_CURVES)
         notes = _notes(dataset, metrics, parts, options)
         _save(as_recognizer(out.resolve().name, dataset, result, notes), finetuned, out)
         write_json(metrics, out / METRICS)
         for path in out.glob(CHECKPOINTS):
             path.unlink()
     return metrics
+
+
+def _fit(
+    parts: DatasetSplit,
+    num_labels: int,
+    options: LearningOptions,
+    on_epoch: OnEpoch | None,
+    checkpoint: Path,
+) -> TrainingResult:
+    return fit(
+        parts.train,
+        num_labels,
+        options.temporal,
+        options.training,
+        validation=parts.validation,
+        on_epoch=on_epoch,
+        checkpoint=checkpoint,
+    )
+
+
+def _fine_tune(
+    task: FinetuneTask, result: TrainingResult, out: Path, on_epoch: OnEpoch | None
+) -> FinetuneOutcome:
+    path = out / FINETUNE_CHECKPOINT
+    finetuned = fine_tune(task, result, on_epoch=on_epoch, checkpoint=path)
+    _plot(finetuned.history, finetuned.metrics["best_epoch"], out / FINETUNE_CURVES)
+    return finetuned
 
 
 def with_mirror(dataset: LabelledDataset, options: LearningOptions) -> TrainingOptions:

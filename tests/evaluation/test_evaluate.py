@@ -25,7 +25,7 @@ from pipeline.evaluation.predictions import METHODS, MODEL, PRIOR
 from pipeline.temporal.batching import Examples
 from pipeline.temporal.trainer import predict
 from pipeline.training.clip_dataset import SkippedClip
-from tests.evaluation.judged import QUICK, gather, halves, make_recognizer, stored
+from tests.evaluation.synthetic_dataset import QUICK, halves, make_dataset, make_recognizer, stored
 from tests.temporal.synthetic_clips import rising_and_falling
 
 
@@ -40,7 +40,7 @@ def cross_validated(dataset, count=0, *, seeds=1, read=never, options=QUICK, **g
 
 class TestSaved:
     def test_the_saved_weights_are_used(self):
-        recognizer, dataset = make_recognizer(), gather()
+        recognizer, dataset = make_recognizer(), make_dataset()
 
         found = evaluate_saved(recognizer, dataset, never)
 
@@ -50,7 +50,7 @@ class TestSaved:
         assert found.metadata["folds"] == []
 
     def test_only_the_split_test_is_predicted(self):
-        dataset = gather(splits=["train"] * 20 + ["validation"] * 4 + ["test"] * 8)
+        dataset = make_dataset(splits=["train"] * 20 + ["validation"] * 4 + ["test"] * 8)
 
         found = evaluate_saved(make_recognizer(), dataset, never)
 
@@ -70,20 +70,20 @@ class TestSaved:
     )
     def test_without_test_clips_all_clips_are_used_with_a_warning(self, skipped, message):
         splits = ["train"] * 20 + ["validation"] * 12
-        dataset = gather(splits=splits, skipped=skipped)
+        dataset = make_dataset(splits=splits, skipped=skipped)
 
         *_, warning = evaluate_saved(make_recognizer(), dataset, never).warnings
 
         assert re.search(f"the split test has no usable clip{message}", warning)
 
     def test_without_splits_there_is_no_warning(self):
-        assert not evaluate_saved(make_recognizer(), gather(), never).warnings
+        assert not evaluate_saved(make_recognizer(), make_dataset(), never).warnings
 
     def test_baselines_are_trained_on_the_other_splits(self):
         """The training labels are swapped, so that all predictions are wrong."""
         items = rising_and_falling(32)
         swapped = [replace(item, label=1 - item.label) for item in items[:24]]
-        dataset = gather([*swapped, *items[24:]], splits=["train"] * 24 + ["test"] * 8)
+        dataset = make_dataset([*swapped, *items[24:]], splits=["train"] * 24 + ["test"] * 8)
 
         found = evaluate_saved(make_recognizer(), dataset, never)
 
@@ -93,13 +93,13 @@ class TestSaved:
     def test_labels_are_those_of_the_recognizer(self):
         recognizer = make_recognizer(("rises", "stays", "falls"))
 
-        found = evaluate_saved(recognizer, gather(), never)
+        found = evaluate_saved(recognizer, make_dataset(), never)
 
         assert found.examples.labels == ("rises", "stays", "falls")
         assert found.methods[0].confusion.sum(1).tolist() == pytest.approx([16, 0, 16])
 
     def test_clips_of_training_videos_are_reported(self):
-        dataset = gather()
+        dataset = make_dataset()
         recognizer = make_recognizer(training_videos=[f"clip{n}" for n in range(32)])
 
         (message,) = evaluate_saved(recognizer, dataset, never).warnings
@@ -111,7 +111,7 @@ class TestSaved:
         assert message.endswith("--folds trains it without them")
 
     def test_folds_do_not_train_a_fine_tuned_backbone_again(self):
-        dataset = gather()
+        dataset = make_dataset()
         made = make_recognizer(training_videos=["clip3"])
 
         (message,) = evaluate_saved(replace(made, network={}), dataset, never).warnings
@@ -121,19 +121,19 @@ class TestSaved:
     def test_with_one_group_there_are_no_baselines(self):
         items = [replace(item, group="all") for item in rising_and_falling(8)]
 
-        found = evaluate_saved(make_recognizer(), gather(items), never)
+        found = evaluate_saved(make_recognizer(), make_dataset(items), never)
 
         assert not {v.method for v in found.methods} & {*BASELINES, PRIOR}
         assert "no baselines, as there are no clips to train them on" in found.warnings[0]
 
     def test_an_unknown_label_fails(self):
         with pytest.raises(OptionError, match="does not have the label rises"):
-            evaluate_saved(make_recognizer(("falls", "stays")), gather(), never)
+            evaluate_saved(make_recognizer(("falls", "stays")), make_dataset(), never)
 
 
 class TestFolds:
     def test_the_model_is_trained_from_scratch(self):
-        dataset = gather(rising_and_falling(64))
+        dataset = make_dataset(rising_and_falling(64))
 
         found = cross_validated(dataset)
 
@@ -151,7 +151,7 @@ class TestFolds:
         results = []
         options = replace(QUICK, epochs=1)
 
-        found = cross_validated(gather(), 2, seeds=2, options=options, on_fold=results.append)
+        found = cross_validated(make_dataset(), 2, seeds=2, options=options, on_fold=results.append)
 
         assert [(one.seed, one.fold.name) for one in results] == [
             (0, "1"), (0, "2"), (1, "1"), (1, "2"),
@@ -164,7 +164,7 @@ class TestFolds:
         items = halves()
 
         found = cross_validated(
-            gather(items), 2, read=stored(items), options=replace(QUICK, epochs=1)
+            make_dataset(items), 2, read=stored(items), options=replace(QUICK, epochs=1)
         )
 
         assert sorted(video.video for video in found.sequences) == [f"v{n}" for n in range(8)]
@@ -177,7 +177,9 @@ class TestFolds:
         """The two parts of each video are in different groups."""
         items = [replace(item, group=f"g{(n + n // 2) % 2}") for n, item in enumerate(halves(8))]
 
-        found = cross_validated(gather(items), read=stored(items), options=replace(QUICK, epochs=1))
+        found = cross_validated(
+            make_dataset(items), read=stored(items), options=replace(QUICK, epochs=1)
+        )
 
         targets = {(v.video, v.fold): v.target.tolist() for v in found.sequences}
         assert len(targets) == len(found.sequences) == 2 * 4
@@ -187,7 +189,7 @@ class TestFolds:
     def test_reasons_for_unreliable_metrics_are_reported(self):
         items = [replace(item, group=item.name) for item in rising_and_falling(8)]
         items[1] = replace(items[1], video_id=items[0].video_id)
-        dataset = gather(items, skipped=[SkippedClip(7, "x.mp4", "empty")])
+        dataset = make_dataset(items, skipped=[SkippedClip(7, "x.mp4", "empty")])
 
         found = cross_validated(dataset, 2, options=replace(QUICK, epochs=1), read=stored(items))
 
@@ -198,7 +200,7 @@ class TestFolds:
     def test_a_fine_tuned_backbone_is_reported(self):
         """It is not trained again, and may have been trained on the clips of every fold."""
         recognizer = replace(make_recognizer(), network={"architecture": "toy"})
-        dataset = gather()
+        dataset = make_dataset()
         plan = CrossValidation(tuple(make_folds(dataset.examples, 2)), replace(QUICK, epochs=1))
 
         found = evaluate_folds(recognizer, dataset, plan, never)

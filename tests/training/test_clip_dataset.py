@@ -69,6 +69,12 @@ class TestBuild:
         assert example.label == 1
         assert example.mask.all()
 
+    def test_the_path_of_a_video_may_look_like_a_clip(self, builder):
+        """It was parsed from the name of the example, which ends with the times of the clip."""
+        (example,) = builder().build(VIDEO, [replace(CLIP, video="/talk [0, 2)")])
+
+        assert example.video == "/talk [0, 2)"
+
     def test_a_clip_has_the_frames_from_its_start_to_before_its_end(self, builder):
         clips = [timed(0.0, 0.5), timed(0.5, 1.0), timed(0.51, 1.01)]
 

@@ -53,12 +53,12 @@ def network(tmp_path_factory):
     save_file(made.state_dict(), folder / "model.safetensors")
     picture = {"input_size": [3, 48, 64], "mean": [0.5] * 3, "std": [0.5] * 3, "license": "mit"}
     config = {**picture, "interpolation": "bilinear", "crop_pct": 1.0}
-    said = {
+    metadata = {
         "architecture": "test_efficientnet",
         "model_args": {"pad_type": "same"},
         "pretrained_cfg": config,
     }
-    (folder / "config.json").write_text(json.dumps(said))
+    (folder / "config.json").write_text(json.dumps(metadata))
     return folder
 
 
@@ -238,9 +238,9 @@ class TestTampered:
     def test_other_weights_with_their_hash_fail_as_well(self, copy, made):
         expected = load_recognizer(made[0]).backbone.weights_hash
         path = self.change(copy)
-        said = json.loads((copy / "recognizer.json").read_text())
-        said["weights"]["backbone.safetensors"] = hash_file(path)
-        (copy / "recognizer.json").write_text(json.dumps(said))
+        metadata = json.loads((copy / "recognizer.json").read_text())
+        metadata["weights"]["backbone.safetensors"] = hash_file(path)
+        (copy / "recognizer.json").write_text(json.dumps(metadata))
 
         with pytest.raises(
             RecognizerError, match=rf"made with weights {expected}, found weights (?!{expected})\w+"
@@ -259,10 +259,10 @@ def test_the_options_are_plain_json(options):
 
 
 def test_options_of_versions_without_fine_tuning_are_read(options):
-    said = options.to_json()
-    del said["tuning"]
+    metadata = options.to_json()
+    del metadata["tuning"]
 
-    assert LearningOptions.from_json(said).tuning == TuningOptions()
+    assert LearningOptions.from_json(metadata).tuning == TuningOptions()
 
 
 def test_unknown_options_fail(options):

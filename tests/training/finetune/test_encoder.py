@@ -14,7 +14,7 @@ from pipeline.errors import MachineError
 from pipeline.training.finetune.augment import sample_params
 from pipeline.training.finetune.blocks import unfreeze_last
 from pipeline.training.finetune.encoder import ClipEncoder, ClipSample, autocast
-from tests.training.finetune.material import STEPS, TRAINING, TUNING, draw_frames, make_task
+from tests.training.finetune.synthetic_task import STEPS, TRAINING, TUNING, draw_frames, make_task
 
 ALL = torch.ones(STEPS, dtype=torch.bool)
 

@@ -12,7 +12,7 @@ from pipeline.encode.backbone import hash_weights
 from pipeline.errors import OptionError
 from pipeline.temporal.trainer import TrainingResult
 from pipeline.training.finetune.finetune import fine_tune, load_tunable
-from tests.training.finetune.material import TRAINING, TUNING, make_task
+from tests.training.finetune.synthetic_task import TRAINING, TUNING, make_task
 
 OPTIONS = replace(TUNING, epochs=3, learning_rate=5e-3)
 

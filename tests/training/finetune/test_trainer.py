@@ -17,7 +17,7 @@ from pipeline.temporal.trainer import loss_and_accuracy
 from pipeline.training.finetune import trainer
 from pipeline.training.finetune.encoder import ClipEncoder
 from pipeline.training.finetune.trainer import FinetuneTrainer, run_finetune
-from tests.training.finetune.material import TRAINING, TUNING, make_task
+from tests.training.finetune.synthetic_task import TRAINING, TUNING, make_task
 
 FAST = replace(TUNING, epochs=8, learning_rate=5e-3, backbone_rate=1.0, frames=6)
 

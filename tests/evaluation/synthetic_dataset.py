@@ -25,7 +25,7 @@ BACKBONE = BackboneSpec("toy", "0" * 32, 2)
 FPS = 8
 
 
-def gather(items=None, *, splits=None, skipped=(), labels=LABELS) -> LabelledDataset:
+def make_dataset(items=None, *, splits=None, skipped=(), labels=LABELS) -> LabelledDataset:
     """Labelled clips as `build_dataset` gives them."""
     items = tuple(rising_and_falling(32) if items is None else items)
     return LabelledDataset(
