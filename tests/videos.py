@@ -1,7 +1,7 @@
 """
-Videos drawn for tests: every picture carries its number, so that a wrong frame is seen.
+Videos generated for tests: every frame shows its number, so that wrong frames are detected.
 
-The number stands twice in the picture: as a bar code of 12 cells along the top, black for 0 and
+The number is shown twice: as a bar code of 12 cells along the top, black for 0 and
 white for 1, and as the brightness of the rest. Both survive lossy codecs and resizing.
 """
 
@@ -20,7 +20,7 @@ DARK, BRIGHT = 32, 224
 
 
 def draw_number(number: int, width: int = 96, height: int = 64) -> np.ndarray:
-    """Draw picture `number`, (H, W, 3) RGB uint8."""
+    """Draw frame `number` as RGB image, uint8 (H, W, 3)."""
     level = 60 + number * 7 % 130
     picture = np.full((height, width, 3), level, np.uint8)
     picture[height // 2 :, width // 2 :] = (200, 40, 40)  # red in the lower right corner
@@ -32,7 +32,7 @@ def draw_number(number: int, width: int = 96, height: int = 64) -> np.ndarray:
 
 
 def read_number(picture: np.ndarray) -> int:
-    """Read the number from the bar code of a picture, (H, W, 3), of any size."""
+    """Read the number from the bar code of an image, (H, W, 3), of any size."""
     height, width = picture.shape[:2]
     row = picture[max(1, height // 12) : max(2, height // 4)].astype(float).mean((0, 2))
     cell = width / BITS
@@ -62,18 +62,18 @@ def write_video(
     muxing: dict[str, str] | None = None,
 ) -> Path:
     """
-    Write a video of numbered pictures.
+    Write a video of numbered frames.
 
     Args:
-        path: where; its suffix names the container unless `container` does.
-        count: pictures.
-        fps: frames a second; ignored where `times` are given.
+        path: its suffix selects the container unless `container` does.
+        count: number of frames.
+        fps: frames per second; ignored if `times` are given.
         size: width and height.
-        times: seconds at which each picture is shown, for variable rates.
-        time_base: seconds a tick where `times` are given.
-        gop: pictures from key frame to key frame.
-        b_frames: pictures between references, which are stored out of order.
-        first: number of the first picture.
+        times: presentation time of each frame in seconds, for variable rates.
+        time_base: seconds per tick if `times` are given.
+        gop: frames from key frame to key frame.
+        b_frames: frames between reference frames, which are stored out of order.
+        first: number of the first frame.
         options: of the encoder.
         muxing: options of the container.
     """
@@ -104,7 +104,7 @@ def cut_copy(source: Path, target: Path, start_seconds: float, frames: int | Non
     """
     Cut a file as `ffmpeg -ss START -c copy` does: from the key frame before, with an edit list.
 
-    The result claims frames that are never shown, which hangs decoders that count packets.
+    The result claims frames that are hidden, which hangs decoders that count packets.
     """
     with av.open(str(source)) as given, av.open(str(target), "w") as made:
         stream = given.streams.video[0]
@@ -120,7 +120,7 @@ def cut_copy(source: Path, target: Path, start_seconds: float, frames: int | Non
 
 
 def repeat_video(source: Path, target: Path, times: int) -> Path:
-    """Write the packets of a video without B-frames several times in a row: a long file, soon."""
+    """Repeat the packets of a video without B-frames: writes a long file quickly."""
     with av.open(str(source)) as given, av.open(str(target), "w") as made:
         stream = given.streams.video[0]
         copy = made.add_stream_from_template(stream)
@@ -148,10 +148,10 @@ def write_streams(
     Write several video streams into one file.
 
     Args:
-        firsts: number of the first picture of each stream.
-        count: pictures a stream.
+        firsts: number of the first frame of each stream.
+        count: frames per stream.
         sizes: width and height of each stream.
-        default: stream that is marked as the one to play; None leaves that to the container.
+        default: stream with the default flag; None leaves it to the container.
     """
     sizes = sizes or [(128, 64)] * len(firsts)
     with av.open(str(path), "w") as output:
@@ -170,7 +170,7 @@ def write_streams(
 
 
 def write_sound(path: Path, seconds: float = 0.5) -> Path:
-    """Write a file that holds sound only."""
+    """Write a file with an audio stream only."""
     with av.open(str(path), "w") as output:
         stream = output.add_stream("aac", rate=44100)
         for start in range(0, int(44100 * seconds), 1024):
@@ -183,7 +183,7 @@ def write_sound(path: Path, seconds: float = 0.5) -> Path:
 
 def turn(path: Path, matrix: tuple[int, int, int, int]) -> Path:
     """
-    Write a display matrix into an MP4 file, as phones do instead of turning the pictures.
+    Write a display matrix into an MP4 file, as phones do instead of rotating the frames.
 
     Args:
         matrix: a, b, c, d of [[a, b], [c, d]]; (0, 1, -1, 0) turns by 90° clockwise.
@@ -201,8 +201,8 @@ def spoil(source: Path, target: Path, packets: Sequence[int], part: float = 1.0)
     Copy a file with some of its packets overwritten by zeros.
 
     Args:
-        packets: which, in the order of storage.
-        part: share of each that is overwritten, at its end: less than all may give a picture.
+        packets: indices, in the order of storage.
+        part: share of each packet that is overwritten, at its end; below 1 a frame may be decoded.
     """
     data = bytearray(source.read_bytes())
     with av.open(str(source)) as container:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.resilience.commands import Commands, Ended, counts, litter, wait_until
+from tests.resilience.commands import Commands, Ended, counts, temporary_files, wait_until
 from tests.videos import repeat_video, write_video
 
 SECONDS = 5
@@ -24,13 +24,13 @@ SIGNALS = pytest.mark.parametrize(
 
 @pytest.fixture(scope="session")
 def home(tmp_path_factory) -> Path:
-    """Home of all commands: what the first one prepares, the next one finds."""
+    """Home folder of all commands: caches of the first one are used by the next."""
     return tmp_path_factory.mktemp("home")
 
 
 @pytest.fixture
 def commands(home):
-    """Run commands; whatever is left of them is killed."""
+    """Run commands; their remaining processes are killed at the end."""
     made = Commands(home)
     yield made
     made.close()
@@ -103,7 +103,7 @@ def test_the_same_command_resumes_after_a_signal(commands, run, tmp_path, number
     assert again.code == 0, again.err
     assert pd.read_parquet(out / "videos").frames_sampled.tolist() == [FRAMES]
     assert counts(out)["frames_encoded"] < FRAMES
-    assert litter(out) == []
+    assert temporary_files(out) == []
 
 
 def test_two_signals(commands, run, tmp_path):

@@ -1,4 +1,4 @@
-"""Run the command line in processes that can be killed, and find whatever is left of them."""
+"""Run the command line in processes that can be killed, and find all of their child processes."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ import pandas as pd
 from pipeline.results.tables import load, read_run
 
 ROOT = Path(__file__).resolve().parents[2]
-MARK = "CLIPLINE_TEST"
-"""Variable by which a process is known to have come of a test, whoever its parent is now."""
+MARKER_VARIABLE = "CLIPLINE_TEST"
+"""Environment variable that marks all processes started by a test, whoever their parent is."""
 ORDER = {
     "clips": ["video", "clip_index"],
     "segments": ["video", "segment_index"],
@@ -31,7 +31,7 @@ ORDER = {
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended."""
+    """Result of a command."""
 
     code: int
     out: str
@@ -40,11 +40,11 @@ class Ended:
 
 
 class Commands:
-    """Runs commands of one home, where nothing of the user's is used or touched."""
+    """Runs commands with their own home folder, without files of the user."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        self._mark = f"{MARK}={uuid.uuid4().hex}"
+        self._mark = f"{MARKER_VARIABLE}={uuid.uuid4().hex}"
         self._begun: list[subprocess.Popen[str]] = []
 
     def environment(self, **more: str) -> dict[str, str]:
@@ -95,7 +95,7 @@ class Commands:
         return self.end(self.begin(*arguments, **options), timeout)
 
     def processes(self) -> dict[int, str]:
-        """Give the processes that came of these commands and live, with their command lines."""
+        """Return the living processes of these commands, with their command lines."""
         found = {}
         for entry in Path("/proc").glob("[0-9]*"):
             try:
@@ -109,11 +109,11 @@ class Commands:
         return found
 
     def running(self, part: str) -> list[int]:
-        """Give the processes whose command line holds some words."""
+        """Return the processes whose command line contains a text."""
         return [pid for pid, line in self.processes().items() if part in line]
 
     def kill(self, part: str = "") -> list[int]:
-        """Kill all processes, or those whose command line holds some words, all at once."""
+        """Kill all processes, or those whose command line contains a text."""
         found = self.running(part)
         for pid in found:
             try:
@@ -123,7 +123,7 @@ class Commands:
         return found
 
     def close(self) -> None:
-        """Kill all processes, and read no more of what they say."""
+        """Kill all processes, and close their output."""
         self.kill()
         for process in self._begun:
             process.wait()
@@ -132,7 +132,7 @@ class Commands:
                     stream.close()
 
     def left(self, seconds: float = 10) -> dict[int, str]:
-        """Give the processes that are still there after a while."""
+        """Return the processes that are still alive after some seconds."""
         end = time.monotonic() + seconds
         while (found := self.processes()) and time.monotonic() < end:
             time.sleep(0.05)
@@ -140,15 +140,15 @@ class Commands:
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = 60) -> None:
-    """Wait for something that is bound to happen."""
+    """Wait until a condition is true."""
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "waited in vain"
+        assert time.monotonic() < end, "timed out"
         time.sleep(0.02)
 
 
 def tables(out: Path, *without: str) -> dict[str, pd.DataFrame]:
-    """Give all rows of the newest run, in an order of their own."""
+    """Return all rows of the newest run, sorted."""
     return {
         name: load(out, name)
         .drop(columns=list(without), errors="ignore")
@@ -158,24 +158,24 @@ def tables(out: Path, *without: str) -> dict[str, pd.DataFrame]:
 
 
 def assert_same(one: dict[str, pd.DataFrame], other: dict[str, pd.DataFrame]) -> None:
-    """Hold two results to the same rows: all columns, all values."""
+    """Assert that two results have equal rows: all columns, all values."""
     for name in one:
         pd.testing.assert_frame_equal(one[name], other[name], obj=name)
 
 
 def committed(out: Path) -> int:
-    """Count the videos that are finished."""
+    """Count the finished videos."""
     parts = [path for path in out.glob("videos/part-*.parquet")]
     return sum(len(pd.read_parquet(path, columns=["video"])) for path in parts)
 
 
 def counts(out: Path) -> dict[str, int]:
-    """Give what the last run did."""
+    """Return the counts of the last run."""
     return read_run(out)["counts"]
 
 
-def litter(folder: Path) -> list[str]:
-    """List hidden files that no finished run leaves, in results and in state."""
+def temporary_files(folder: Path) -> list[str]:
+    """List hidden temporary files, which no finished run leaves in results and state."""
     kept = {".lock"}
     return sorted(
         str(path.relative_to(folder))
@@ -185,5 +185,5 @@ def litter(folder: Path) -> list[str]:
 
 
 def from_json(ended: Ended) -> Any:
-    """Read what a command printed with --json."""
+    """Parse the output of a command with --json."""
     return json.loads(ended.out)

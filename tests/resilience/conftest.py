@@ -1,4 +1,4 @@
-"""Commands and videos for tests that break things."""
+"""Fixtures with commands and videos."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from tests.resilience.mutations import draw_sources
 
 @pytest.fixture(scope="session")
 def session_home(tmp_path_factory) -> Path:
-    """Home of all commands: what the first one prepares, the next one finds."""
+    """Home folder of all commands: caches of the first one are used by the next."""
     return tmp_path_factory.mktemp("home")
 
 
 @pytest.fixture
 def clipline(session_home):
-    """Run commands; whatever is left of them is killed."""
+    """Run commands; their remaining processes are killed at the end."""
     commands = Commands(session_home)
     yield commands
     commands.close()
 
 
 @pytest.fixture(scope="session")
-def sound(tmp_path_factory) -> list[Path]:
-    """One sound video a container."""
+def undamaged(tmp_path_factory) -> list[Path]:
+    """One undamaged video per container format."""
     return draw_sources(tmp_path_factory.mktemp("sound"))

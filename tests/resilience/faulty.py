@@ -1,9 +1,9 @@
 """
-Run the command line with faults: the name of a video says what goes wrong with it, and how often.
+Run the command line with faults: the name of a video defines its fault, and how often it happens.
 
 `encode-fails-once.mp4` lets the stage encode raise the first time that it is given this video;
 what goes wrong inside decode processes is in faults/sitecustomize.py. Every video is a shard of its
-own, so that a fault meets nobody else.
+own, so that a fault affects no other video.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ STAGES = ("decode", "encode", "recognize", "write")
 
 
 def due(name: str, memory: Path) -> bool:
-    """Whether a fault is to happen now: `once` is remembered by a file."""
+    """Whether a fault is due now; for `once`, a file records that it happened."""
     if "-always" in name:
         return True
     try:
@@ -29,15 +29,15 @@ def due(name: str, memory: Path) -> bool:
 
 
 def _names(stage: str, given: tuple[Any, ...]) -> list[str]:
-    """Find the videos that a stage is given."""
+    """Return the names of the videos that a stage processes."""
     if stage == "write":
         return [os.path.basename(row.video.path) for row in given[0]]
     shard = given[0].shard if stage == "encode" else given[0]
     return [os.path.basename(chunk.video.path) for chunk in shard.chunks]
 
 
-def stumbling(stage: str, right: Callable[..., Any], memory: Path) -> Callable[..., Any]:
-    """Let a stage fail over the videos that say so."""
+def failing(stage: str, right: Callable[..., Any], memory: Path) -> Callable[..., Any]:
+    """Let a stage fail for videos with the name of a fault."""
     from pipeline.errors import EngineError
 
     def run(session: Any, *given: Any) -> Any:
@@ -54,7 +54,7 @@ def stumbling(stage: str, right: Callable[..., Any], memory: Path) -> Callable[.
 
 
 def main() -> None:
-    """Put the faults in, and run the command line."""
+    """Install the faults, and run the command line."""
     from flows.cli import app
     from flows.server import launch
     from pipeline.config import ShardOptions
@@ -66,7 +66,7 @@ def main() -> None:
 
         for stage in STAGES:
             memory = Path(os.environ["FAULTS"])
-            setattr(stages, stage, stumbling(stage, getattr(stages, stage), memory))
+            setattr(stages, stage, failing(stage, getattr(stages, stage), memory))
         alone = replace(options, shards=ShardOptions(max_videos=1, window=4))
         return right(sources, out, alone, watch, **given)
 

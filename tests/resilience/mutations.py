@@ -1,4 +1,4 @@
-"""Damage files as disks, networks, cutters and liars do, the same way every time."""
+"""Damage files as disks, networks, cutting tools and wrong headers do, deterministically."""
 
 from __future__ import annotations
 
@@ -16,62 +16,62 @@ SOURCES = {
     "webm": "libvpx-vp9",
     "ts": "libx264",
 }
-"""Containers that are drawn, and what is in them."""
+"""Containers of the generated videos, and their codecs."""
 HEADER_BYTES = 2048
 Mutation = Callable[[bytearray, random.Random], None]
 
 
-def truncate(data: bytearray, chance: random.Random) -> None:
-    """End the file anywhere."""
-    del data[chance.randrange(len(data)) :]
+def truncate(data: bytearray, rng: random.Random) -> None:
+    """Truncate the file at a random position."""
+    del data[rng.randrange(len(data)) :]
 
 
-def flip_header(data: bytearray, chance: random.Random) -> None:
-    """Flip bits where containers say what they hold: at one end of the file."""
-    start = chance.choice([0, max(0, len(data) - HEADER_BYTES)])
-    _flip(data, range(start, min(len(data), start + HEADER_BYTES)), chance.randint(1, 12), chance)
+def flip_header(data: bytearray, rng: random.Random) -> None:
+    """Flip bits in the headers: at one end of the file."""
+    start = rng.choice([0, max(0, len(data) - HEADER_BYTES)])
+    _flip(data, range(start, min(len(data), start + HEADER_BYTES)), rng.randint(1, 12), rng)
 
 
-def flip_payload(data: bytearray, chance: random.Random) -> None:
-    """Flip bits anywhere, few or many."""
-    _flip(data, range(len(data)), chance.choice([1, 10, 100, 1000]), chance)
+def flip_payload(data: bytearray, rng: random.Random) -> None:
+    """Flip bits at random positions, few or many."""
+    _flip(data, range(len(data)), rng.choice([1, 10, 100, 1000]), rng)
 
 
-def _flip(data: bytearray, where: range, count: int, chance: random.Random) -> None:
-    for place in chance.choices(where, k=count):
-        data[place] ^= 1 << chance.randrange(8)
+def _flip(data: bytearray, where: range, count: int, rng: random.Random) -> None:
+    for place in rng.choices(where, k=count):
+        data[place] ^= 1 << rng.randrange(8)
 
 
-def swap(data: bytearray, chance: random.Random) -> None:
-    """Let two stretches change places."""
-    length = chance.randint(1, len(data) // 3)
-    one, other = sorted(chance.randrange(len(data) - length) for _ in range(2))
+def swap(data: bytearray, rng: random.Random) -> None:
+    """Swap two ranges of bytes."""
+    length = rng.randint(1, len(data) // 3)
+    one, other = sorted(rng.randrange(len(data) - length) for _ in range(2))
     length = min(length, max(1, other - one))
     first, second = data[one : one + length], data[other : other + length]
     data[one : one + length], data[other : other + length] = second, first
 
 
-def lie(data: bytearray, chance: random.Random) -> None:
-    """Overwrite a few numbers of a header with large, small and negative ones."""
-    for _ in range(chance.randint(1, 4)):
-        width = chance.choice([1, 2, 4, 8])
-        start = chance.choice([0, max(0, len(data) - HEADER_BYTES)])
-        place = start + chance.randrange(min(HEADER_BYTES, len(data) - width))
-        value = chance.choice([0, 1, 2 ** (8 * width) - 1, 2 ** (8 * width - 1) - 1])
-        data[place : place + width] = value.to_bytes(width, chance.choice(["big", "little"]))
+def lie(data: bytearray, rng: random.Random) -> None:
+    """Overwrite some numbers of a header with large, small and negative ones."""
+    for _ in range(rng.randint(1, 4)):
+        width = rng.choice([1, 2, 4, 8])
+        start = rng.choice([0, max(0, len(data) - HEADER_BYTES)])
+        place = start + rng.randrange(min(HEADER_BYTES, len(data) - width))
+        value = rng.choice([0, 1, 2 ** (8 * width) - 1, 2 ** (8 * width - 1) - 1])
+        data[place : place + width] = value.to_bytes(width, rng.choice(["big", "little"]))
 
 
-def lose(data: bytearray, chance: random.Random) -> None:
-    """Leave out a stretch, or leave zeros in its place."""
-    start = chance.randrange(len(data))
-    stop = min(len(data), start + chance.randint(1, len(data) // 4))
-    data[start:stop] = chance.choice([b"", bytes(stop - start)])
+def lose(data: bytearray, rng: random.Random) -> None:
+    """Remove a range of bytes, or overwrite it with zeros."""
+    start = rng.randrange(len(data))
+    stop = min(len(data), start + rng.randint(1, len(data) // 4))
+    data[start:stop] = rng.choice([b"", bytes(stop - start)])
 
 
-def repeat(data: bytearray, chance: random.Random) -> None:
-    """Store a stretch twice."""
-    start = chance.randrange(len(data))
-    stop = min(len(data), start + chance.randint(1, len(data) // 4))
+def repeat(data: bytearray, rng: random.Random) -> None:
+    """Duplicate a range of bytes."""
+    start = rng.randrange(len(data))
+    stop = min(len(data), start + rng.randint(1, len(data) // 4))
     data[stop:stop] = data[start:stop]
 
 
@@ -87,7 +87,7 @@ MUTATIONS: tuple[Mutation, ...] = (
 
 
 def draw_sources(folder: Path) -> list[Path]:
-    """Draw one sound video a container."""
+    """Write one undamaged video per container format."""
     return [
         write_video(folder / f"sound.{suffix}", 30, codec=codec, gop=10)
         for suffix, codec in SOURCES.items()

@@ -1,4 +1,4 @@
-"""Small files that claim, or expand to, far more than there is: bounded, and told as such."""
+"""Small files that claim, or expand to, far more data: cost is bounded, and they are reported."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LIMITS = DecodeOptions(
 
 
 def replaced(path, before, after):
-    """Overwrite every place of some bytes in a file."""
+    """Replace all occurrences of some bytes in a file."""
     data = path.read_bytes()
     assert before in data
     path.write_bytes(data.replace(before, after))
@@ -51,7 +51,7 @@ def claims_a_billion_frames(folder):
 
 
 def claims_a_billion_samples(folder):
-    """A table of samples that all have one size needs no entry for each."""
+    """A table of samples of equal size needs no entry for each of them."""
     path = write_video(folder / "billion.mp4", 12)
     data = bytearray(path.read_bytes())
     struct.pack_into(">II", data, data.index(b"stsz") + 8, 1, BILLION)
@@ -65,14 +65,14 @@ def lasts_a_thousand_hours(folder):
 
 
 def expands(folder):
-    """Half a megabyte that holds 650 MB: 24 pictures of 9 million pixels."""
+    """Half a megabyte that holds 650 MB: 24 frames of 9 million pixels."""
     codec = {"size": (3000, 3000), "options": {"preset": "ultrafast", "crf": "51"}}
     path = write_video(folder / "expands.mkv", 24, gop=250, **codec)
     assert path.stat().st_size < 600_000
 
 
 def png_of_nothing(folder):
-    """A picture of 16,000 × 16,000 pixels in some 30 kB."""
+    """An image of 16,000 × 16,000 pixels in about 30 kB."""
     side = 16_000
     row = b"\0" + bytes(side // 8)
     packer = zlib.compressobj(9)
@@ -87,8 +87,8 @@ def png_of_nothing(folder):
 
 
 @pytest.fixture(scope="module")
-def bombed(tmp_path_factory, tiny_recognizer):
-    """Rows of one run over everything, and its seconds."""
+def results(tmp_path_factory, tiny_recognizer):
+    """Rows of one run over all files, and its seconds."""
     folder = tmp_path_factory.mktemp("bombs")
     videos = folder / "videos"
     (videos / "deep").mkdir(parents=True)
@@ -119,7 +119,7 @@ def bombed(tmp_path_factory, tiny_recognizer):
 
 
 @pytest.mark.parametrize(
-    ("name", "status", "words"),
+    ("name", "status", "message"),
     [
         ("16k.avi", "too_large", "claims 16000 × 16000 pixels"),
         ("nothing.png", "too_large", "claims 16000 × 16000 pixels"),
@@ -130,24 +130,24 @@ def bombed(tmp_path_factory, tiny_recognizer):
         ("expands.mkv", "ok", ""),
     ],
 )
-def test_each_is_reported_as_what_it_is(bombed, name, status, words):
-    row = bombed[0].loc[name]
+def test_each_file_has_the_right_status(results, name, status, message):
+    row = results[0].loc[name]
 
     assert row.status == status, row.error
-    assert words in row.error
+    assert message in row.error
 
 
-def test_a_billion_samples_cost_no_more_than_allowed(bombed):
-    """FFmpeg makes a table of them: it ends at the limit, or finds that the file holds none."""
-    assert bombed[0].loc["billion.mp4"].status in {"out_of_memory", "undecodable", "not_video"}
+def test_a_billion_samples_stay_within_the_limits(results):
+    """FFmpeg allocates a table: it exceeds the memory limit, or finds no samples in the file."""
+    assert results[0].loc["billion.mp4"].status in {"out_of_memory", "undecodable", "not_video"}
 
 
-def test_the_frames_that_are_there_are_used(bombed):
-    assert bombed[0].loc["billion.avi"].frames_decoded == 12
+def test_existing_frames_are_used(results):
+    assert results[0].loc["billion.avi"].frames_decoded == 12
 
 
-def test_all_of_it_is_bounded(bombed):
-    rows, seconds = bombed
+def test_time_is_bounded(results):
+    rows, seconds = results
 
     assert len(rows) == 8  # the folder that leads back to itself is entered once
     assert seconds < len(rows) * LIMITS.video_timeout_seconds / LIMITS.workers

@@ -1,4 +1,4 @@
-"""129 odd and malformed files of others: a row each, and the frames that ffprobe counts."""
+"""129 unusual and malformed files: one row each, with as many frames as ffprobe counts."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ EXPLAINED = {
         17,
         6,
         "HEVC from broadcast that begins 11 packets before its first key frame: FFmpeg 5.1's "
-        "ffprobe counts pictures decoded without what they refer to, FFmpeg 8 waits for the key",
+        "ffprobe counts frames decoded without what they refer to, FFmpeg 8 waits for the key",
     ),
 }
-"""Files whose count differs: what ffprobe counts, what is decoded here, and why."""
+"""Files with different counts: frames of ffprobe, frames decoded here, and the reason."""
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def corpus(shared):
 
 @pytest.fixture
 def rows(corpus, clipline, tiny_recognizer, tmp_path):
-    """Rows of a run over the folder, and over a list that also names what is not there."""
+    """Rows of a run over a list of these files and of two missing ones."""
     folder, expected = corpus
     listed = tmp_path / "list.csv"
     names = [str(folder / name) for name in expected.index] + ["not there.mp4", "nor this.mkv"]

@@ -22,8 +22,8 @@ from tests.resilience.commands import (
     assert_same,
     committed,
     counts,
-    litter,
     tables,
+    temporary_files,
     wait_until,
 )
 from tests.videos import write_video
@@ -34,19 +34,19 @@ SLOW_KILLS = 20
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory):
-    """Videos enough for a few seconds of work in some ten shards."""
+    """Enough videos for a few seconds of work in about ten shards."""
     folder = tmp_path_factory.mktemp("killed") / "videos"
     folder.mkdir()
-    drawn = [write_video(folder / f"{n}.mp4", 90, first=100 * n).read_bytes() for n in range(4)]
+    contents = [write_video(folder / f"{n}.mp4", 90, first=100 * n).read_bytes() for n in range(4)]
     for number in range(VIDEOS):
-        content = drawn[number % 4] + b"%d" % number  # else they were copies
+        content = contents[number % 4] + b"%d" % number  # different content: no copies
         (folder / f"{number}.mp4").write_bytes(content)
     return folder
 
 
 @pytest.fixture(scope="module")
 def command(videos, tiny_recognizer):
-    """Give the command that writes to a results folder."""
+    """Return the command that writes to a results folder."""
 
     def make(out):
         given = ("--recognizer", tiny_recognizer, "--every", 1, "--frames", "--workers", 2)
@@ -56,9 +56,9 @@ def command(videos, tiny_recognizer):
 
 
 @pytest.fixture(scope="module")
-def peaceful(tmp_path_factory, videos, tiny_recognizer):
-    """Rows of a run that nobody disturbed, in this process and without Prefect."""
-    out = tmp_path_factory.mktemp("peaceful")
+def undisturbed(tmp_path_factory, videos, tiny_recognizer):
+    """Rows of an undisturbed run, in this process and without Prefect."""
+    out = tmp_path_factory.mktemp("undisturbed")
     options = RunOptions(
         recognizer=str(tiny_recognizer),
         sampling=Sampling(every=1),
@@ -74,7 +74,7 @@ def peaceful(tmp_path_factory, videos, tiny_recognizer):
 
 @pytest.fixture(scope="module")
 def seconds(tmp_path_factory, session_home, command):
-    """How long a command takes that nobody disturbs, once its home is prepared."""
+    """Duration of an undisturbed command whose home folder is prepared."""
     commands = Commands(session_home)
     for name in ("first", "second"):
         ended = commands(*command(tmp_path_factory.mktemp(name)))
@@ -83,7 +83,7 @@ def seconds(tmp_path_factory, session_home, command):
 
 
 def finish(clipline, command, out, rows):
-    """Run the command to its end, and hold what is there then to a run in peace."""
+    """Run the command to its end, and compare the results with the undisturbed run."""
     clipline.left()
     names = set(os.listdir("/dev/shm"))
     done = committed(out)
@@ -94,7 +94,7 @@ def finish(clipline, command, out, rows):
     assert_same(tables(out), rows)
     assert counts(out)["videos_skipped"] == done
     assert counts(out)["videos_done"] == VIDEOS - done
-    assert litter(out) == []
+    assert temporary_files(out) == []
     assert set(os.listdir("/dev/shm")) <= names
     assert clipline.left() == {}
     assert list((clipline.home / ".local/state/clipline").glob("run-*")) == []
@@ -105,8 +105,8 @@ def wait_for_rows(process, out, before=0):
     wait_until(lambda: committed(out) > before or process.poll() is not None)
 
 
-def test_killed_twice_and_finished(clipline, command, peaceful, tmp_path):
-    """While it starts, and as soon as rows are there."""
+def test_killed_twice_and_resumed(clipline, command, undisturbed, tmp_path):
+    """During the start, and as soon as rows are written."""
     process = clipline.begin(*command(tmp_path))
     wait_until(lambda: clipline.running("prefect server"))
     clipline.close()
@@ -116,12 +116,12 @@ def test_killed_twice_and_finished(clipline, command, peaceful, tmp_path):
     clipline.close()
 
     assert 0 < committed(tmp_path) < VIDEOS
-    finish(clipline, command, tmp_path, peaceful)
+    finish(clipline, command, tmp_path, undisturbed)
 
 
 @pytest.mark.slow
-def test_server_and_decode_process_killed_alone(clipline, command, peaceful, tmp_path):
-    """The run goes on to its end: another takes the place of each."""
+def test_server_and_decode_process_killed(clipline, command, undisturbed, tmp_path):
+    """The run continues: both are restarted."""
     process = clipline.begin(*command(tmp_path))
     wait_for_rows(process, tmp_path)
     server = clipline.kill("prefect server")
@@ -131,27 +131,29 @@ def test_server_and_decode_process_killed_alone(clipline, command, peaceful, tmp
 
     assert server
     assert ended.code == 0, ended.err
-    said = {"decoder", "attempts"}  # of the one video at hand: another reader took over
-    rows = {name: table.drop(columns=said, errors="ignore") for name, table in peaceful.items()}
-    assert_same(tables(tmp_path, *said), rows)
+    columns = {"decoder", "attempts"}  # another reader decoded the current video
+    rows = {
+        name: table.drop(columns=columns, errors="ignore") for name, table in undisturbed.items()
+    }
+    assert_same(tables(tmp_path, *columns), rows)
     assert clipline.left() == {}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(SLOW_KILLS))
-def test_killed_at_a_random_moment(clipline, command, peaceful, seconds, tmp_path, seed):
-    """Every process of a command at once, at any time from its start to after its end."""
+def test_killed_at_a_random_moment(clipline, command, undisturbed, seconds, tmp_path, seed):
+    """All processes of a command, at a random time between its start and after its end."""
     clipline.begin(*command(tmp_path))
 
     time.sleep(random.Random(seed).uniform(0, 1.1) * seconds)
     clipline.close()
 
-    finish(clipline, command, tmp_path, peaceful)
+    finish(clipline, command, tmp_path, undisturbed)
 
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system that soon is full, and a way to make it larger."""
+    """A small file system, and a function that enlarges it."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mount = shutil.which("mount")
@@ -163,7 +165,7 @@ def small_disk(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_disk_that_fills_up(clipline, command, peaceful, small_disk):
+def test_full_disk(clipline, command, undisturbed, small_disk):
     folder, enlarge = small_disk
 
     ended = clipline(*command(folder / "out"))
@@ -172,14 +174,14 @@ def test_a_disk_that_fills_up(clipline, command, peaceful, small_disk):
     assert "No space left on device" in ended.err
     assert "Traceback" not in ended.err
     enlarge()
-    finish(clipline, command, folder / "out", peaceful)
+    finish(clipline, command, folder / "out", undisturbed)
 
 
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"]
 )
-def test_a_signal_while_it_starts(clipline, command, tmp_path, number, code):
-    """Stopped before anything was done: soon, with the exit code and the words of any stop."""
+def test_a_signal_during_the_start(clipline, command, tmp_path, number, code):
+    """Stopped before any work: soon, with the exit code and the message of any stop."""
     process = clipline.begin(*command(tmp_path))
     wait_until(lambda: clipline.running("prefect server"))
     begin = time.monotonic()

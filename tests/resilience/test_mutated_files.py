@@ -22,19 +22,19 @@ from tests.resilience.commands import tables
 from tests.resilience.mutations import MUTATIONS, SOURCES, write_mutated
 
 DEADLINE_SECONDS = 10.0
-"""Of one attempt at one file."""
+"""Time limit for one file."""
 WORKERS = 2
 DEFAULT_FILES = 3 * len(SOURCES) * len(MUTATIONS)
 SLOW_FILES = 1200
 
 
 @pytest.fixture(scope="module")
-def labelled(tmp_path_factory, sound, tiny_recognizer):
-    """Results of damaged files, those files, and the sound ones that they were made of."""
+def results(tmp_path_factory, undamaged, tiny_recognizer):
+    """Results of damaged files, and the names of these files."""
     folder = tmp_path_factory.mktemp("mutated")
     videos = folder / "videos"
     videos.mkdir()
-    names = [path.name for path in write_mutated(sound, videos, DEFAULT_FILES)]
+    names = [path.name for path in write_mutated(undamaged, videos, DEFAULT_FILES)]
     decode = DecodeOptions(workers=WORKERS, frame_timeout_seconds=20, video_timeout_seconds=60)
     options = RunOptions(
         recognizer=str(tiny_recognizer),
@@ -49,14 +49,14 @@ def labelled(tmp_path_factory, sound, tiny_recognizer):
 
 
 def by_mutation(out):
-    """Give the rows of the videos with the name of what was done to each."""
+    """Return the rows of the videos, with the name of the mutation of each."""
     rows = load(out, "videos")
     file = rows.video.map(os.path.basename)
     return rows.assign(file=file, mutation=file.str.extract(r"_(\w+)\.")[0])
 
 
 def check_rows(out, names):
-    """Hold a run over damaged files to what every run promises."""
+    """Check the rows of a run over damaged files."""
     rows = by_mutation(out)
     assert sorted(rows.file) == sorted(names)
     assert set(rows.status) <= set(STATUSES)
@@ -70,32 +70,32 @@ def check_rows(out, names):
 
 
 class TestDamagedFiles:
-    def test_every_file_has_one_row_with_a_documented_status(self, labelled):
-        out, names, summary = labelled
+    def test_every_file_has_one_row_with_a_documented_status(self, results):
+        out, names, summary = results
 
         rows = check_rows(out, names)
 
         assert summary["failures"] == []
         assert set(rows.mutation) == {mutate.__name__ for mutate in MUTATIONS}
 
-    def test_damage_is_neither_all_nor_nothing(self, labelled):
-        """Else the files would not test what they are to test."""
-        rows = by_mutation(labelled[0])
+    def test_some_files_are_damaged_and_some_are_not(self, results):
+        """Otherwise the files would not test what they should."""
+        rows = by_mutation(results[0])
 
         assert {"ok", "partial", "not_video"} <= set(rows.status)
         assert (rows.frames_damaged[rows.status == "partial"] > 0).any()
 
     @pytest.mark.parametrize("container", ["mkv", "webm", "avi", "mp4"])
-    def test_what_was_cut_off_is_never_called_whole(self, labelled, container):
-        rows = by_mutation(labelled[0])
+    def test_truncated_files_are_never_ok(self, results, container):
+        rows = by_mutation(results[0])
 
         cut = rows[(rows.mutation == "truncate") & rows.file.str.endswith(container)]
 
         assert len(cut)
         assert "ok" not in set(cut.status)
 
-    def test_rows_of_frames_ascend_and_no_frame_is_made_up(self, labelled):
-        out = labelled[0]
+    def test_rows_of_frames_are_sorted_and_real(self, results):
+        out = results[0]
         frames = tables(out)["frames"].groupby("video")
 
         assert frames.sample_index.is_monotonic_increasing.all()
@@ -105,11 +105,11 @@ class TestDamagedFiles:
 
 
 @pytest.mark.slow
-def test_a_thousand_damaged_files(clipline, sound, tiny_recognizer, tmp_path, capsys):
+def test_a_thousand_damaged_files(clipline, undamaged, tiny_recognizer, tmp_path, capsys):
     """1,200 files through the command line, within files × deadline / workers, with 1 GiB each."""
     videos, out = tmp_path / "videos", tmp_path / "out"
     videos.mkdir()
-    names = [path.name for path in write_mutated(sound, videos, SLOW_FILES)]
+    names = [path.name for path in write_mutated(undamaged, videos, SLOW_FILES)]
 
     ended = clipline(
         *("run", videos, "-o", out, "--recognizer", tiny_recognizer, "--frames", "-q"),
@@ -124,5 +124,5 @@ def test_a_thousand_damaged_files(clipline, sound, tiny_recognizer, tmp_path, ca
     with capsys.disabled():
         found = ", ".join(f"{count} {status}" for status, count in Counter(rows.status).items())
         bound = SLOW_FILES * DEADLINE_SECONDS / WORKERS
-        told = f"{len(rows)} damaged files in {ended.seconds:.0f} s (at most {bound:.0f})"
-        sys.stdout.write(f"\n{told}: {found}\n")
+        message = f"{len(rows)} damaged files in {ended.seconds:.0f} s (at most {bound:.0f})"
+        sys.stdout.write(f"\n{message}: {found}\n")

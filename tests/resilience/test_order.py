@@ -1,4 +1,4 @@
-"""Order and noise: whatever is shuffled, cut or counted otherwise, the rows are the same."""
+"""Rows do not depend on the order of sources, on batches, shards and workers."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pipeline.run.process import process_videos
 from tests.resilience.commands import tables
 from tests.videos import spoil, write_images, write_video
 
-TOLD = ("decoder", "attempts", "recognizer", "config_id")
-"""Columns that say how a row was made, not what is in it."""
+IGNORED_COLUMNS = ("decoder", "attempts", "recognizer", "config_id")
+"""Columns about how a row was made."""
 
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory):
-    """Videos long and short, of any rate, one damaged, and a folder of images."""
+    """Long and short videos, a variable frame rate, a damaged one, and a folder of images."""
     folder = tmp_path_factory.mktemp("order")
     made = [write_video(folder / f"{n}.mp4", 20 + 9 * n, first=100 * n) for n in range(4)]
     made.append(write_video(folder / "variable.mkv", 6, times=[0, 0.1, 0.5, 0.6, 1.7, 1.8]))
@@ -30,7 +30,7 @@ def sources(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, tiny_recognizer, sources):
-    """Run on sources in an order and with options of speed, and give the rows."""
+    """Run on sources in a given order and with options of speed; return the rows."""
 
     def to_rows(order, **options):
         folder = tmp_path_factory.mktemp("out")
@@ -47,8 +47,8 @@ def run(tmp_path_factory, tiny_recognizer, sources):
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "order cache"))
             process_videos([str(path) for path in order], folder, chosen)
-        rows = tables(folder, *TOLD)
-        # a long video tells the error of one of its chunks, which counts the frames of that one
+        rows = tables(folder, *IGNORED_COLUMNS)
+        # the error of a long video is that of one chunk, with the frame counts of this chunk
         rows["videos"].error = rows["videos"].error != ""
         return rows
 
@@ -63,17 +63,17 @@ def plain(run, sources):
 @pytest.mark.parametrize(
     "seed", [*range(3), *(pytest.param(n, marks=pytest.mark.slow) for n in range(3, 20))]
 )
-def test_the_rows_are_the_same(run, plain, sources, seed):
-    chance = random.Random(seed)
+def test_rows_do_not_depend_on_order_and_options(run, plain, sources, seed):
+    rng = random.Random(seed)
 
     noisy = run(
-        chance.sample(sources, len(sources)),
-        decode=DecodeOptions(workers=chance.randint(1, 3)),
-        encode={"batch_size": chance.choice([1, 3, 8, 50])},
+        rng.sample(sources, len(sources)),
+        decode=DecodeOptions(workers=rng.randint(1, 3)),
+        encode={"batch_size": rng.choice([1, 3, 8, 50])},
         shards=ShardOptions(
-            max_frames=chance.choice([5, 17, 1024]),
-            max_videos=chance.choice([1, 2, 256]),
-            window=chance.choice([1, 2, 4]),
+            max_frames=rng.choice([5, 17, 1024]),
+            max_videos=rng.choice([1, 2, 256]),
+            window=rng.choice([1, 2, 4]),
         ),
     )
 

@@ -1,4 +1,4 @@
-"""Hostile files, lists, weights and names: nothing is run, fetched, or written elsewhere."""
+"""Hostile files, lists, weights and names: nothing is executed, fetched, or written elsewhere."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ AUDIT = ROOT / "tests" / "resilience" / "audit"
 
 
 def found_in(tree: ast.AST) -> list[str]:
-    """List what could run somebody else's code, in a parsed file."""
+    """List calls and imports in a parsed file that could execute foreign code."""
     found = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -64,7 +64,7 @@ def _unsafe_call(call: ast.Call) -> list[str]:
 
 class TestCode:
     @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-    def test_runs_nothing_that_it_reads(self, path):
+    def test_code_does_not_execute_input(self, path):
         assert found_in(ast.parse(path.read_text())) == []
 
     @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ class TestCode:
             "os.system(line)",
         ],
     )
-    def test_what_is_forbidden_is_found(self, text):
+    def test_forbidden_calls_are_found(self, text):
         assert found_in(ast.parse(text)) != []
 
     def test_every_dependency_has_a_known_minimum(self):
@@ -94,7 +94,7 @@ class TestCode:
 
 
 class Evil:
-    """What runs when it is unpickled."""
+    """Creates a folder when it is unpickled."""
 
     def __init__(self, trace: Path) -> None:
         self.trace = trace
@@ -153,9 +153,9 @@ def test_lists_cannot_write_outside_the_results(tmp_path, tiny_recognizer, monke
 
 @pytest.fixture
 def alone():
-    """A command that runs another one in a network that ends at this machine, where that is let."""
-    lonely = ("unshare", "--user", "--map-root-user", "--net", "sh", "-c")
-    before = (*lonely, 'ip link set lo up && exec "$@"', "sh")
+    """Command prefix that runs a command in a network with loopback only, if permitted."""
+    isolate = ("unshare", "--user", "--map-root-user", "--net", "sh", "-c")
+    before = (*isolate, 'ip link set lo up && exec "$@"', "sh")
     try:
         let = subprocess.run([*before, "true"], check=False, capture_output=True).returncode == 0
     except FileNotFoundError:
@@ -163,8 +163,8 @@ def alone():
     return before if let else ()
 
 
-def test_nobody_is_called(clipline, alone, tiny_recognizer, tmp_path):
-    """A whole run, server and decode processes included, with only loopback to speak on."""
+def test_a_run_connects_only_to_loopback(clipline, alone, tiny_recognizer, tmp_path):
+    """A whole run, with its server and decode processes."""
     write_video(tmp_path / "a.mp4", 12)
     record = tmp_path / "record"
 
@@ -184,10 +184,10 @@ def test_nobody_is_called(clipline, alone, tiny_recognizer, tmp_path):
     assert served <= {port for event, _, port in spoken if event == "socket.connect"}
 
 
-def test_the_watch_sees_and_forbids(tmp_path):
-    """Else the test before would prove nothing."""
+def test_the_audit_hook_records_and_forbids_connections(tmp_path):
+    """Otherwise the test before would prove nothing."""
     record = tmp_path / "record"
-    said = subprocess.run(
+    completed = subprocess.run(
         ["python3", "-c", "import socket; socket.create_connection(('192.0.2.1', 80), 1)"],
         env={**os.environ, "AUDIT": str(record), "PYTHONPATH": str(AUDIT)},
         capture_output=True,
@@ -195,11 +195,11 @@ def test_the_watch_sees_and_forbids(tmp_path):
         check=False,
     )
 
-    assert "is forbidden here" in said.stderr
+    assert "is forbidden here" in completed.stderr
     assert "192.0.2.1" in record.read_text()
 
 
-def test_secrets_of_a_server_are_not_told(clipline, tiny_recognizer, tmp_path):
+def test_secrets_of_a_server_url_are_not_shown(clipline, tiny_recognizer, tmp_path):
     write_video(tmp_path / "a.mp4", 12)
     out = tmp_path / "out"
 
@@ -212,12 +212,12 @@ def test_secrets_of_a_server_are_not_told(clipline, tiny_recognizer, tmp_path):
     assert ended.code == 1
     assert "no answer from http://127.0.0.1:9/api" in ended.err
     assert "start that server, or unset PREFECT_API_URL" in ended.err
-    told = [ended.out, ended.err, *(p.read_text() for p in out.glob("*.*"))]
-    assert not [text for text in told if "hunter2" in text]
+    texts = [ended.out, ended.err, *(p.read_text() for p in out.glob("*.*"))]
+    assert not [text for text in texts if "hunter2" in text]
     assert "Traceback" not in ended.err
 
 
-def test_secrets_of_addresses_in_lists_are_not_stored(tmp_path, tiny_recognizer, monkeypatch):
+def test_secrets_of_urls_in_lists_are_not_stored(tmp_path, tiny_recognizer, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     address = "https://someone:hunter2@example.com/a.mp4?token=hunter2"
     write_video(tmp_path / "b.mp4", 12)

@@ -1,5 +1,5 @@
 """
-A run that lasts: 2,000 clips, and nothing grows.
+A long run over 2,000 clips: memory, files, threads and processes do not grow.
 
     python -m pytest -m slow -s tests/resilience/test_soak.py
 """
@@ -14,18 +14,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.resilience.commands import committed, counts, litter
+from tests.resilience.commands import committed, counts, temporary_files
 from tests.videos import write_video
 
 CLIPS = 2000
-EARLY = 200
-"""Finished clips from which on nothing may grow."""
-MOST_HISTORY_BYTES = 64 << 20
+MIN_CLIPS = 200
+"""Number of finished clips after which nothing may grow."""
+MAX_HISTORY_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
-class Vitals:
-    """What a process holds."""
+class Resources:
+    """Resources of a process."""
 
     memory_bytes: int
     shared_bytes: int
@@ -34,7 +34,7 @@ class Vitals:
     children: int
 
     @classmethod
-    def of(cls, pid: int, children: int) -> Vitals:
+    def of(cls, pid: int, children: int) -> Resources:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
         facts = dict(line.split(":\t") for line in lines if ":\t" in line)
         size = {name: int(facts[name].split()[0]) << 10 for name in ("RssAnon", "RssShmem")}
@@ -47,23 +47,23 @@ class Vitals:
 def clips(tmp_path_factory):
     folder = tmp_path_factory.mktemp("soak") / "clips"
     folder.mkdir()
-    drawn = [write_video(folder / f"{n}.mp4", 24, first=90 * n).read_bytes() for n in range(5)]
+    contents = [write_video(folder / f"{n}.mp4", 24, first=90 * n).read_bytes() for n in range(5)]
     for number in range(CLIPS):
-        content = drawn[number % 5] + b"%d" % number  # else they were copies
+        content = contents[number % 5] + b"%d" % number  # different content: no copies
         (folder / f"{number}.mp4").write_bytes(content)
     return folder
 
 
 @pytest.mark.slow
-def test_nothing_grows(clipline, clips, tiny_recognizer, tmp_path, capsys):
+def test_resources_do_not_grow(clipline, clips, tiny_recognizer, tmp_path, capsys):
     process = clipline.begin(
         *("run", clips, "-o", tmp_path, "--recognizer", tiny_recognizer, "-q", "--workers", 2)
     )
-    seen: dict[int, Vitals] = {}
+    seen: dict[int, Resources] = {}
     while process.poll() is None:
         done = committed(tmp_path)
-        if EARLY <= done < CLIPS:  # then decode processes end
-            seen[done] = Vitals.of(process.pid, len(clipline.processes()) - 1)
+        if MIN_CLIPS <= done < CLIPS:  # then decode processes end
+            seen[done] = Resources.of(process.pid, len(clipline.processes()) - 1)
         time.sleep(0.1)
 
     ended = clipline.end(process)
@@ -73,14 +73,14 @@ def test_nothing_grows(clipline, clips, tiny_recognizer, tmp_path, capsys):
     first, last = seen[min(seen)], seen[max(seen)]
     history = clipline.home / ".local/state/clipline/prefect/prefect.db"
     with capsys.disabled():
-        told = f"{min(seen)} clips: {first}\n{max(seen)} clips: {last}"
-        sys.stdout.write(f"\n{told}\nrun history: {history.stat().st_size:,} bytes\n")
+        message = f"{min(seen)} clips: {first}\n{max(seen)} clips: {last}"
+        sys.stdout.write(f"\n{message}\nrun history: {history.stat().st_size:,} bytes\n")
     assert max(seen) >= CLIPS * 3 // 4
     assert last.memory_bytes <= 1.1 * first.memory_bytes
     assert last.shared_bytes <= max(1.1 * first.shared_bytes, first.shared_bytes + (64 << 20))
     assert last.files <= first.files + 4
     assert last.threads <= first.threads + 4
     assert last.children == first.children
-    assert history.stat().st_size < MOST_HISTORY_BYTES
-    assert litter(tmp_path) == []
+    assert history.stat().st_size < MAX_HISTORY_BYTES
+    assert temporary_files(tmp_path) == []
     assert clipline.left() == {}

@@ -1,4 +1,4 @@
-"""One writer at a time: others refuse or wait, and readers see whole files only."""
+"""One writer at a time: other runs refuse or wait, and readers see complete files."""
 
 from __future__ import annotations
 
@@ -20,12 +20,14 @@ def videos(tmp_path_factory):
     folder.mkdir()
     content = write_video(folder / "a.mp4", 90).read_bytes()
     for number in range(VIDEOS - 1):
-        (folder / f"{number}.mp4").write_bytes(content + b"%d" % number)  # else they were copies
+        (folder / f"{number}.mp4").write_bytes(
+            content + b"%d" % number
+        )  # different content: no copies
     return folder
 
 
 def rows_seen(process, out):
-    """Read the results again and again while a run writes them; give how many rows there were."""
+    """Read the results repeatedly while a run writes them; return the numbers of rows."""
     seen = [0]
     while process.poll() is None:
         if list(out.glob("videos/part-*")):
@@ -36,10 +38,8 @@ def rows_seen(process, out):
     return seen
 
 
-def test_others_refuse_or_wait_and_readers_see_whole_files(
-    clipline, videos, tiny_recognizer, tmp_path
-):
-    """While the first run is stopped in the middle of its work, and after that."""
+def test_one_writer_at_a_time(clipline, videos, tiny_recognizer, tmp_path):
+    """While the first run is paused in the middle of its work, and after it."""
     command = ("run", videos, "-o", tmp_path, "--recognizer", tiny_recognizer, "--every", 1)
     first = clipline.begin(*command)
     wait_until(lambda: committed(tmp_path) or first.poll() is not None)
@@ -52,7 +52,7 @@ def test_others_refuse_or_wait_and_readers_see_whole_files(
     fresh = clipline(*command, "--fresh")
     waiting = clipline.begin(*command, "--wait")
     assert f"in use by process {first.pid}; waiting for it" in waiting.stderr.readline()
-    assert committed(tmp_path) == before  # nobody has deleted or written anything
+    assert committed(tmp_path) == before  # nothing was deleted or written
     for pid in held:
         os.kill(pid, signal.SIGCONT)
     seen = rows_seen(first, tmp_path)
@@ -72,10 +72,8 @@ def test_others_refuse_or_wait_and_readers_see_whole_files(
 
 
 @pytest.mark.slow
-def test_what_a_killed_run_left_in_the_state_is_removed(
-    clipline, videos, tiny_recognizer, tmp_path
-):
-    """A second run beside another keeps its history in a folder that it cannot remove any more."""
+def test_state_of_a_killed_run_is_removed(clipline, videos, tiny_recognizer, tmp_path):
+    """A second run keeps its history in a temporary folder, which it cannot remove when killed."""
     command = ("--recognizer", tiny_recognizer, "--every", 1)
     first = clipline.begin("run", videos, "-o", tmp_path / "one", *command)
     wait_until(lambda: committed(tmp_path / "one") or first.poll() is not None)

@@ -1,4 +1,4 @@
-"""Python runs this in every process that finds it: it notes who is spoken to, and forbids most."""
+"""Imported by Python at the start of every process: records connections, forbids remote ones."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ OURS = {"127.0.0.1", "::1", "localhost"}
 
 
 def watch(record: int) -> None:
-    """Note every address that a socket of this process binds, connects or sends to."""
+    """Record every address that a socket of this process binds, connects or sends to."""
 
     def hook(event, given):
         if event in ("socket.connect", "socket.bind", "socket.sendto"):

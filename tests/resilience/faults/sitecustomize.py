@@ -1,4 +1,4 @@
-"""Python runs this in every process that finds it: decode processes get readers with faults."""
+"""Imported by Python at the start of every process: wraps the readers of decode processes."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 HANG_SECONDS = 1000
 
 
-def happen(name: str) -> None:
-    """Do what the name of a video says."""
+def trigger(name: str) -> None:
+    """Trigger the fault named by a video."""
     if name.startswith("reader-hangs"):
         time.sleep(HANG_SECONDS)
     elif name.startswith("reader-exits"):
@@ -22,10 +22,10 @@ def happen(name: str) -> None:
     elif name.startswith("reader-starves"):
         raise MemoryError
     elif name.startswith("reader-throws"):
-        raise RuntimeError("nobody thought of this")
+        raise RuntimeError("unexpected error")
 
 
-def put_in(memory: Path) -> None:
+def install(memory: Path) -> None:
     """Wrap the readers of this process."""
     from pipeline.decode.readers.choose import READERS
     from tests.resilience.faulty import due
@@ -34,7 +34,7 @@ def put_in(memory: Path) -> None:
         def make(request):
             name = os.path.basename(request.location)
             if name.startswith("reader-") and due(name, memory):
-                happen(name)
+                trigger(name)
             return right(request)
 
         return make
@@ -43,4 +43,4 @@ def put_in(memory: Path) -> None:
 
 
 if "pipeline.decode.worker" in sys.orig_argv and "FAULTS" in os.environ:
-    put_in(Path(os.environ["FAULTS"]))
+    install(Path(os.environ["FAULTS"]))

@@ -1,4 +1,4 @@
-"""Odd videos, drawn: whatever is wrong with a file, the frames it has come out right, by number."""
+"""Unusual and malformed videos: all frames that they hold are decoded, with the right numbers."""
 
 from __future__ import annotations
 
@@ -28,33 +28,33 @@ VARIABLE = [0.0, 0.02, 0.3, 0.34, 0.36, 0.9, 0.91, 1.4, 1.5, 1.51, 2.6, 2.7]
 
 
 @dataclass(frozen=True)
-class Horror:
-    """A video, and what must come out of it."""
+class UnusualVideo:
+    """A video, and the expected result of decoding."""
 
     name: str
     draw: Callable[[Path], Path]
     shown: tuple[int, ...] = tuple(range(COUNT))
-    """Numbers of the pictures."""
+    """Numbers of the displayed frames."""
     times: tuple[float, ...] | None = tuple(SECONDS)
-    """Seconds at which they are shown; None where that is not held to anything."""
+    """Presentation times in seconds; None if they are not tested."""
     status: str = "ok"
 
 
-def drawn(**options) -> Callable[[Path], Path]:
+def generate(**options) -> Callable[[Path], Path]:
     return lambda path: write_video(path, COUNT, **{"size": SIZE, **options})
 
 
-def at(*times: float, **options) -> Callable[[Path], Path]:
-    """Draw pictures that are shown at given times."""
+def with_times(*times: float, **options) -> Callable[[Path], Path]:
+    """Write frames with given presentation times."""
     return lambda path: write_video(
         path, len(times), **{"size": SIZE, "times": times, "time_base": MPEG_TICK, **options}
     )
 
 
-def rewritten(
+def with_packets(
     source: Callable[[Path], Path], change: Callable[[int, av.Packet], bool | None]
 ) -> Callable[[Path], Path]:
-    """Draw a video and change its packets on the way to a second file; False leaves one out."""
+    """Write a video, and copy it with changed packets; False removes a packet."""
 
     def draw(path: Path) -> Path:
         first = source(path.with_name(f"first {path.name}"))
@@ -71,7 +71,7 @@ def rewritten(
 
 
 def three_seconds_early(number: int, packet: av.Packet) -> None:
-    """Matroska knows no times below zero: they are read as none."""
+    """Matroska has no negative times: packets are read without times."""
     shift = round(3 / packet.time_base)
     packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
 
@@ -89,59 +89,72 @@ def back_and_forth(number: int, packet: av.Packet) -> None:
     packet.pts = 100 * (number + (number % 3 == 2) - 2 * (number % 3 == 0)) + 300
 
 
-def joined(*parts: Callable[[Path], Path]) -> Callable[[Path], Path]:
-    """Draw several files into one, end to end."""
+def concatenate(*parts: Callable[[Path], Path]) -> Callable[[Path], Path]:
+    """Concatenate several files, byte by byte."""
 
     def draw(path: Path) -> Path:
-        drawn = [part(path.with_name(f"{n} {path.name}")) for n, part in enumerate(parts)]
-        path.write_bytes(b"".join(part.read_bytes() for part in drawn))
+        written = [part(path.with_name(f"{n} {path.name}")) for n, part in enumerate(parts)]
+        path.write_bytes(b"".join(part.read_bytes() for part in written))
         return path
 
     return draw
 
 
 def cut(path: Path) -> Path:
-    """Cut a clip as it is: its times begin at -5 s, and its header counts frames never shown."""
+    """Cut a clip without encoding: its times begin at -5 s, its header counts hidden frames."""
     source = write_video(path.with_name(f"long {path.name}"), 330, size=SIZE, gop=1000)
     return cut_copy(source, path, 5.0)
 
 
 JPEG = {"codec": "mjpeg", "pixel_format": "yuvj420p"}
-HORRORS = [
-    Horror("a cut clip.mp4", cut, tuple(range(150, 330)), tuple(n / 30 for n in range(180))),
-    Horror("narrow.mp4", drawn(size=(96, 64))),
-    Horror("odd sides.mkv", drawn(size=(97, 65), codec="ffv1")),
-    Horror("a line.mkv", drawn(size=(128, 1), codec="ffv1", pixel_format="gray"), (), None),
-    Horror("one pixel.mkv", drawn(size=(1, 1), codec="ffv1", pixel_format="yuv444p"), (), None),
-    Horror(
+UNUSUAL_VIDEOS = [
+    UnusualVideo("a cut clip.mp4", cut, tuple(range(150, 330)), tuple(n / 30 for n in range(180))),
+    UnusualVideo("narrow.mp4", generate(size=(96, 64))),
+    UnusualVideo("odd sides.mkv", generate(size=(97, 65), codec="ffv1")),
+    UnusualVideo(
+        "a line.mkv", generate(size=(128, 1), codec="ffv1", pixel_format="gray"), (), None
+    ),
+    UnusualVideo(
+        "one pixel.mkv", generate(size=(1, 1), codec="ffv1", pixel_format="yuv444p"), (), None
+    ),
+    UnusualVideo(
         "another size on the way.ts",
-        joined(
-            at(*SECONDS, size=(256, 128)),
-            at(*(1 + s for s in SECONDS), first=COUNT),
+        concatenate(
+            with_times(*SECONDS, size=(256, 128)),
+            with_times(*(1 + s for s in SECONDS), first=COUNT),
         ),
         tuple(range(2 * COUNT)),
         tuple(n / 30 for n in range(2 * COUNT)),
     ),
-    Horror("several streams.mp4", lambda path: write_streams(path, [0, 100], COUNT, default=0)),
-    Horror("without times.mkv", rewritten(drawn(), three_seconds_early), times=None),
-    Horror("starts at 26 h.ts", at(*(93600 + s for s in SECONDS))),
-    Horror("starts at 26 h.mkv", at(*(93600 + s for s in SECONDS))),
-    Horror("clock runs over.ts", at(*(2**33 / 90000 - 0.5 + s for s in SECONDS))),
-    Horror("clock starts again.ts", joined(drawn(), drawn(first=COUNT)), tuple(range(60)), None),
-    Horror("times repeat.mkv", rewritten(drawn(**JPEG), twice_each), times=None),
-    Horror("times go back.mkv", rewritten(drawn(**JPEG), back_and_forth), times=None),
-    Horror("variable rate.mp4", at(*VARIABLE), tuple(range(12)), tuple(VARIABLE)),
-    Horror("interlaced.mpg", drawn(codec="mpeg2video", options={"flags": "+ildct+ilme"})),
-    Horror("interlaced.mp4", drawn(options={"flags": "+ildct+ilme", "x264-params": "tff=1"})),
-    Horror("10 bit.mkv", drawn(codec="ffv1", pixel_format="yuv422p10le")),
-    Horror("10 bit.mp4", drawn(pixel_format="yuv420p10le")),
-    Horror("16 bit grey.mkv", drawn(codec="ffv1", pixel_format="gray16le")),
-    Horror("alpha.webm", drawn(codec="libvpx-vp9", pixel_format="yuva420p")),
-    Horror("alpha.mov", drawn(codec="qtrle", pixel_format="argb")),
+    UnusualVideo(
+        "several streams.mp4", lambda path: write_streams(path, [0, 100], COUNT, default=0)
+    ),
+    UnusualVideo("without times.mkv", with_packets(generate(), three_seconds_early), times=None),
+    UnusualVideo("starts at 26 h.ts", with_times(*(93600 + s for s in SECONDS))),
+    UnusualVideo("starts at 26 h.mkv", with_times(*(93600 + s for s in SECONDS))),
+    UnusualVideo("clock runs over.ts", with_times(*(2**33 / 90000 - 0.5 + s for s in SECONDS))),
+    UnusualVideo(
+        "clock starts again.ts",
+        concatenate(generate(), generate(first=COUNT)),
+        tuple(range(60)),
+        None,
+    ),
+    UnusualVideo("times repeat.mkv", with_packets(generate(**JPEG), twice_each), times=None),
+    UnusualVideo("times go back.mkv", with_packets(generate(**JPEG), back_and_forth), times=None),
+    UnusualVideo("variable rate.mp4", with_times(*VARIABLE), tuple(range(12)), tuple(VARIABLE)),
+    UnusualVideo("interlaced.mpg", generate(codec="mpeg2video", options={"flags": "+ildct+ilme"})),
+    UnusualVideo(
+        "interlaced.mp4", generate(options={"flags": "+ildct+ilme", "x264-params": "tff=1"})
+    ),
+    UnusualVideo("10 bit.mkv", generate(codec="ffv1", pixel_format="yuv422p10le")),
+    UnusualVideo("10 bit.mp4", generate(pixel_format="yuv420p10le")),
+    UnusualVideo("16 bit grey.mkv", generate(codec="ffv1", pixel_format="gray16le")),
+    UnusualVideo("alpha.webm", generate(codec="libvpx-vp9", pixel_format="yuva420p")),
+    UnusualVideo("alpha.mov", generate(codec="qtrle", pixel_format="argb")),
     *(
-        Horror(
+        UnusualVideo(
             f"no key frame at the start.{suffix}",
-            rewritten(drawn(gop=12, codec=codec), behind_the_key_frame),
+            with_packets(generate(gop=12, codec=codec), behind_the_key_frame),
             tuple(range(12, COUNT)),
             None,
             "partial",
@@ -174,41 +187,43 @@ def process():
     made.kill()
 
 
-@pytest.mark.parametrize("horror", HORRORS, ids=lambda horror: horror.name)
-class TestHorrors:
+@pytest.mark.parametrize("case", UNUSUAL_VIDEOS, ids=lambda case: case.name)
+class TestUnusualVideos:
     @pytest.fixture
-    def path(self, horror, tmp_path):
-        return horror.draw(tmp_path / horror.name)
+    def path(self, case, tmp_path):
+        return case.draw(tmp_path / case.name)
 
-    def test_every_frame(self, horror, path, process):
+    def test_every_frame(self, case, path, process):
         batch = decode(process, path, ALL)
 
-        assert batch.report.status == horror.status, batch.report
-        assert batch.report.frames_decoded == len(batch.images) == len(horror.shown or SECONDS)
-        if horror.shown:
-            assert numbers(batch.images) == list(horror.shown)
-        if horror.times is not None:
-            assert batch.pts_seconds == pytest.approx(horror.times, abs=2e-3)
+        assert batch.report.status == case.status, batch.report
+        assert batch.report.frames_decoded == len(batch.images) == len(case.shown or SECONDS)
+        if case.shown:
+            assert numbers(batch.images) == list(case.shown)
+        if case.times is not None:
+            assert batch.pts_seconds == pytest.approx(case.times, abs=2e-3)
 
-    def test_frames_by_time(self, horror, path, process):
+    def test_frames_by_time(self, case, path, process):
         """Sample k is what a player shows at k / 8 seconds."""
-        if not horror.shown or horror.times is None:
+        if not case.shown or case.times is None:
             pytest.skip("its frames are not known by their times")
         batch = decode(process, path, Sampling(fps=8))
 
-        ends = horror.times[-1] + np.median(np.diff(horror.times))
+        ends = case.times[-1] + np.median(np.diff(case.times))
         assert batch.sample_index.tolist() == list(range(int(np.ceil(ends * 8 - 1e-2))))
-        shown = np.searchsorted(horror.times, batch.sample_index / 8 + 2e-3, side="right") - 1
-        assert numbers(batch.images) == [horror.shown[place] for place in shown]
+        shown = np.searchsorted(case.times, batch.sample_index / 8 + 2e-3, side="right") - 1
+        assert numbers(batch.images) == [case.shown[place] for place in shown]
 
 
-def test_any_name_goes_the_whole_way(tmp_path, tiny_recognizer, monkeypatch):
+def test_any_file_name_is_processed(tmp_path, tiny_recognizer, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     videos, out = tmp_path / "videos", tmp_path / "out"
     videos.mkdir()
     content = write_video(tmp_path / "a.mp4", 12).read_bytes()
     for number, name in enumerate(NAMES):
-        (videos / os.fsdecode(name)).write_bytes(content + bytes([number]))  # else they were copies
+        (videos / os.fsdecode(name)).write_bytes(
+            content + bytes([number])
+        )  # different content: no copies
 
     process_videos(
         [str(videos)],
