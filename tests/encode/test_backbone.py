@@ -1,4 +1,4 @@
-"""Names, taps, grids and weights of backbones, with the tiny networks that timm tests with."""
+"""Names, layers, pool sizes and weights of backbones, with the tiny test networks of timm."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def save_weights(network, path, **more):
 
 
 def local_dir(folder, architecture="test_resnet", **config):
-    """Write a folder in timm's layout and give its name as a backbone."""
+    """Write a folder in timm's layout and return its name as a backbone."""
     folder.mkdir()
     network = other_network(architecture, num_classes=0)
     save_weights(network, folder / "model.safetensors")
@@ -63,7 +63,7 @@ def pictures(backbone, count=2):
 
 
 class TestNames:
-    def test_untrained_weights_are_the_same_each_time(self):
+    def test_random_weights_are_the_same_each_time(self):
         first = load_backbone(RESNET)
         torch.manual_seed(123)
         again = load_backbone(RESNET)
@@ -72,7 +72,7 @@ class TestNames:
         assert first.identity == again.identity
         assert load_backbone(CNN).weights_hash != first.weights_hash
 
-    def test_untrained_weights_leave_the_callers_chance_alone(self):
+    def test_random_weights_keep_the_random_state_of_the_caller(self):
         torch.manual_seed(5)
         expected = torch.rand(3)
         torch.manual_seed(5)
@@ -80,7 +80,7 @@ class TestNames:
 
         assert torch.equal(torch.rand(3), expected)
 
-    def test_a_name_brings_its_pictures(self):
+    def test_a_name_determines_the_preprocessing(self):
         backbone = load_backbone(RESNET)
 
         assert backbone.geometry == Geometry(160, 160, "short", 0.95)
@@ -89,7 +89,7 @@ class TestNames:
         assert backbone.previous_frames == 0
         assert not backbone.module.training
 
-    def test_a_folder_in_the_layout_of_timm_brings_its_pictures_and_weights(self, tmp_path):
+    def test_a_folder_in_timms_layout_has_preprocessing_and_weights(self, tmp_path):
         backbone = load_backbone(local_dir(tmp_path / "mine"))
 
         assert backbone.geometry == Geometry(64, 64, "short", 0.5)
@@ -97,7 +97,7 @@ class TestNames:
         assert backbone.licence == "mit"
         assert backbone.weights_hash == hash_weights(other_network(num_classes=0))
 
-    def test_squashed_pictures(self, tmp_path):
+    def test_crop_mode_squash(self, tmp_path):
         name = local_dir(tmp_path / "mine", crop_mode="squash", crop_pct=1.0)
 
         assert load_backbone(name).geometry == Geometry(64, 64, "squash", 1.0)
@@ -131,20 +131,20 @@ class TestNames:
             ({"interpolation": "nearest"}, "interpolation `nearest` are not supported"),
         ],
     )
-    def test_pictures_that_no_engine_makes_fail(self, tmp_path, config, message):
+    def test_unsupported_preprocessing_fails(self, tmp_path, config, message):
         with pytest.raises(OptionError, match=message):
             load_backbone(local_dir(tmp_path / "mine", **config))
 
 
 class TestWeights:
     @pytest.mark.parametrize("name", ["test_resnet", RESNET])
-    def test_a_file_replaces_what_the_name_brings(self, tmp_path, name):
+    def test_a_file_replaces_the_weights_of_the_name(self, tmp_path, name):
         network = other_network(num_classes=0)
         path = save_weights(network, tmp_path / "mine.safetensors")
 
         assert load_backbone(name, weights=path).weights_hash == hash_weights(network)
 
-    def test_a_classifier_in_the_file_is_not_needed(self, tmp_path):
+    def test_a_classifier_in_the_file_is_ignored(self, tmp_path):
         network = other_network(num_classes=5)
         path = save_weights(network, tmp_path / "mine.safetensors")
         network.reset_classifier(0)
@@ -153,7 +153,7 @@ class TestWeights:
         assert "fc.weight" in load_file(path)
         assert load_backbone(RESNET, weights=path).weights_hash == expected
 
-    def test_a_file_fits_a_folder_too(self, tmp_path):
+    def test_a_file_replaces_the_weights_of_a_folder(self, tmp_path):
         network = timm.create_model("test_resnet", pretrained=False, num_classes=0)
         path = save_weights(network, tmp_path / "mine.safetensors")
         name = local_dir(tmp_path / "mine")
@@ -168,7 +168,7 @@ class TestWeights:
         ):
             load_backbone(RESNET, weights=path)
 
-    def test_surplus_weights_fail(self, tmp_path):
+    def test_unexpected_weights_fail(self, tmp_path):
         path = save_weights(other_network(), tmp_path / "mine.safetensors", surprise=torch.zeros(1))
 
         with pytest.raises(OptionError, match="do not match random:test_resnet: surprise"):
@@ -181,7 +181,7 @@ class TestWeights:
         with pytest.raises(OptionError, match=r"do not match random:test_resnet: .*size mismatch"):
             load_backbone(RESNET, weights=path)
 
-    def test_a_file_of_another_kind_fails(self, tmp_path):
+    def test_a_file_of_another_format_fails(self, tmp_path):
         path = tmp_path / "mine.pt"
         torch.save(other_network().state_dict(), path)
 
@@ -192,7 +192,7 @@ class TestWeights:
         with pytest.raises(OptionError, match=r"none.safetensors cannot be read as safetensors"):
             load_backbone(RESNET, weights=tmp_path / "none.safetensors")
 
-    def test_the_hash_sees_values_names_shapes_and_types(self):
+    def test_the_hash_depends_on_values_names_shapes_and_types(self):
         def hashed(**tensors):
             module = torch.nn.Module()
             for name, tensor in tensors.items():
@@ -209,7 +209,7 @@ class TestWeights:
         assert len(found) == 5
         assert hashed(a=torch.zeros(2, 2).t()) == hashed(a=torch.zeros(2, 2))
 
-    def test_require_same_fails_naming_both(self):
+    def test_require_same_weights_fails_with_both_hashes(self):
         require_same_weights("aaaa", "aaaa", "backbone of walk")
 
         with pytest.raises(RecognizerError, match=r"backbone of walk: .*aaaa, found weights bbbb"):
@@ -282,11 +282,11 @@ class TestOnlySafetensors:
         assert network.pretrained_cfg.get("state_dict") is None
 
 
-class TestGrid:
+class TestPoolSize:
     @pytest.mark.parametrize("name", [CNN, VIT, CHANNELS_LAST])
     @pytest.mark.parametrize("cell", [(0, 0), (0, 1), (1, 0), (1, 1)])
-    def test_a_blob_changes_the_features_of_its_cell(self, name, cell):
-        """Channels come first, so features are (C, grid, grid)."""
+    def test_a_blob_changes_the_features_of_its_grid_cell(self, name, cell):
+        """Features are (C, pool_size, pool_size), flattened."""
         backbone = load_backbone(name, pool_size=2)
         half = backbone.geometry.height // 2
         empty = torch.zeros(1, 3, 2 * half, 2 * half)
@@ -300,7 +300,7 @@ class TestGrid:
 
         assert strength.argmax() == 2 * cell[0] + cell[1]
 
-    def test_cells_are_the_averages_of_their_part_of_the_map(self):
+    def test_cells_are_averages_of_their_part_of_the_feature_map(self):
         backbone = load_backbone(RESNET, pool_size=5)
         given = pictures(backbone)
         with torch.inference_mode():
@@ -310,7 +310,7 @@ class TestGrid:
         assert backbone.feature_size == 96 * 25
         assert torch.allclose(run(backbone, given), expected.flatten(1))
 
-    def test_channels_last_maps_are_pooled_over_space(self):
+    def test_channels_last_feature_maps_are_pooled_over_space(self):
         backbone = load_backbone(CHANNELS_LAST, pool_size=1)
         given = pictures(backbone)
         with torch.inference_mode():
@@ -319,7 +319,7 @@ class TestGrid:
         assert expected.shape == (2, 5, 5, 64)
         assert torch.allclose(run(backbone, given), expected.mean((1, 2)), atol=1e-6)
 
-    def test_tokens_of_a_transformer_are_a_map_without_their_prefix(self):
+    def test_tokens_of_a_transformer_are_pooled_without_prefix_tokens(self):
         backbone = load_backbone(VIT, pool_size=1)
         given = pictures(backbone)
         with torch.inference_mode():
@@ -328,7 +328,7 @@ class TestGrid:
         assert tokens.shape == (2, 1 + 10 * 10, 64)
         assert torch.allclose(run(backbone, given), tokens[:, 1:].mean(1), atol=1e-6)
 
-    def test_no_grid_is_what_the_network_gives(self):
+    def test_without_a_pool_size_features_are_the_output_of_the_network(self):
         backbone = load_backbone(VIT)
         given = pictures(backbone)
         with torch.inference_mode():
@@ -336,13 +336,13 @@ class TestGrid:
 
         assert torch.equal(run(backbone, given), expected)
 
-    def test_no_cells_fail(self):
+    def test_pool_size_0_fails(self):
         with pytest.raises(OptionError, match="grid must be 1 or more, got 0"):
             load_backbone(RESNET, pool_size=0)
 
 
-class TestTap:
-    def test_an_inner_block(self):
+class TestLayer:
+    def test_an_inner_layer(self):
         backbone = load_backbone(RESNET, layer="layer2")
         network, given = load_backbone(RESNET).module.network, pictures(backbone)
         with torch.inference_mode():
@@ -351,8 +351,8 @@ class TestTap:
 
         assert torch.allclose(run(backbone, given), expected.mean((2, 3)), atol=1e-6)
 
-    def test_what_follows_in_place_does_not_reach_it(self):
-        """The activation after `bn1` overwrites what it is given."""
+    def test_a_following_in_place_layer_does_not_change_the_output(self):
+        """The activation after `bn1` overwrites its input."""
         backbone = load_backbone(RESNET, layer="bn1")
         network, given = load_backbone(RESNET).module.network, pictures(backbone)
         with torch.inference_mode():
@@ -362,7 +362,7 @@ class TestTap:
         assert expected.min() < 0
         assert torch.allclose(run(backbone, given), expected, atol=1e-6)
 
-    def test_what_follows_is_not_computed(self):
+    def test_following_layers_are_not_computed(self):
         backbone = load_backbone(RESNET, layer="layer2")
         calls = []
         backbone.module.network.layer3.register_forward_hook(lambda *_: calls.append(1))
@@ -370,7 +370,7 @@ class TestTap:
 
         assert calls == []
 
-    def test_a_layer_behind_the_pooling(self):
+    def test_a_layer_after_the_pooling(self):
         """In MobileNetV3 the last convolution comes after the average over space."""
         backbone = load_backbone("random:mobilenetv3_small_050", layer="conv_head")
         network = load_backbone("random:mobilenetv3_small_050").module.network
@@ -381,7 +381,7 @@ class TestTap:
         assert backbone.feature_size == 1024
         assert torch.allclose(run(backbone, given), expected.flatten(1), atol=1e-6)
 
-    def test_a_block_of_a_transformer_with_a_grid(self):
+    def test_a_block_of_a_transformer_with_a_pool_size(self):
         backbone = load_backbone(VIT, layer="blocks.2", pool_size=2)
         network, given = load_backbone(VIT).module.network, pictures(backbone)
         with torch.inference_mode():
@@ -392,24 +392,24 @@ class TestTap:
 
         assert torch.allclose(run(backbone, given), cells.permute(0, 3, 1, 2).flatten(1), atol=1e-6)
 
-    def test_unknown_module_fails(self):
+    def test_unknown_layer_fails(self):
         with pytest.raises(OptionError, match=r"no layer 'layer9' to tap; there are: .*layer4"):
             load_backbone(RESNET, layer="layer9")
 
-    def test_a_module_without_space_fails(self):
+    def test_a_layer_without_spatial_dimensions_fails(self):
         with pytest.raises(
             OptionError, match=r"layer 'global_pool' returns shape \(1, 96\), expected"
         ):
             load_backbone(RESNET, layer="global_pool")
 
-    def test_a_module_that_no_picture_passes_fails(self):
-        """Attention is computed by one fused call, which skips the module for its dropout."""
+    def test_a_layer_that_the_forward_pass_does_not_use_fails(self):
+        """Fused attention does not call its dropout module."""
         with pytest.raises(OptionError, match=r"forward pass does not use .* 'blocks.0.attn.attn_"):
             load_backbone(VIT, layer="blocks.0.attn.attn_drop")
 
 
 class TestIdentity:
-    def test_changes_with_all_that_features_depend_on(self, tmp_path):
+    def test_changes_with_all_that_determines_features(self, tmp_path):
         path = save_weights(other_network(num_classes=0), tmp_path / "mine.safetensors")
         backbones = [
             load_backbone(RESNET),
@@ -428,8 +428,8 @@ class TestIdentity:
 
         assert len({backbone.identity for backbone in backbones}) == len(backbones)
 
-    def test_changes_with_the_architecture_that_the_same_weights_are_put_in(self, tmp_path):
-        """`tf_` networks pad otherwise, and have the same parameters."""
+    def test_changes_with_the_architecture_for_equal_weights(self, tmp_path):
+        """`tf_` networks have other padding and the same parameters."""
         plain = load_backbone(local_dir(tmp_path / "plain", "mobilenetv3_small_075"))
         padded = load_backbone(local_dir(tmp_path / "padded", "tf_mobilenetv3_small_075"))
 
@@ -437,7 +437,7 @@ class TestIdentity:
         assert (plain.geometry, plain.mean, plain.std) == (padded.geometry, padded.mean, padded.std)
         assert plain.identity != padded.identity
 
-    def test_does_not_change_with_where_the_weights_come_from(self, tmp_path):
+    def test_does_not_change_with_the_source_of_the_weights(self, tmp_path):
         named = load_backbone(RESNET)
         path = save_weights(named.module.network, tmp_path / "copy.safetensors")
         copied = load_backbone("test_resnet", weights=path)
@@ -451,11 +451,11 @@ class TestIdentity:
     ("name", "tap"),
     [("test_resnet", "layer3"), ("test_efficientnet", "blocks.3"), ("test_vit", "blocks.5")],
 )
-def test_the_middle_of_a_network_is_found(name, tap):
+def test_middle_layer(name, tap):
     assert middle_layer(name) == tap
     assert load_backbone(f"random:{name}", layer=tap, pool_size=2).feature_size % 4 == 0
 
 
-def test_the_middle_of_no_network_fails():
+def test_middle_layer_of_an_unknown_network_fails():
     with pytest.raises(OptionError, match="backbone nothing could not be loaded"):
         middle_layer("nothing")

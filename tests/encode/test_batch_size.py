@@ -1,4 +1,4 @@
-"""The batch size that a device likes: a stand-in tells how long its batches take."""
+"""The fastest batch size, with a simulated device."""
 
 from __future__ import annotations
 
@@ -19,123 +19,127 @@ from pipeline.errors import EngineError
 
 
 class Device:
-    """Takes a fixed time a batch and a time a picture, and has room for so many."""
+    """Simulate the time of batches, and memory for a limited number of images."""
 
-    def __init__(self, monkeypatch, *, a_batch, a_picture, room=10**6):
+    def __init__(self, monkeypatch, *, seconds_per_batch, seconds_per_image, capacity=10**6):
         self.now, self.ran = 0.0, []
-        self.a_batch, self.a_picture, self.room = a_batch, a_picture, room
-        self.error = torch.OutOfMemoryError("no room")
+        self.seconds_per_batch, self.seconds_per_image = seconds_per_batch, seconds_per_image
+        self.capacity = capacity
+        self.error = torch.OutOfMemoryError("no memory")
         monkeypatch.setattr(time, "perf_counter", lambda: self.now)
 
     def __call__(self, count):
-        if count > self.room:
+        if count > self.capacity:
             raise self.error
         self.ran.append(count)
-        self.now += self.a_batch + count * self.a_picture
+        self.now += self.seconds_per_batch + count * self.seconds_per_image
 
 
 @pytest.mark.parametrize(
-    ("a_batch", "expected"), [(0.0, 32), (0.0015, 64), (0.01, 256), (1.0, 1024)]
+    ("seconds_per_batch", "expected"), [(0.0, 32), (0.0015, 64), (0.01, 256), (1.0, 1024)]
 )
-def test_the_smallest_that_is_about_fastest_is_taken(monkeypatch, tmp_path, a_batch, expected):
-    device = Device(monkeypatch, a_batch=a_batch, a_picture=0.001)
+def test_the_smallest_size_that_is_about_fastest_is_chosen(
+    monkeypatch, tmp_path, seconds_per_batch, expected
+):
+    device = Device(monkeypatch, seconds_per_batch=seconds_per_batch, seconds_per_image=0.001)
 
-    assert find_batch_size(device, tmp_path / "kept.json") == expected
+    assert find_batch_size(device, tmp_path / "stored.json") == expected
 
 
-def test_what_does_not_fit_is_left_out(monkeypatch, tmp_path):
-    device = Device(monkeypatch, a_batch=1.0, a_picture=0.001, room=200)
+def test_sizes_without_enough_memory_are_ignored(monkeypatch, tmp_path):
+    device = Device(monkeypatch, seconds_per_batch=1.0, seconds_per_image=0.001, capacity=200)
 
-    assert find_batch_size(device, tmp_path / "kept.json") == 128
+    assert find_batch_size(device, tmp_path / "stored.json") == 128
 
 
 def test_it_is_measured_once(monkeypatch, tmp_path):
-    device = Device(monkeypatch, a_batch=0.1, a_picture=0.0)
-    kept = tmp_path / "cache" / "kept.json"
-    first = find_batch_size(device, kept)
+    device = Device(monkeypatch, seconds_per_batch=0.1, seconds_per_image=0.0)
+    stored = tmp_path / "cache" / "stored.json"
+    first = find_batch_size(device, stored)
     runs = len(device.ran)
 
-    assert find_batch_size(device, kept) == first
+    assert find_batch_size(device, stored) == first
     assert len(device.ran) == runs == 4 * len(module.GPU_BATCH_SIZES)
-    assert json.loads(kept.read_text())["rates"]["32"] > 0
+    assert json.loads(stored.read_text())["rates"]["32"] > 0
 
 
-def test_where_it_cannot_be_kept_it_is_used_all_the_same(monkeypatch, tmp_path, caplog):
-    device = Device(monkeypatch, a_batch=1.0, a_picture=0.001)
+def test_a_size_that_cannot_be_stored_is_used(monkeypatch, tmp_path, caplog):
+    device = Device(monkeypatch, seconds_per_batch=1.0, seconds_per_image=0.001)
     (tmp_path / "cache").write_text("no folder")
 
-    assert find_batch_size(device, tmp_path / "cache" / "kept.json") == 1024
+    assert find_batch_size(device, tmp_path / "cache" / "stored.json") == 1024
     assert "the batch size cannot be stored" in caplog.text
     assert "cannot be written" in caplog.text
 
 
-@pytest.mark.parametrize(("a_batch", "runs"), [(2.0, 2), (0.5, 3), (0.1, 4), (0.01, 26)])
-def test_short_runs_are_repeated_and_long_ones_are_not(monkeypatch, tmp_path, a_batch, runs):
-    """The first is not counted; of the others a quarter of a second tells enough."""
-    device = Device(monkeypatch, a_batch=a_batch, a_picture=0.0)
-    find_batch_size(device, tmp_path / "kept.json", sizes=(1, 2))
+@pytest.mark.parametrize(("seconds_per_batch", "runs"), [(2.0, 2), (0.5, 3), (0.1, 4), (0.01, 26)])
+def test_short_runs_are_repeated_and_long_ones_are_not(
+    monkeypatch, tmp_path, seconds_per_batch, runs
+):
+    """The first run is a warm-up; 0.25 s of further runs are enough."""
+    device = Device(monkeypatch, seconds_per_batch=seconds_per_batch, seconds_per_image=0.0)
+    find_batch_size(device, tmp_path / "stored.json", sizes=(1, 2))
 
     assert device.ran == runs * [1] + runs * [2]
 
 
 def test_the_rate_counts_every_batch_of_a_run(monkeypatch, tmp_path):
-    device, kept = Device(monkeypatch, a_batch=0.5, a_picture=0.0), tmp_path / "kept.json"
-    find_batch_size(device, kept, sizes=(1, 2), batches=8)
+    device = Device(monkeypatch, seconds_per_batch=0.5, seconds_per_image=0.0)
+    stored = tmp_path / "stored.json"
+    find_batch_size(device, stored, sizes=(1, 2), batches=8)
 
-    assert json.loads(kept.read_text())["rates"] == {"1": 16.0, "2": 32.0}
-
-
-@pytest.mark.parametrize(("room", "expected"), [(31, 16), (8, 8), (1, 1)])
-def test_a_device_without_room_for_the_usual_ones_takes_smaller_ones(
-    monkeypatch, tmp_path, room, expected
-):
-    """Not for good: it may be others that use the device now."""
-    device = Device(monkeypatch, a_batch=1.0, a_picture=0.001, room=room)
-    kept = tmp_path / "kept.json"
-
-    assert find_batch_size(device, kept) == expected
-    assert not kept.exists()
-    device.room = 10**6
-    assert find_batch_size(device, kept) == 1024
-    assert kept.exists()
+    assert json.loads(stored.read_text())["rates"] == {"1": 16.0, "2": 32.0}
 
 
-def test_smaller_ones_are_measured_only_where_the_usual_ones_do_not_fit(monkeypatch, tmp_path):
-    device = Device(monkeypatch, a_batch=0.01, a_picture=0.001, room=32)
-    find_batch_size(device, tmp_path / "kept.json")
+@pytest.mark.parametrize(("capacity", "expected"), [(31, 16), (8, 8), (1, 1)])
+def test_with_little_memory_a_fallback_size_is_chosen(monkeypatch, tmp_path, capacity, expected):
+    """It is not stored: other processes may use the device now."""
+    device = Device(monkeypatch, seconds_per_batch=1.0, seconds_per_image=0.001, capacity=capacity)
+    stored = tmp_path / "stored.json"
+
+    assert find_batch_size(device, stored) == expected
+    assert not stored.exists()
+    device.capacity = 10**6
+    assert find_batch_size(device, stored) == 1024
+    assert stored.exists()
+
+
+def test_fallback_sizes_are_measured_only_if_no_other_fits(monkeypatch, tmp_path):
+    device = Device(monkeypatch, seconds_per_batch=0.01, seconds_per_image=0.001, capacity=32)
+    find_batch_size(device, tmp_path / "stored.json")
 
     assert set(device.ran) == {32}
 
 
-def test_a_device_without_room_for_a_single_picture_fails(monkeypatch, tmp_path):
-    device = Device(monkeypatch, a_batch=0.01, a_picture=0.001, room=0)
+def test_memory_too_small_for_a_single_image_fails(monkeypatch, tmp_path):
+    device = Device(monkeypatch, seconds_per_batch=0.01, seconds_per_image=0.001, capacity=0)
     with pytest.raises(EngineError, match="out of memory on the device with a single image"):
-        find_batch_size(device, tmp_path / "kept.json")
+        find_batch_size(device, tmp_path / "stored.json")
 
-    assert not (tmp_path / "kept.json").exists()
+    assert not (tmp_path / "stored.json").exists()
 
 
-def test_what_libraries_say_of_too_little_memory_counts(monkeypatch, tmp_path):
-    device = Device(monkeypatch, a_batch=1.0, a_picture=0.001, room=200)
+def test_out_of_memory_errors_of_libraries_are_recognized(monkeypatch, tmp_path):
+    device = Device(monkeypatch, seconds_per_batch=1.0, seconds_per_image=0.001, capacity=200)
     device.error = RuntimeError("GET was unable to find an engine to execute this computation")
 
-    assert find_batch_size(device, tmp_path / "kept.json") == 128
+    assert find_batch_size(device, tmp_path / "stored.json") == 128
 
 
-def test_another_error_is_not_taken_for_it(monkeypatch, tmp_path):
-    device = Device(monkeypatch, a_batch=1.0, a_picture=0.001, room=200)
+def test_other_errors_are_raised(monkeypatch, tmp_path):
+    device = Device(monkeypatch, seconds_per_batch=1.0, seconds_per_image=0.001, capacity=200)
     device.error = RuntimeError("CUDA error: device-side assert triggered")
 
     with pytest.raises(RuntimeError, match="device-side assert"):
-        find_batch_size(device, tmp_path / "kept.json")
+        find_batch_size(device, tmp_path / "stored.json")
 
 
-def test_memory_is_given_back_once_the_errors_are_gone(monkeypatch, tmp_path):
-    """An error holds what was computed until then."""
-    device = Device(monkeypatch, a_batch=1.0, a_picture=0.001, room=8)
+def test_memory_is_freed_outside_of_except_blocks(monkeypatch, tmp_path):
+    """The error references tensors of the computation."""
+    device = Device(monkeypatch, seconds_per_batch=1.0, seconds_per_image=0.001, capacity=8)
     handled = []
     monkeypatch.setattr(module, "free_device_memory", lambda: handled.append(sys.exception()))
-    find_batch_size(device, tmp_path / "kept.json")
+    find_batch_size(device, tmp_path / "stored.json")
 
     assert handled == [None, None]
 

@@ -1,4 +1,4 @@
-"""Frames to features, in batches that run on from one video to the next, and the store."""
+"""Encoding of frames in batches that continue across videos."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ OK = DecodeReport("ok", decoder="opencv", attempts=("decord: refused",), frames_
 
 
 class Means(nn.Module):
-    """Gives the mean of each channel: exactly the same in any batch."""
+    """Return the mean of each channel: exactly the same in any batch."""
 
     def forward(self, pictures):
         return pictures.mean((2, 3))
 
 
 class Change(nn.Module):
-    """Gives what each colour changed since the frame before, and what it is now."""
+    """Return the change of mean colours since the previous frame, and the mean colours."""
 
     def forward(self, pictures):
         before, now = pictures.mean((2, 3)).chunk(2, dim=1)
@@ -59,7 +59,7 @@ def engine(batch_size=4, *, context=0, scale=1.0):
 
 
 def frame_batch(video_id, pictures, *, first=0, start=None, num_samples=None, context=0):
-    """Make a decoded chunk: `pictures` begin with sample `first`."""
+    """Make a decoded chunk whose first frame is sample `first`."""
     count = len(pictures)
     start = first if start is None else start
     stop = first + count
@@ -86,7 +86,7 @@ def encode(made, *batches):
 
 
 class TestEncode:
-    def test_rows_are_those_of_the_frames(self):
+    def test_features_belong_to_their_frames(self):
         pictures = draw(5)
         (found,) = encode(engine(2), frame_batch("a", pictures))
 
@@ -108,10 +108,10 @@ class TestEncode:
         few=st.integers(1, 20),
         context=st.integers(0, 1),
     )
-    def test_many_chunks_are_encoded_as_each_alone(
+    def test_many_chunks_have_the_features_of_each_alone(
         self, counts, sizes, batch_size, chunk, few, context
     ):
-        """Whatever the batches, the chunks, and the sizes of the pictures."""
+        """For all batch sizes, chunks and frame sizes."""
         made = engine(batch_size, context=context)
         batches = [
             frame_batch(str(number), draw(count, 50 * number, size))
@@ -128,8 +128,8 @@ class TestEncode:
         for part, expected in zip(found, alone, strict=True):
             np.testing.assert_array_equal(part.values, expected)
 
-    def test_small_pictures_are_cut_so_many_at_a_time(self):
-        """By bytes alone it would be all of a shard, and several times as much on the way."""
+    def test_small_frames_are_preprocessed_in_parts(self):
+        """A limit of bytes alone would include the whole shard."""
         made = engine(4)
         cut = []
         preprocess = made.preprocess
@@ -139,7 +139,7 @@ class TestEncode:
 
         assert cut == [module.MAX_FRAMES, 3]
 
-    def test_the_engine_is_given_whole_batches(self):
+    def test_the_engine_receives_full_batches(self):
         made = engine(4)
         sizes = []
         made.backbone.module.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
@@ -147,16 +147,16 @@ class TestEncode:
 
         assert sizes == [4, 4, 3]
 
-    def test_videos_of_few_pictures_are_begun_with_together(self):
-        """Sampled sparsely, each video has one: alone it would keep a single core busy."""
+    def test_videos_of_few_frames_are_encoded_together(self):
+        """A single image would keep only one core busy."""
         started = []
 
-        class Watched(TorchEngine):
+        class Recording(TorchEngine):
             def start(self, pictures):
                 started.append(len(pictures))
                 return super().start(pictures)
 
-        made = Watched(engine().backbone, FLOAT32, 1)
+        made = Recording(engine().backbone, FLOAT32, 1)
         encode(made, *(frame_batch(str(n), draw(1, n)) for n in range(encoder.MIN_IMAGES + 3)))
 
         assert started == [encoder.MIN_IMAGES, 3]
@@ -167,20 +167,20 @@ class TestEncode:
         assert found.values.shape == (0, 3)
         assert found.report.status == "ok"
 
-    def test_nothing_gives_nothing(self):
+    def test_no_chunks_have_no_features(self):
         assert encode(engine()) == []
 
-    def test_features_beyond_float16_stay_finite(self):
+    def test_features_beyond_the_range_of_float16_stay_finite(self):
         (found,) = encode(engine(scale=1e6), frame_batch("a", draw(1)))
 
         np.testing.assert_array_equal(found.values, np.full((1, 3), 65504, np.float16))
 
-    def test_a_turn_is_taken_to_begin_with_and_neither_before_nor_to_wait(self, monkeypatch):
+    def test_the_lock_is_held_only_to_start(self, monkeypatch):
         monkeypatch.setattr(encoder, "MIN_IMAGES", 2)
         lock = EngineLock()
         held = []
 
-        class Watched(TorchEngine):
+        class Recording(TorchEngine):
             def preprocess(self, frames):
                 held.append(("preprocess", lock.start.locked()))
                 return super().preprocess(frames)
@@ -195,7 +195,7 @@ class TestEncode:
 
                 return wait
 
-        made = Watched(engine().backbone, FLOAT32, 2)
+        made = Recording(engine().backbone, FLOAT32, 2)
         encode_frames(made, [frame_batch("a", draw(3))], lock)
 
         assert held == [("preprocess", False), *2 * [("start", True), ("wait", False)]]
@@ -203,8 +203,10 @@ class TestEncode:
         assert lock.busy_seconds > 0
 
     def test_openvino_with_odd_batches(self, engine_cache):
-        """Two networks take part: one for whole batches, one for what is left."""
-        made = OpenVINOEngine(frame_pair_backbone(small_pairs()), FLOAT32, 3, engine_cache)
+        """One network for full batches, one for the remaining images."""
+        made = OpenVINOEngine(
+            frame_pair_backbone(small_frame_pair_network()), FLOAT32, 3, engine_cache
+        )
         batches = [frame_batch(str(n), draw(n, 20 * n, (72, 96))) for n in (5, 1, 4)]
         alone = [encode(made, batch)[0].values for batch in batches]
 
@@ -213,7 +215,7 @@ class TestEncode:
 
 
 class TestRepeatedFrames:
-    """A frame that is shown on is sampled again and again, and encoded once."""
+    """A frame that is sampled several times is encoded once."""
 
     class Counting(TorchEngine):
         encoded = 0
@@ -228,7 +230,7 @@ class TestRepeatedFrames:
 
     @settings(max_examples=60, deadline=None)
     @given(runs=st.lists(st.integers(1, 5), max_size=6), context=st.integers(0, 1))
-    def test_features_are_those_of_encoding_every_sample(self, runs, context):
+    def test_features_are_the_same_as_without_sharing(self, runs, context):
         frames = np.repeat(np.arange(len(runs)), runs)
         pictures = draw(len(runs))[frames] if runs else draw(0)
         plain = frame_batch("a", pictures, context=context)
@@ -241,7 +243,7 @@ class TestRepeatedFrames:
         np.testing.assert_array_equal(found.frame_index, frames)
 
     @pytest.mark.parametrize(("context", "encoded"), [(0, 3 + 2), (1, 3 + 1 + 2)])
-    def test_each_is_encoded_once_and_as_its_own_successor_where_it_has_one(self, context, encoded):
+    def test_a_repeated_frame_is_encoded_once_for_each_previous_frame(self, context, encoded):
         made = self.counting(context)
         frames = np.array([0, 1, 1, 1, 2])
         shown = replace(frame_batch("a", draw(3)[frames]), frame_index=frames)
@@ -255,13 +257,13 @@ class TestRepeatedFrames:
         np.testing.assert_array_equal(second.values, alone.values)
 
 
-def small_pairs():
+def small_frame_pair_network():
     torch.manual_seed(11)
     return FramePairNetwork(size=8)
 
 
-class TestContext:
-    def test_a_frame_goes_with_the_one_before_and_the_first_with_itself(self):
+class TestPreviousFrame:
+    def test_a_frame_is_encoded_with_its_previous_frame_and_the_first_with_itself(self):
         pictures = draw(6)
         (found,) = encode(engine(2, context=1), frame_batch("a", pictures))
         means = pictures.mean((1, 2)) / 255
@@ -270,14 +272,14 @@ class TestContext:
         np.testing.assert_allclose(found.values[:, :3], changes, atol=1e-3)
         assert not found.values[0, :3].any()
 
-    def test_the_next_video_does_not_go_on_with_the_one_before(self):
+    def test_the_first_frame_of_a_video_has_no_previous_frame(self):
         first, second = frame_batch("a", draw(3)), frame_batch("b", draw(3, 40))
         _, found = encode(engine(8, context=1), first, second)
 
         assert not found.values[0, :3].any()
 
     @pytest.mark.parametrize("cut", range(1, 9))
-    def test_chunks_with_a_frame_before_them_are_as_the_whole(self, cut):
+    def test_chunks_with_a_context_frame_have_the_features_of_the_whole(self, cut):
         pictures = draw(9)
         (whole,) = encode(engine(4, context=1), frame_batch("a", pictures))
         head = frame_batch("a", pictures[:cut], num_samples=9)
@@ -290,9 +292,9 @@ class TestContext:
         np.testing.assert_array_equal(parts[1].sample_index, range(cut, 9))
         np.testing.assert_array_equal(parts[1].frame_index, range(3 * cut, 27, 3))
 
-    def test_chunks_of_the_pair_network_are_as_the_whole(self):
+    def test_chunks_of_the_frame_pair_network_have_the_features_of_the_whole(self):
         pictures = draw(8, size=(72, 96))
-        made = TorchEngine(frame_pair_backbone(small_pairs()), FLOAT32, 4)
+        made = TorchEngine(frame_pair_backbone(small_frame_pair_network()), FLOAT32, 4)
         (whole,) = encode(made, frame_batch("a", pictures))
         head = frame_batch("a", pictures[:5], num_samples=8)
         tail = frame_batch("a", pictures[4:], first=4, start=5, context=1)
@@ -302,7 +304,7 @@ class TestContext:
         np.testing.assert_allclose(values, whole.values, atol=2e-3)
         assert np.abs(np.diff(whole.values.astype(float), axis=0)).max() > 0.01
 
-    def test_a_frame_before_that_could_not_be_decoded_is_missed_by_one_row_only(self):
+    def test_a_missing_context_frame_changes_one_row_only(self):
         pictures = draw(9)
         (whole,) = encode(engine(context=1), frame_batch("a", pictures))
         (tail,) = encode(engine(context=1), frame_batch("a", pictures[4:], first=4, context=1))

@@ -1,4 +1,4 @@
-"""Engines against what the makers of a backbone do: Pillow, timm's transform, torch in float32."""
+"""Engines compared with Pillow, timm's transform and torch in float32."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from pipeline.encode.precision import compare_precisions
 from pipeline.encode.preprocess import scaled_size
 from pipeline.encode.torch_engine import TorchEngine
 from pipeline.errors import EngineError
-from tests.encode.test_encoder import draw, frame_batch, small_pairs
+from tests.encode.test_encoder import draw, frame_batch, small_frame_pair_network
 from tests.videos import draw_number
 
 FLOAT32 = Placement("cpu", "float32")
@@ -51,15 +51,15 @@ def make(kind, backbone, cache, precision="float32", batch_size=4):
 
 
 def draw_frames(count, height, width):
-    """Draw numbered pictures with fine detail on them, (T, H, W, 3)."""
+    """Draw numbered frames with noise, (T, H, W, 3)."""
     chance = np.random.default_rng(count * height + width)
     noise = chance.integers(0, 60, (count, height, width, 3))
     drawn = np.stack([draw_number(number * 37, width, height) for number in range(count)])
     return np.clip(drawn.astype(int) + noise - 30, 0, 255).astype(np.uint8)
 
 
-def reference_pictures(backbone, frames):
-    """Give what timm's own transform makes of whole frames, normalized, (T, 3, H, W)."""
+def reference_images(backbone, frames):
+    """Preprocess frames with timm's transform: normalized, (T, 3, H, W)."""
     config = resolve_model_data_config(backbone.module.network)
     transform = create_transform(**config, is_training=False)
     return torch.stack([transform(Image.fromarray(frame)) for frame in frames])
@@ -67,17 +67,17 @@ def reference_pictures(backbone, frames):
 
 @torch.inference_mode()
 def reference_features(backbone, frames):
-    return backbone.module.float()(reference_pictures(backbone, frames)).numpy()
+    return backbone.module.float()(reference_images(backbone, frames)).numpy()
 
 
-def deliver(backbone, frames):
-    """Give the frames as they leave the decode process."""
+def decode(backbone, frames):
+    """Downscale frames as decode processes do."""
     size = decoded_size(*frames.shape[1:3], backbone.geometry)
     return np.stack([downscale(frame, size) for frame in frames])
 
 
 def encode(engine, frames):
-    return engine.start(engine.preprocess(deliver(engine.backbone, frames)))()
+    return engine.start(engine.preprocess(decode(engine.backbone, frames)))()
 
 
 def cosines(a, b):
@@ -153,8 +153,8 @@ class TestParityWithTimm:
 
         assert cosines(encode(engine, frames), reference_features(resnet, frames)).mean() >= 0.99
 
-    def test_features_tell_real_frames_apart(self, real_features):
-        """Else the cosines above would say nothing."""
+    def test_features_of_different_clips_differ(self, real_features):
+        """Otherwise high cosine similarities would prove nothing."""
         first = np.stack([features[0] for features in real_features.values()])
         between = [cosines(first[:1], other[None])[0] for other in first[1:]]
 
@@ -162,46 +162,46 @@ class TestParityWithTimm:
 
     @pytest.mark.parametrize("size", [(240, 320), (400, 170), (168, 168), (168, 500), (90, 70)])
     @pytest.mark.parametrize("name", ["resnet", "efficientnet"])
-    def test_pictures_are_those_of_pillow(self, request, name, size):
+    def test_preprocessing_is_that_of_pillow(self, request, name, size):
         """
-        Landscape, portrait, no scaling, only a crop, enlarging: to one level of 255.
+        Landscape, portrait, no resize, crop only, enlargement: within one level of 255.
 
-        Pillow computes with finer weights, which shows where a pixel in thousands is sharp.
+        Pillow has more precise weights, which shows in one of thousands of pixels.
         """
         backbone = request.getfixturevalue(name)
         frames = draw_frames(2, *size)
-        fitted = TorchEngine(backbone, FLOAT32, 4).preprocess(frames)
+        images = TorchEngine(backbone, FLOAT32, 4).preprocess(frames)
         mean, std = (torch.tensor(v).view(3, 1, 1) for v in (backbone.mean, backbone.std))
-        expected = (reference_pictures(backbone, frames) * std + mean) * 255
+        expected = (reference_images(backbone, frames) * std + mean) * 255
 
-        assert fitted.dtype == torch.uint8
-        assert fitted.shape == (2, 160, 160, 3)
-        difference = fitted.permute(0, 3, 1, 2).float() - expected
+        assert images.dtype == torch.uint8
+        assert images.shape == (2, 160, 160, 3)
+        difference = images.permute(0, 3, 1, 2).float() - expected
         assert (difference.abs() < 1.01).float().mean() > 0.999
         assert difference.mean().abs() < 0.01
 
     @pytest.mark.parametrize("kind", ENGINES)
-    def test_drawn_frames_as_large_as_the_decoder_leaves_them(self, resnet, engine_cache, kind):
-        """Random features are alike in the mean, so what they differ in is compared."""
+    def test_drawn_frames_of_the_size_of_decoded_ones(self, resnet, engine_cache, kind):
+        """Features of random networks have a large common mean: compare them without it."""
         frames = draw_frames(6, 700, 1000)
         expected = reference_features(resnet, frames)
         found = encode(make(kind, resnet, engine_cache), frames)
 
-        assert deliver(resnet, frames).shape == (6, 350, 500, 3)
+        assert decode(resnet, frames).shape == (6, 350, 500, 3)
         assert cosines(found, expected).min() > 0.999
         centred = cosines(found - expected.mean(0), expected - expected.mean(0))
         assert centred.min() > 0.99
 
-    def test_squashed_pictures_are_those_of_pillow(self, resnet):
+    def test_squashed_images_are_those_of_pillow(self, resnet):
         backbone = dataclasses.replace(resnet, geometry=Geometry(64, 96, "squash", 0.8))
         frames = draw_frames(2, 200, 200)
         transform = create_transform(
             (3, 64, 96), crop_pct=0.8, crop_mode="squash", interpolation="bilinear", normalize=False
         )
         expected = torch.stack([transform(Image.fromarray(frame)) for frame in frames])
-        fitted = TorchEngine(backbone, FLOAT32, 4).preprocess(frames)
+        images = TorchEngine(backbone, FLOAT32, 4).preprocess(frames)
 
-        difference = fitted.permute(0, 3, 1, 2).int() - expected.int()
+        difference = images.permute(0, 3, 1, 2).int() - expected.int()
         assert difference.abs().max() <= 1
 
     @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ def given():
 
 @pytest.fixture(scope="module")
 def alone(resnet, given, engine_cache):
-    """Rows of each picture encoded for itself."""
+    """Features of each image encoded alone."""
     engines = {kind: make(kind, resnet, engine_cache, batch_size=1) for kind in ENGINES}
     return {
         kind: np.concatenate([engine.start(one[None])() for one in given])
@@ -252,8 +252,8 @@ class TestBatches:
         np.testing.assert_allclose(alone["torch"], alone["openvino"], atol=1e-5)
 
     @pytest.mark.parametrize("kind", ENGINES)
-    def test_rows_stay_when_the_engine_goes_on(self, resnet, engine_cache, given, kind):
-        """OpenVINO hands out memory that it writes to again."""
+    def test_features_stay_when_the_engine_continues(self, resnet, engine_cache, given, kind):
+        """OpenVINO may reuse its output memory."""
         engine = make(kind, resnet, engine_cache, batch_size=2)
         first = engine.start(given[:2])()
         kept = first.copy()
@@ -262,14 +262,14 @@ class TestBatches:
         np.testing.assert_array_equal(first, kept)
 
     @pytest.mark.parametrize("kind", ENGINES)
-    def test_no_pictures_give_no_rows(self, resnet, engine_cache, given, kind):
+    def test_no_images_have_no_features(self, resnet, engine_cache, given, kind):
         found = make(kind, resnet, engine_cache).start(given[:0])()
 
         assert found.shape == (0, 96)
         assert found.dtype == np.float32
 
     @pytest.mark.parametrize("kind", ENGINES)
-    def test_pictures_need_not_lie_in_one_piece(self, resnet, engine_cache, given, alone, kind):
+    def test_images_need_not_be_contiguous(self, resnet, engine_cache, given, alone, kind):
         apart = torch.cat([given, given], dim=3)[..., :3]
         assert not apart.is_contiguous()
 
@@ -279,7 +279,7 @@ class TestBatches:
 
 
 class Small(nn.Module):
-    """A device that holds only so many pictures: gives the mean colour of each."""
+    """Fail for more images than fit into memory; return their mean colours."""
 
     def __init__(self, most, error=None):
         super().__init__()
@@ -287,11 +287,11 @@ class Small(nn.Module):
         self.error = error or torch.OutOfMemoryError("no memory")
         self.seen = []
 
-    def forward(self, pictures):
-        self.seen.append(len(pictures))
-        if len(pictures) > self.most:
+    def forward(self, images):
+        self.seen.append(len(images))
+        if len(images) > self.most:
             raise self.error
-        return pictures.mean((2, 3))
+        return images.mean((2, 3))
 
 
 def small_engine(most, batch_size, error=None, placement=FLOAT32):
@@ -309,7 +309,7 @@ def small_engine(most, batch_size, error=None, placement=FLOAT32):
 
 
 class TestOutOfMemory:
-    def test_halves_the_batch_and_loses_no_row(self, caplog):
+    def test_the_batch_size_is_halved_and_no_row_is_lost(self, caplog):
         engine = small_engine(most=3, batch_size=9)
         levels = torch.arange(11, dtype=torch.uint8)
         found = engine.start(levels.view(-1, 1, 1, 1).expand(-1, 8, 8, 3))()
@@ -319,36 +319,36 @@ class TestOutOfMemory:
         assert "batch size is now 5" in caplog.text
         assert "batch size is now 3" in caplog.text
 
-    def test_stays_at_what_fits(self):
+    def test_the_reduced_batch_size_is_kept(self):
         engine = small_engine(most=2, batch_size=4)
-        pictures = torch.zeros(4, 8, 8, 3, dtype=torch.uint8)
-        engine.start(pictures)()
+        images = torch.zeros(4, 8, 8, 3, dtype=torch.uint8)
+        engine.start(images)()
         engine.backbone.module.seen.clear()
-        engine.start(pictures)()
+        engine.start(images)()
 
         assert engine.batch_size == 2
         assert engine.backbone.module.seen == [2, 2]
 
-    def test_a_single_picture_that_does_not_fit_fails(self):
+    def test_memory_too_small_for_a_single_image_fails(self):
         engine = small_engine(most=0, batch_size=4)
 
         with pytest.raises(EngineError, match="out of memory on the device with a single image"):
             engine.start(torch.zeros(4, 8, 8, 3, dtype=torch.uint8))()
 
-    def test_a_rest_is_halved_by_its_own_size(self):
+    def test_a_partial_batch_is_halved_by_its_own_size(self):
         engine = small_engine(most=2, batch_size=512)
         engine.start(torch.zeros(3, 8, 8, 3, dtype=torch.uint8))()
 
         assert engine.backbone.module.seen == [3, 2, 1]
 
-    def test_what_libraries_say_of_too_little_memory_counts(self):
+    def test_out_of_memory_errors_of_libraries_are_recognized(self):
         error = RuntimeError("GET was unable to find an engine to execute this computation")
         engine = small_engine(most=2, batch_size=4, error=error)
         engine.start(torch.zeros(4, 8, 8, 3, dtype=torch.uint8))()
 
         assert engine.batch_size == 2
 
-    def test_another_error_is_not_taken_for_it(self):
+    def test_other_errors_are_raised(self):
         error = RuntimeError("CUDA error: an illegal memory access was encountered")
         engine = small_engine(most=2, batch_size=4, error=error)
 
@@ -356,8 +356,8 @@ class TestOutOfMemory:
             engine.start(torch.zeros(4, 8, 8, 3, dtype=torch.uint8))()
         assert engine.batch_size == 4
 
-    def test_memory_is_given_back_once_the_error_is_gone(self, monkeypatch):
-        """It holds what was computed until then."""
+    def test_memory_is_freed_outside_of_the_except_block(self, monkeypatch):
+        """The error references tensors of the computation."""
         handled = []
         monkeypatch.setattr(
             torch_engine, "free_device_memory", lambda: handled.append(sys.exception())
@@ -367,8 +367,8 @@ class TestOutOfMemory:
         assert handled == [None]
 
 
-def limit_fitting(monkeypatch, most, error=None):
-    """Let no more frames at a time be cut to size; give a list of how many were tried."""
+def limit_preprocessing(monkeypatch, most, error=None):
+    """Fail for more frames at once; return the list of numbers of frames."""
     right, seen = torch_engine.resize_and_crop, []
 
     def limited(given, backbone):
@@ -381,43 +381,45 @@ def limit_fitting(monkeypatch, most, error=None):
     return seen
 
 
-class TestOutOfMemoryBeforeTheNetwork:
-    """Frames are cut to size on the device: a stand-in has room for so many."""
+class TestOutOfMemoryInPreprocessing:
+    """Frames are resized on the device; its memory is simulated."""
 
     @pytest.fixture
-    def fit(self, monkeypatch):
-        def fit_(frames, most, error=None):
+    def preprocess(self, monkeypatch):
+        def preprocess_(frames, most, error=None):
             engine = small_engine(most=9, batch_size=4)
             engine._buffers = PinnedBuffers("cpu")
             with monkeypatch.context() as patched:
-                seen = limit_fitting(patched, most, error)
+                seen = limit_preprocessing(patched, most, error)
                 return engine.preprocess(frames), seen
 
-        return fit_
+        return preprocess_
 
-    def test_frames_are_halved_and_none_is_lost(self, fit):
+    def test_frames_are_split_and_none_is_lost(self, preprocess):
         frames = draw_frames(7, 20, 30)
-        expected, _ = fit(frames, most=7)
-        found, seen = fit(frames, most=2)
+        expected, _ = preprocess(frames, most=7)
+        found, seen = preprocess(frames, most=2)
 
         assert torch.equal(found, expected)
         assert seen == [7, 4, 2, 2, 3, 2, 1]
 
-    def test_a_single_frame_that_does_not_fit_fails(self, fit):
+    def test_memory_too_small_for_a_single_frame_fails(self, preprocess):
         with pytest.raises(EngineError, match="out of memory on the device with a single image"):
-            fit(draw_frames(3, 20, 30), most=0)
+            preprocess(draw_frames(3, 20, 30), most=0)
 
-    def test_another_error_is_not_taken_for_it(self, fit):
+    def test_other_errors_are_raised(self, preprocess):
         with pytest.raises(RuntimeError, match="illegal memory access"):
-            fit(draw_frames(3, 20, 30), 0, RuntimeError("CUDA error: an illegal memory access"))
+            preprocess(
+                draw_frames(3, 20, 30), 0, RuntimeError("CUDA error: an illegal memory access")
+            )
 
 
 class TestReducedPrecision:
-    """What a CUDA device computes in, as far as a machine without one can tell."""
+    """The reduced precision of a simulated CUDA device."""
 
     @pytest.mark.parametrize(("native", "expected"), [(True, "bfloat16"), (False, "float16")])
-    def test_bfloat16_only_where_it_is_computed(self, monkeypatch, native, expected):
-        """A T4 only imitates it."""
+    def test_bfloat16_only_if_it_is_not_emulated(self, monkeypatch, native, expected):
+        """A T4 only emulates it."""
 
         def supported(including_emulation=True):
             return including_emulation or native
@@ -427,9 +429,9 @@ class TestReducedPrecision:
         assert reduced_precision("cuda") == expected
 
 
-class TestChoice:
-    def test_float32_on_cuda_is_no_tf32(self, monkeypatch, resnet, tmp_path):
-        """A stand-in for the engine: what torch allows elsewhere is not undone without one."""
+class TestMakeEngine:
+    def test_float32_on_cuda_disables_tf32(self, monkeypatch, resnet, tmp_path):
+        """The engine is replaced, as there may be no CUDA device."""
         monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
         monkeypatch.setattr(engines, "TorchEngine", lambda *_: "engine")
         options = EncodeOptions(batch_size=4)
@@ -460,12 +462,12 @@ class TestChoice:
             "batch_size": engine.batch_size,
         }
 
-    def test_batch_size_as_asked(self, resnet, engine_cache):
+    def test_batch_size_of_the_options(self, resnet, engine_cache):
         options = EncodeOptions(batch_size=6)
 
         assert make_engine(resnet, FLOAT32, options, engine_cache).batch_size == 6
 
-    def test_torch_where_openvino_is_not_installed(self, monkeypatch, caplog, resnet, engine_cache):
+    def test_torch_if_openvino_is_not_installed(self, monkeypatch, caplog, resnet, engine_cache):
         monkeypatch.delitem(sys.modules, "pipeline.encode.openvino_engine")
         monkeypatch.setitem(sys.modules, "openvino", None)
         engine = make_engine(resnet, FLOAT32, EncodeOptions(), engine_cache)
@@ -476,8 +478,8 @@ class TestChoice:
             in caplog.text
         )
 
-    def test_torch_where_openvino_does_not_know_an_operator(self, caplog, tmp_path):
-        """This network resizes its positions, with an operator that OpenVINO lacks."""
+    def test_torch_if_openvino_lacks_an_operator(self, caplog, tmp_path):
+        """This network resizes its position embedding, with an operator that OpenVINO lacks."""
         backbone = load_backbone("random:test_vit")
         engine = make_engine(backbone, FLOAT32, EncodeOptions(), tmp_path)
         frames = draw_frames(2, 170, 170)
@@ -486,7 +488,7 @@ class TestChoice:
         assert "OpenVINO cannot convert random:test_vit" in caplog.text
         assert cosines(encode(engine, frames), reference_features(backbone, frames)).min() > 0.999
 
-    def test_torch_where_openvino_does_not_know_the_arithmetic(self, caplog, resnet, engine_cache):
+    def test_torch_if_openvino_lacks_the_precision(self, caplog, resnet, engine_cache):
         options = EncodeOptions()
         engine = make_engine(resnet, Placement("cpu", "float16"), options, engine_cache)
         frames = draw_frames(2, 170, 170)
@@ -508,7 +510,7 @@ def cuda():
 @pytest.mark.cuda
 class TestCUDA:
     @pytest.mark.parametrize("size", [(240, 320), (400, 170), (168, 168), (90, 70)])
-    def test_pictures_are_those_of_the_cpu(self, cuda, size):
+    def test_preprocessing_is_that_of_the_cpu(self, cuda, size):
         frames = draw_frames(3, *size)
         for name in ("random:test_resnet", "random:test_efficientnet"):
             expected = TorchEngine(load_backbone(name), FLOAT32, 4).preprocess(frames)
@@ -520,16 +522,16 @@ class TestCUDA:
             assert (difference > 1).float().mean() < 0.005  # sharp edges, bicubic: up to 9 levels
 
     @pytest.mark.parametrize(
-        ("precision", "least"), [("float32", 0.9999), ("float16", 0.999), ("bfloat16", 0.99)]
+        ("precision", "min_cosine"), [("float32", 0.9999), ("float16", 0.999), ("bfloat16", 0.99)]
     )
-    def test_features_are_those_of_the_cpu(self, cuda, precision, least):
+    def test_features_are_those_of_the_cpu(self, cuda, precision, min_cosine):
         frames = draw_frames(7, 300, 200)
         expected = encode(TorchEngine(load_backbone("random:test_resnet"), FLOAT32, 4), frames)
         placement = Placement("cuda", precision)
         engine = TorchEngine(load_backbone("random:test_resnet"), placement, 4)
         found = encode(engine, frames)
 
-        assert cosines(found, expected).min() >= least
+        assert cosines(found, expected).min() >= min_cosine
 
     def test_real_frames(self, cuda, shared, engine_cache, real_frames, real_features):
         name = f"local-dir:{shared / 'weights' / 'mobilenetv2_100_imagenet'}"
@@ -540,20 +542,22 @@ class TestCUDA:
             assert cosines(encode(engine, frames), real_features[clip]).min() >= 0.999
 
     @pytest.mark.parametrize("precision", ["float16", "bfloat16"])
-    def test_a_reduced_precision_is_weighed(self, cuda, precision):
+    def test_a_reduced_precision_is_compared(self, cuda, precision):
         backbone = load_backbone("random:test_resnet")
         reduced = TorchEngine(backbone, Placement("cuda", precision), 4)
         batches = [frame_batch("a", draw_frames(5, 200, 300)), frame_batch("b", draw(0))]
-        evidence = compare_precisions(TorchEngine(backbone, cuda, 4), reduced, batches)
+        check = compare_precisions(TorchEngine(backbone, cuda, 4), reduced, batches)
 
-        assert (evidence.tried, evidence.frames) == (precision, 5)
-        assert 0.99 < evidence.cosine_min <= 1
+        assert (check.tried, check.frames) == (precision, 5)
+        assert 0.99 < check.cosine_min <= 1
 
-    def test_pairs_see_the_frame_before(self, cuda, engine_cache):
+    def test_frame_pairs_include_the_previous_frame(self, cuda, engine_cache):
         batches = [frame_batch(str(count), draw(count, 20, (72, 96))) for count in (5, 1, 4)]
-        expected = TorchEngine(frame_pair_backbone(small_pairs()), FLOAT32, 3)
+        expected = TorchEngine(frame_pair_backbone(small_frame_pair_network()), FLOAT32, 3)
         options = EncodeOptions(batch_size=3)
-        found = make_engine(frame_pair_backbone(small_pairs()), cuda, options, engine_cache)
+        found = make_engine(
+            frame_pair_backbone(small_frame_pair_network()), cuda, options, engine_cache
+        )
 
         for one, other in zip(
             encode_frames(found, batches, EngineLock()),
@@ -562,8 +566,8 @@ class TestCUDA:
         ):
             np.testing.assert_allclose(one.values, other.values, atol=2e-3)
 
-    def test_threads_cut_frames_to_size_while_one_encodes(self, cuda):
-        """As the shards in flight do, taking lock with the network alone."""
+    def test_threads_preprocess_while_one_encodes(self, cuda):
+        """As shards in flight do: only the network is locked."""
         engine, lock = TorchEngine(load_backbone("random:test_resnet"), cuda, 16), EngineLock()
         batches = [frame_batch(str(seed), draw_frames(40 + seed, 240, 320)) for seed in range(6)]
         alone = [encode_frames(engine, [batch], lock)[0].values for batch in batches]
@@ -575,7 +579,7 @@ class TestCUDA:
         for (part,), expected in zip(found, 4 * alone, strict=True):
             np.testing.assert_allclose(part.values, expected, atol=2e-3)
 
-    def test_halves_the_batch_and_loses_no_row(self, cuda):
+    def test_the_batch_size_is_halved_and_no_row_is_lost(self, cuda):
         engine = small_engine(most=3, batch_size=9, placement=cuda)
         levels = torch.arange(11, dtype=torch.uint8, device="cuda").view(-1, 1, 1, 1)
         found = engine.start(levels.expand(-1, 8, 8, 3))()
@@ -583,25 +587,25 @@ class TestCUDA:
         np.testing.assert_allclose(found, np.arange(11)[:, None].repeat(3, 1) / 255, rtol=1e-5)
         assert engine.batch_size == 3
 
-    def test_halves_the_frames_and_loses_none(self, cuda, monkeypatch):
+    def test_frames_are_split_and_none_is_lost(self, cuda, monkeypatch):
         engine = TorchEngine(load_backbone("random:test_resnet"), cuda, 4)
         frames = draw_frames(7, 200, 300)
         expected = engine.preprocess(frames)
-        seen = limit_fitting(monkeypatch, most=2)
+        seen = limit_preprocessing(monkeypatch, most=2)
 
         assert torch.equal(engine.preprocess(frames), expected)
         assert seen == [7, 4, 2, 2, 3, 2, 1]
 
-    def test_a_device_with_little_memory_left(self, cuda, little_memory, tmp_path):
+    def test_with_little_memory_the_batch_size_is_reduced(self, cuda, little_memory, tmp_path):
         options = EncodeOptions(batch_size=1024)
         engine = make_engine(load_backbone("random:test_resnet"), cuda, options, tmp_path)
-        pictures = torch.from_numpy(draw_frames(8, 160, 160)).to("cuda")
-        found = engine.start(pictures.repeat(128, 1, 1, 1))()
+        images = torch.from_numpy(draw_frames(8, 160, 160)).to("cuda")
+        found = engine.start(images.repeat(128, 1, 1, 1))()
 
         assert engine.batch_size < 1024
-        np.testing.assert_allclose(found[-8:], engine.start(pictures)(), atol=1e-3)
+        np.testing.assert_allclose(found[-8:], engine.start(images)(), atol=1e-3)
 
-    def test_the_batch_size_fits_little_memory(self, cuda, little_memory, tmp_path):
+    def test_the_measured_batch_size_fits_into_little_memory(self, cuda, little_memory, tmp_path):
         engine = make_engine(load_backbone("random:test_resnet"), cuda, EncodeOptions(), tmp_path)
 
         assert 1 <= engine.batch_size < 1024
@@ -610,7 +614,7 @@ class TestCUDA:
 
 @pytest.fixture
 def little_memory(cuda):
-    """Leave this process half a gibibyte of the device."""
+    """Limit this process to 0.5 GiB of device memory."""
     torch.cuda.empty_cache()
     total = torch.cuda.get_device_properties(0).total_memory
     torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 2**29) / total)

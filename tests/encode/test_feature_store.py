@@ -1,4 +1,4 @@
-"""The feature store: what was written is found again, by whoever opens the folder."""
+"""The feature store: what is written is read again, by other processes too."""
 
 from __future__ import annotations
 
@@ -55,28 +55,28 @@ def store(tmp_path):
     return FeatureStore(tmp_path / "features", 3)
 
 
-def again(store):
-    """Open the same folder as another process would."""
+def reopen(store):
+    """Open the same folder, as another process would."""
     return FeatureStore(store.folder, store.size)
 
 
 class TestStore:
-    def test_gives_back_what_was_written(self, store):
+    def test_reads_what_was_written(self, store):
         written = [part("a", seed=1), part("b", 0, 2, seed=2), part("c", 0, 7, seed=3)]
         store.write(written)
 
-        for opened in (store, again(store)):
+        for opened in (store, reopen(store)):
             for expected in written:
                 (found,) = opened.stream(expected.video_id)
                 assert_same(found, expected)
             assert opened.reports("b") == [OK]
 
-    def test_chunks_stream_in_order_whatever_came_first(self, store):
+    def test_chunks_are_streamed_in_order_of_their_samples(self, store):
         parts = [part("a", start, start + 3, 9, seed=start) for start in (0, 3, 6)]
         for number in (2, 0, 1):
             store.write([parts[number]])
 
-        for opened in (store, again(store)):
+        for opened in (store, reopen(store)):
             assert opened.chunks("a") == [(0, 3), (3, 6), (6, 9)]
             for found, expected in zip(opened.stream("a"), parts, strict=True):
                 assert_same(found, expected)
@@ -93,10 +93,10 @@ class TestStore:
 
         assert len(reads) == 1
 
-    def test_part_of_a_video_is_not_all_of_it(self, store):
+    def test_a_part_of_a_video_is_not_complete(self, store):
         store.write([part("a", 0, 3, 9), part("a", 6, 9, 9)])
 
-        for opened in (store, again(store)):
+        for opened in (store, reopen(store)):
             assert not opened.has("a")
             assert opened.chunks("a") == [(0, 3), (6, 9)]
             with pytest.raises(KeyError, match="a"):
@@ -104,7 +104,7 @@ class TestStore:
             with pytest.raises(KeyError, match="a"):
                 opened.reports("a")
 
-    def test_a_video_that_was_never_written_is_not_there(self, store):
+    def test_unknown_videos(self, store):
         store.write([part("a")])
 
         assert store.has("a")
@@ -122,12 +122,12 @@ class TestStore:
             ([(4, 9), (2, 6), (0, 4), (0, 5)], [(0, 4), (4, 9)]),
         ],
     )
-    def test_chunks_of_other_lengths_do_not_hide_the_whole(self, store, written, expected):
-        """A run with smaller shards was stopped; a later one cut the video otherwise."""
+    def test_overlapping_chunks_do_not_hide_a_complete_cover(self, store, written, expected):
+        """An interrupted run with smaller shards had split the video differently."""
         for start, stop in written:
             store.write([part("a", start, stop, 9)])
 
-        for opened in (store, again(store)):
+        for opened in (store, reopen(store)):
             assert opened.has("a")
             assert opened.chunks("a") == sorted(written)
             assert [(f.start, f.stop) for f in opened.stream("a")] == expected
@@ -136,7 +136,7 @@ class TestStore:
         bad = DecodeReport("undecodable", "no frame could be decoded", attempts=("decord: x",))
         store.write([part("a"), FrameFeatures.empty("bad", 3, bad), part("c", seed=4)])
 
-        for opened in (store, again(store)):
+        for opened in (store, reopen(store)):
             assert opened.has("bad")
             assert opened.reports("bad") == [bad]
             (found,) = opened.stream("bad")
@@ -147,22 +147,22 @@ class TestStore:
         bad = DecodeReport("not_video", "the file holds no video")
         store.write([FrameFeatures.empty("bad", 3, bad)])
 
-        (found,) = again(store).stream("bad")
+        (found,) = reopen(store).stream("bad")
         assert found.report == bad
         assert found.whole
 
     def test_samples_that_could_not_be_decoded_leave_a_gap(self, store):
         whole = part("a", 0, 6)
         kept = np.array([0, 1, 4])
-        gappy = FrameFeatures(
+        with_gap = FrameFeatures(
             "a", 0, 6, 6, whole.values[kept], kept, kept * 2, kept / 10, DecodeReport("partial")
         )
-        store.write([gappy])
+        store.write([with_gap])
 
         assert store.has("a")
-        assert_same(next(again(store).stream("a")), gappy)
+        assert_same(next(reopen(store).stream("a")), with_gap)
 
-    def test_the_same_chunks_have_the_same_file(self, store):
+    def test_equal_chunks_have_the_same_file(self, store):
         first = store.write([part("a", seed=1), part("b", seed=2)])[0].path
         second = store.write([part("a", seed=3), part("b", seed=4)])[0].path
         other = store.write([part("c")])[0].path
@@ -171,8 +171,8 @@ class TestStore:
         assert store.chunks("a") == [(0, 4)]
         assert_same(next(store.stream("b")), part("b", seed=4))
 
-    def test_a_file_that_is_replaced_is_read_by_its_new_rows(self, store):
-        """The second attempt got fewer frames of the first video."""
+    def test_a_replaced_file_is_read_with_its_new_rows(self, store):
+        """The second attempt decoded fewer frames of the first video."""
         short = part("a", 0, 4)
         short = FrameFeatures("a", 0, 4, 4, *(x[:1] for x in arrays(short)), OK)
         store.write([part("a"), part("b", seed=5)])
@@ -181,7 +181,7 @@ class TestStore:
         assert_same(next(store.stream("a")), short)
         assert_same(next(store.stream("b")), part("b", seed=6))
 
-    def test_a_file_is_read_once_for_all_that_a_thread_wants_of_it(self, store, monkeypatch):
+    def test_a_thread_reads_a_file_once_for_all_its_videos(self, store, monkeypatch):
         parts = [part(name, seed=number) for number, name in enumerate("abc")]
         store.write(parts)
         read, right = [], module.read_table
@@ -218,28 +218,28 @@ class TestStore:
 
         assert list(store.folder.iterdir()) == []
         assert not store.has("a")
-        assert not again(store).has("a")
+        assert not reopen(store).has("a")
 
     def test_many_threads_write_at_once(self, store):
         with ThreadPoolExecutor(4) as threads:
             list(threads.map(lambda n: store.write([part("a", n, n + 1, 24, seed=n)]), range(24)))
 
-        for opened in (store, again(store)):
+        for opened in (store, reopen(store)):
             found = [f.values[0] for f in opened.stream("a")]
             expected = [part("a", n, n + 1, 24, seed=n).values[0] for n in range(24)]
             np.testing.assert_array_equal(found, expected)
 
-    def test_no_number_may_be_missing(self, store):
-        """Levels that tell nulls from numbers would double the time of reading."""
+    def test_features_are_not_nullable(self, store):
+        """Definition levels of nullable values would double the reading time."""
         path = store.write([part("a")])[0].path
 
         column = pq.ParquetFile(path).schema.column(4)
 
         assert column.path == "feature.list.element"
-        assert column.max_definition_level == 1  # a list may be empty, as far as Parquet knows
+        assert column.max_definition_level == 1  # for Parquet, a list may be empty
 
-    def test_numbers_that_may_be_missing_are_read_all_the_same(self, store):
-        """As in stores that were made before it was forbidden."""
+    def test_nullable_features_are_read_too(self, store):
+        """As in stores of earlier versions."""
         path = store.write([part("a")])[0].path
         table = pq.read_table(path)
         kinds = [pa.list_(pa.float16(), 3) if f.name == "feature" else f.type for f in table.schema]
@@ -248,22 +248,22 @@ class TestStore:
         )
         pq.write_table(table.cast(older), path)
 
-        assert_same(next(again(store).stream("a")), part("a"))
+        assert_same(next(reopen(store).stream("a")), part("a"))
 
-    def test_what_is_read_may_be_written_to(self, store):
-        """Torch takes no other memory."""
+    def test_features_are_writeable(self, store):
+        """torch does not accept other memory."""
         store.write([part("a")])
 
         assert next(store.stream("a")).values.flags.writeable
 
-    def test_what_is_read_of_one_video_keeps_nothing_of_the_others_in_memory(self, store):
+    def test_features_of_one_video_keep_no_others_in_memory(self, store):
         store.write([part("a"), part("b"), part("c", 0, 2)])
         (found,) = store.stream("b")
 
         assert found.values.base is None or found.values.base.nbytes == found.values.nbytes
         assert found.pts_seconds.base is None
 
-    def test_the_most_frames_that_come_at_once_are_those_of_the_longest_chunk(self, store):
+    def test_frames_at_once_is_the_length_of_the_longest_chunk(self, store):
         store.write([part("a", 0, 3, 10), part("b", 0, 2)])
         store.write([part("a", 3, 10, 10)])
 
@@ -272,12 +272,12 @@ class TestStore:
         with pytest.raises(KeyError):
             store.frames_at_once("c")
 
-    def test_a_file_that_a_power_cut_left_empty_is_not_used(self, store, caplog):
+    def test_an_empty_file_is_not_used(self, store, caplog):
         store.write([part("a")])
         path = store.write([part("b")])[0].path
         path.write_bytes(b"")
 
-        found = again(store)
+        found = reopen(store)
 
         assert (found.has("a"), found.has("b")) == (True, False)
         assert f"{path} is damaged" in caplog.text
@@ -288,7 +288,7 @@ class TestStore:
         path = store.write([part("b")])[0].path
         corrupt_footer(path)
 
-        found = again(store)
+        found = reopen(store)
 
         assert (found.has("a"), found.has("b")) == (True, False)
         assert f"{path} is damaged" in caplog.text
@@ -302,7 +302,7 @@ class TestStore:
             list(store.stream("b"))
 
         assert path.with_name(f"_damaged-{path.name}").exists()
-        for found in (store, again(store)):
+        for found in (store, reopen(store)):
             assert [found.has(name) for name in "abc"] == [True, False, False]
         store.write([part("b"), part("c")])
         assert_same(next(store.stream("b")), part("b"))
@@ -320,7 +320,7 @@ class TestStore:
         path = store.write([part("a"), part("b")])[0].path
         change_metadata(path, lambda entry: entry.update(new=1) or entry["report"].update(new=2))
 
-        assert_same(next(again(store).stream("b")), part("b"))
+        assert_same(next(reopen(store).stream("b")), part("b"))
 
     @pytest.mark.parametrize(
         ("change", "message"),
@@ -337,7 +337,7 @@ class TestStore:
         store.write([part("a")])
         change_metadata(store.write([part("b")])[0].path, change)
 
-        found = again(store)
+        found = reopen(store)
 
         assert (found.has("a"), found.has("b")) == (True, False)
         assert message in caplog.text
@@ -387,20 +387,20 @@ class TestAbandonedFiles:
 
         assert killed.returncode == -9
         assert len(list(store.folder.glob(".part-*.new"))) == 1
-        assert again(store).remove_abandoned_files() == 1
+        assert reopen(store).remove_abandoned_files() == 1
         assert [path.suffix for path in store.folder.iterdir()] == [".parquet"]
 
     def test_the_file_of_a_running_writer_is_kept(self, store, monkeypatch):
         def write_slowly(table, path, **_):
             path.write_bytes(b"PAR1 half")
-            assert again(store).remove_abandoned_files() == 0
+            assert reopen(store).remove_abandoned_files() == 0
             right(table, path)
 
         right = pq.write_table
         monkeypatch.setattr(pq, "write_table", write_slowly)
 
         store.write([part("a")])
-        assert again(store).has("a")
+        assert reopen(store).has("a")
 
 
 class TestFeaturesId:
@@ -422,44 +422,44 @@ def arrays(features):
 
 
 class TestForget:
-    def test_a_forgotten_video_is_not_there_for_this_run_nor_for_later_ones(self, store):
+    def test_a_forgotten_video_is_removed_for_later_runs_too(self, store):
         store.write([part("a"), part("b", seed=2)])
         store.forget({"a"})
 
-        for opened in (store, again(store)):
+        for opened in (store, reopen(store)):
             assert not opened.has("a")
             assert opened.chunks("a") == []
             assert_same(next(opened.stream("b")), part("b", seed=2))
 
-    def test_what_comes_after_is_found_by_later_runs(self, store):
-        """The next attempt shares its file with other videos, or with none."""
+    def test_features_written_after_forgetting_are_found(self, store):
+        """The next attempt writes another file."""
         bad = DecodeReport("undecodable", "no frame")
         store.write([part("b", seed=2), FrameFeatures.empty("a", 3, bad), part("c")])
         store.forget({"a"})
         store.write([part("a", seed=7)])
 
-        for opened in (store, again(store)):
+        for opened in (store, reopen(store)):
             assert opened.reports("a") == [OK]
             assert_same(next(opened.stream("a")), part("a", seed=7))
             assert_same(next(opened.stream("b")), part("b", seed=2))
 
-    def test_who_reads_at_the_same_time_still_finds_its_rows(self, store):
+    def test_concurrent_readers_still_find_their_rows(self, store):
         store.write([part("a"), part("b", seed=2)])
-        reader = again(store)
+        reader = reopen(store)
         store.forget({"a"})
 
         assert_same(next(reader.stream("b")), part("b", seed=2))
 
-    def test_all_chunks_go(self, store):
+    def test_all_chunks_are_forgotten(self, store):
         for start in (0, 3):
             store.write([part("a", start, start + 3, 6), part(f"other {start}")])
         store.forget({"a"})
 
-        assert again(store).chunks("a") == []
-        assert again(store).has("other 3")
+        assert reopen(store).chunks("a") == []
+        assert reopen(store).has("other 3")
 
-    def test_a_video_that_is_not_there(self, store):
+    def test_an_unknown_video(self, store):
         store.write([part("a")])
         store.forget({"b"})
 
-        assert again(store).has("a")
+        assert reopen(store).has("a")

@@ -1,4 +1,4 @@
-"""The network that looks at a frame and the one before."""
+"""The network that encodes a frame together with the previous one."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def pairs(count=2):
 
 
 @torch.inference_mode()
-def run(backbone, pictures):
-    return backbone.module(pictures)
+def run(backbone, images):
+    return backbone.module(images)
 
 
 @pytest.fixture
@@ -30,28 +30,28 @@ def backbone():
     return frame_pair_backbone(FramePairNetwork(size=16))
 
 
-def test_wants_whole_frames_with_the_one_before(backbone):
+def test_input_is_whole_frames_with_the_previous_frame(backbone):
     assert backbone.geometry == GEOMETRY == Geometry(72, 96, "squash", 1.0, reducing_gap=1)
     assert backbone.previous_frames == 1
     assert (backbone.mean, backbone.std) == ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
-def test_gives_movement_and_the_logit_of_a_cut(backbone):
+def test_output_is_motion_and_the_logit_of_a_cut(backbone):
     features = run(backbone, pairs())
 
     assert backbone.feature_size == 17
     assert features.shape == (2, 17)
-    assert features[:, :-1].min() >= 0  # movement is rectified, the logit is not
+    assert features[:, :-1].min() >= 0  # motion features pass a ReLU, the logit does not
 
 
-def test_the_order_of_the_two_matters(backbone):
+def test_the_order_of_the_frames_matters(backbone):
     given = pairs()
-    turned = torch.cat([given[:, 3:], given[:, :3]], dim=1)
+    swapped = torch.cat([given[:, 3:], given[:, :3]], dim=1)
 
-    assert (run(backbone, given) - run(backbone, turned)).abs().max() > 1e-3
+    assert (run(backbone, given) - run(backbone, swapped)).abs().max() > 1e-3
 
 
-def test_movement_does_not_see_exposure(backbone):
+def test_motion_does_not_depend_on_exposure(backbone):
     given = pairs() * 0.5 + 0.1
     brighter = given.clone()
     brighter[:, 3:] += 0.25
@@ -68,7 +68,7 @@ def test_rows_do_not_depend_on_the_batch(backbone):
     assert torch.allclose(run(backbone, given), alone, atol=1e-5)
 
 
-def test_weights_are_read_back(tmp_path):
+def test_saved_weights_are_loaded(tmp_path):
     network = FramePairNetwork()
     save_file(network.state_dict(), tmp_path / "backbone.safetensors")
     made, read = frame_pair_backbone(network), load_frame_pair(tmp_path / "backbone.safetensors")

@@ -1,4 +1,4 @@
-"""Conversion to OpenVINO: the same features as torch, kept in a cache, and nothing reported."""
+"""OpenVINO: the features of torch, a cache of converted networks, and no telemetry."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from pipeline.encode.torch_engine import TorchEngine
 from pipeline.errors import EngineError
 
 FLOAT32 = Placement("cpu", "float32")
-PICTURES = torch.from_numpy(np.random.default_rng(3).integers(0, 256, (3, 32, 32, 3), np.uint8))
+IMAGES = torch.from_numpy(np.random.default_rng(3).integers(0, 256, (3, 32, 32, 3), np.uint8))
 
 
 def toy(name, features):
-    """Make a backbone that is converted in no time."""
+    """Make a backbone that is converted quickly."""
     torch.manual_seed(features)
     module = nn.Sequential(
         nn.Conv2d(3, features, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
@@ -55,12 +55,12 @@ def backbone():
 
 @pytest.fixture(scope="module")
 def expected(backbone):
-    return TorchEngine(backbone, FLOAT32, 4).start(PICTURES)()
+    return TorchEngine(backbone, FLOAT32, 4).start(IMAGES)()
 
 
 @pytest.fixture
 def conversions(monkeypatch):
-    """Names of the networks that are converted from here on."""
+    """Record the names of converted networks."""
     names = []
     convert = openvino_engine._convert
 
@@ -73,42 +73,42 @@ def conversions(monkeypatch):
 
 
 def run(backbone, cache):
-    return OpenVINOEngine(backbone, FLOAT32, 2, cache).start(PICTURES)()
+    return OpenVINOEngine(backbone, FLOAT32, 2, cache).start(IMAGES)()
 
 
 class TestParityWithTorch:
     @pytest.mark.parametrize(
-        ("name", "tap", "grid"),
+        ("name", "layer", "pool_size"),
         [
             ("random:test_resnet", "layer3", 2),
-            ("random:test_resnet", "bn1", None),  # what follows works in place
+            ("random:test_resnet", "bn1", None),  # the next layer works in place
             ("random:vit_tiny_patch16_224", "blocks.1", 2),
         ],
     )
-    def test_names_taps_and_grids(self, tmp_path, name, tap, grid):
-        backbone = load_backbone(name, layer=tap, pool_size=grid)
+    def test_names_layers_and_pool_sizes(self, tmp_path, name, layer, pool_size):
+        backbone = load_backbone(name, layer=layer, pool_size=pool_size)
         height, width = backbone.geometry.height, backbone.geometry.width
-        pictures = torch.randint(0, 256, (3, height, width, 3), dtype=torch.uint8)
-        expected = TorchEngine(backbone, FLOAT32, 3).start(pictures)()
-        found = OpenVINOEngine(backbone, FLOAT32, 2, tmp_path).start(pictures)()
+        images = torch.randint(0, 256, (3, height, width, 3), dtype=torch.uint8)
+        expected = TorchEngine(backbone, FLOAT32, 3).start(images)()
+        found = OpenVINOEngine(backbone, FLOAT32, 2, tmp_path).start(images)()
 
         assert found.shape == (3, backbone.feature_size)
         np.testing.assert_allclose(found, expected, atol=1e-5, rtol=1e-4)
 
-    def test_pictures_with_their_context(self, engine_cache):
+    def test_frame_pairs(self, engine_cache):
         backbone = frame_pair_backbone(FramePairNetwork())
-        pictures = torch.randint(0, 256, (3, 72, 96, 6), dtype=torch.uint8)
-        expected = TorchEngine(backbone, FLOAT32, 3).start(pictures)()
-        found = OpenVINOEngine(backbone, FLOAT32, 2, engine_cache).start(pictures)()
+        images = torch.randint(0, 256, (3, 72, 96, 6), dtype=torch.uint8)
+        expected = TorchEngine(backbone, FLOAT32, 3).start(images)()
+        found = OpenVINOEngine(backbone, FLOAT32, 2, engine_cache).start(images)()
 
         assert found.shape == (3, 97)
         np.testing.assert_allclose(found, expected, atol=1e-5, rtol=1e-4)
 
 
-class TestTurns:
-    """A caller begins while another still waits for its features."""
+class TestThreads:
+    """One thread starts while another waits for its features."""
 
-    def test_each_gets_its_own_features(self, backbone, engine_cache):
+    def test_each_thread_receives_its_own_features(self, backbone, engine_cache):
         engine, lock = OpenVINOEngine(backbone, FLOAT32, 2, engine_cache), EngineLock()
         levels = torch.arange(250, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 32, 32, 3)
         expected = TorchEngine(backbone, FLOAT32, 250).start(levels)()
@@ -122,46 +122,48 @@ class TestTurns:
             found = list(threads.map(encode, levels.split(5)))
         np.testing.assert_allclose(np.concatenate(found), expected, atol=1e-5)
 
-    def test_a_batch_that_fails_leaves_the_engine_as_it_was(self, backbone, engine_cache):
+    def test_the_engine_works_after_a_batch_that_failed(self, backbone, engine_cache):
         engine = OpenVINOEngine(backbone, FLOAT32, 2, engine_cache)
         for _ in range(20):  # more often than there are requests
             with pytest.raises((RuntimeError, ValueError)):
                 engine.start(torch.zeros(4, 16, 16, 3, dtype=torch.uint8))()
 
-        assert engine.start(PICTURES)().any()
+        assert engine.start(IMAGES)().any()
 
-    def test_a_rest_that_fails_gives_back_the_full_batches_too(self, backbone, engine_cache):
+    def test_if_a_single_image_fails_the_requests_of_full_batches_are_released_too(
+        self, backbone, engine_cache
+    ):
         engine = OpenVINOEngine(backbone, FLOAT32, 2, engine_cache)
         before = engine._full.qsize()
         engine._single = queue.SimpleQueue()
         engine._single.put(Mock(**{"start_async.side_effect": RuntimeError("broken")}))
         with pytest.raises(RuntimeError, match="broken"):
-            engine.start(PICTURES)
+            engine.start(IMAGES)
 
         assert engine._full.qsize() == before
 
 
 class TestBatchSize:
-    def test_it_is_found_once_for_each_precision(self, tmp_path, backbone, expected):
+    def test_it_is_measured_once_for_each_precision(self, tmp_path, backbone, expected):
         engine = OpenVINOEngine(backbone, FLOAT32, 0, tmp_path)
-        (kept,) = tmp_path.glob("batch-*.json")
-        found = json.loads(kept.read_text())
+        (path,) = tmp_path.glob("batch-*.json")
+        found = json.loads(path.read_text())
 
         assert engine.batch_size == found["batch_size"]
         assert set(found["rates"]) == {str(size) for size in CPU_BATCH_SIZES}
-        np.testing.assert_allclose(engine.start(PICTURES)(), expected, atol=1e-5)
-        kept.write_text('{"batch_size": 3}')
+        np.testing.assert_allclose(engine.start(IMAGES)(), expected, atol=1e-5)
+        path.write_text('{"batch_size": 3}')
         assert OpenVINOEngine(backbone, FLOAT32, 0, tmp_path).batch_size == 3
         OpenVINOEngine(backbone, Placement("cpu", "bfloat16"), 0, tmp_path)
         assert len(list(tmp_path.glob("batch-*.json"))) == 2
 
-    def test_where_it_is_asked_for_nothing_is_measured(self, tmp_path, backbone):
+    def test_a_given_one_is_not_measured(self, tmp_path, backbone):
         assert OpenVINOEngine(backbone, FLOAT32, 7, tmp_path).batch_size == 7
         assert not list(tmp_path.glob("batch-*.json"))
 
     def test_it_may_be_one(self, tmp_path, backbone, expected):
         np.testing.assert_allclose(
-            OpenVINOEngine(backbone, FLOAT32, 1, tmp_path).start(PICTURES)(), expected, atol=1e-5
+            OpenVINOEngine(backbone, FLOAT32, 1, tmp_path).start(IMAGES)(), expected, atol=1e-5
         )
 
 
@@ -174,7 +176,7 @@ class TestCache:
         np.testing.assert_array_equal(first, second)
         np.testing.assert_allclose(first, expected, atol=1e-5)
 
-    def test_holds_whole_entries_and_nothing_else(self, tmp_path, backbone):
+    def test_contains_only_complete_entries(self, tmp_path, backbone):
         run(backbone, tmp_path)
 
         assert sorted(path.suffix for path in tmp_path.iterdir()) == [".bin", ".xml"]
@@ -186,23 +188,25 @@ class TestCache:
 
         assert len(conversions) == 1
 
-    def test_another_network_has_an_entry_of_its_own(self, tmp_path, backbone, conversions):
+    def test_another_network_has_another_entry(self, tmp_path, backbone, conversions):
         run(backbone, tmp_path)
         found = run(toy("other", 5), tmp_path)
 
         assert conversions == ["toy", "other"]
         assert found.shape == (3, 5)
 
-    @pytest.mark.parametrize("lost", [".bin", ".xml"])
-    def test_half_an_entry_is_not_trusted(self, tmp_path, backbone, expected, conversions, lost):
+    @pytest.mark.parametrize("missing", [".bin", ".xml"])
+    def test_an_incomplete_entry_is_converted_again(
+        self, tmp_path, backbone, expected, conversions, missing
+    ):
         run(backbone, tmp_path)
-        next(tmp_path.glob(f"*{lost}")).unlink()
+        next(tmp_path.glob(f"*{missing}")).unlink()
 
         np.testing.assert_allclose(run(backbone, tmp_path), expected, atol=1e-5)
         assert len(conversions) == 2
 
     @pytest.mark.parametrize("damaged", [".bin", ".xml"])
-    def test_a_cut_off_entry_is_not_trusted(
+    def test_a_truncated_entry_is_converted_again(
         self, tmp_path, backbone, expected, conversions, caplog, damaged
     ):
         run(backbone, tmp_path)
@@ -213,7 +217,7 @@ class TestCache:
         assert len(conversions) == 2
         assert "is damaged, converting again" in caplog.text
 
-    def test_a_crash_between_the_two_files_leaves_nothing_to_trust(
+    def test_after_a_crash_between_its_two_files_an_entry_is_converted_again(
         self, tmp_path, monkeypatch, backbone, expected, conversions
     ):
         replace = os.replace
@@ -240,14 +244,14 @@ def test_streams_follow_the_cpu_quota_of_a_container(tmp_path, backbone, monkeyp
     assert engine._full.qsize() == 3 * openvino_engine.BATCHES_PER_STREAM
 
 
-def test_unknown_arithmetic_fails(tmp_path, backbone, conversions):
+def test_unsupported_precision_fails(tmp_path, backbone, conversions):
     with pytest.raises(EngineError, match="OpenVINO does not compute in float16 on the CPU"):
         OpenVINOEngine(backbone, Placement("cpu", "float16"), 2, tmp_path)
 
     assert conversions == []
 
 
-def test_unknown_operator_fails(tmp_path):
+def test_unsupported_operator_fails(tmp_path):
     vit = load_backbone("random:test_vit")
 
     with pytest.raises(EngineError, match=r"cannot convert random:test_vit: (?s:.*)upsample_bic"):
@@ -273,8 +277,8 @@ print("converted")
 """
 
 
-def test_nothing_is_reported(tmp_path):
-    """OpenVINO would tell its maker of imports and conversions. Children are watched as well."""
+def test_no_telemetry_is_sent(tmp_path):
+    """OpenVINO would report imports and conversions. Child processes are checked too."""
     home = {**os.environ, "HOME": str(tmp_path)}
     command = [sys.executable, "-c", WATCHED + CONVERSION, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, env=home, check=False)
@@ -303,7 +307,7 @@ os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_a_signal_after_an_engine_was_freed_is_handled(tmp_path):
-    """Compiling moves the stack on which signals are handled into memory that goes with it."""
+    """Compiling sets a signal stack that is unmapped together with the network."""
     ended = subprocess.run([sys.executable, "-c", INTERRUPTED, str(tmp_path)], check=False)
 
     assert ended.returncode == 7

@@ -1,4 +1,4 @@
-"""Whether features stay what they are in float32, and what follows."""
+"""Comparison of features in float32 and reduced precision."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from pipeline.encode.precision import (
 from tests.encode.test_encoder import draw, frame_batch
 
 
-class Turned:
-    """An engine whose features are those of another, turned by an angle."""
+class Rotated:
+    """An engine whose features are rotated by an angle."""
 
-    name, device, batch_size = "stand-in", "cpu", 2
+    name, device, batch_size = "rotated", "cpu", 2
 
     def __init__(self, precision, degrees=0.0, *, only_frame=None, value=None):
         self.precision, self.only_frame, self.value = precision, only_frame, value
@@ -32,8 +32,8 @@ class Turned:
     def preprocess(self, frames):
         return torch.from_numpy(frames)
 
-    def start(self, pictures):
-        values = np.tile(np.float32([1, 0]), (len(pictures), 1))
+    def start(self, images):
+        values = np.tile(np.float32([1, 0]), (len(images), 1))
         for row in range(len(values)):
             if self.only_frame in (None, self.done + row):
                 values[row] = self.value or (self.cosine, self.sine)
@@ -45,17 +45,17 @@ class Stub:
     geometry, feature_size, previous_frames = Geometry(8, 8), 2, 0
 
 
-PLAIN = Turned("float32")
+FULL = Rotated("float32")
 
 
-class TestCosines:
-    def test_they_are_taken_row_by_row(self):
+class TestCosineSimilarities:
+    def test_they_are_computed_row_by_row(self):
         a = np.array([[1, 0], [1, 1], [2, 0]])
         b = np.array([[5, 0], [0, 3], [-1, 0]])
 
         np.testing.assert_allclose(cosine_similarities(a, b), [1, 0.5**0.5, -1])
 
-    def test_nothing_agrees_with_nothing_alone(self):
+    def test_rows_of_zeros_equal_only_each_other(self):
         a = np.array([[0.0, 0], [0, 0], [1, 1]])
         b = np.array([[0.0, 0], [1, 0], [0, 0]])
 
@@ -67,46 +67,52 @@ class TestCosines:
         np.testing.assert_allclose(cosine_similarities(a, a), [1])
 
 
-class TestWeigh:
-    @pytest.mark.parametrize(("degrees", "kept"), [(2.5, "bfloat16"), (2.6, "float32")])
-    def test_the_limit_is_a_cosine_of_0_999(self, degrees, kept):
-        found = compare_precisions(PLAIN, Turned("bfloat16", degrees), [frame_batch("a", draw(5))])
+class TestComparePrecisions:
+    @pytest.mark.parametrize(("degrees", "expected"), [(2.5, "bfloat16"), (2.6, "float32")])
+    def test_the_limit_is_a_cosine_of_0_999(self, degrees, expected):
+        found = compare_precisions(FULL, Rotated("bfloat16", degrees), [frame_batch("a", draw(5))])
 
         assert MIN_COSINE == 0.999
-        assert found.precision == kept
+        assert found.precision == expected
         assert found.tried == "bfloat16"
         assert found.cosine_min == pytest.approx(np.cos(np.radians(degrees)), abs=1e-4)
         assert found.frames == 5
 
-    def test_one_bad_frame_forbids_it(self):
-        reduced = Turned("bfloat16", 10, only_frame=6)
+    def test_one_frame_that_differs_rejects_it(self):
+        reduced = Rotated("bfloat16", 10, only_frame=6)
         batches = [frame_batch("a", draw(5)), frame_batch("b", draw(3))]
 
-        found = compare_precisions(PLAIN, reduced, batches)
+        found = compare_precisions(FULL, reduced, batches)
 
         assert found.precision == "float32"
         assert found.cosine_mean > 0.998 > found.cosine_min
         assert found.frames == 8
 
-    def test_what_is_no_number_forbids_it(self):
+    def test_nan_rejects_it(self):
         found = compare_precisions(
-            PLAIN, Turned("float16", value=(np.nan, 1)), [frame_batch("a", draw(2))]
+            FULL, Rotated("float16", value=(np.nan, 1)), [frame_batch("a", draw(2))]
         )
 
         assert found.precision == "float32"
         assert found.cosine_min == -1
 
-    def test_without_a_frame_nothing_is_proved(self):
-        assert compare_precisions(PLAIN, Turned("bfloat16"), []) == PrecisionCheck(
+    def test_without_frames_float32_is_chosen(self):
+        assert compare_precisions(FULL, Rotated("bfloat16"), []) == PrecisionCheck(
             "float32", tried="bfloat16"
         )
         empty = [frame_batch("a", draw(0))]
-        assert compare_precisions(PLAIN, Turned("bfloat16"), empty) == PrecisionCheck(
+        assert compare_precisions(FULL, Rotated("bfloat16"), empty) == PrecisionCheck(
             "float32", tried="bfloat16"
         )
 
 
-def test_evidence_is_plain_json():
-    said = PrecisionCheck("bfloat16", "bfloat16", 0.9995, 0.9999, 64)
+def test_json_round_trip():
+    check = PrecisionCheck("bfloat16", "bfloat16", 0.9995, 0.9999, 64)
 
-    assert PrecisionCheck.from_json(json.loads(json.dumps(said.to_json()))) == said
+    assert PrecisionCheck.from_json(json.loads(json.dumps(check.to_json()))) == check
+
+
+def test_unknown_fields_of_json_are_ignored():
+    check = PrecisionCheck("float32", "bfloat16", 0.9, 0.99, 64)
+
+    assert PrecisionCheck.from_json({**check.to_json(), "new": 1}) == check

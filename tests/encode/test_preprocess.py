@@ -1,4 +1,4 @@
-"""Cutting frames to size as they come from the decoder, or when they are encoded, is the same."""
+"""Preprocessing on arrival gives the same images as preprocessing before encoding."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ def on(device):
     return made
 
 
-class TestWhen:
+class TestOnArrival:
     @pytest.mark.parametrize(
         ("size", "expected"),
         [((8, 8), False), ((4, 16), False), ((9, 8), True), ((1080, 1920), True)],
     )
-    def test_where_that_makes_them_smaller(self, size, expected):
+    def test_on_the_cpu_if_it_makes_frames_smaller(self, size, expected):
         assert preprocesses_on_arrival(on("cpu"), size) == expected
         assert staged_size(on("cpu"), size) == ((8, 8) if expected else size)
 
-    def test_never_where_it_is_work_of_an_accelerator(self):
+    def test_never_on_cuda(self):
         assert not preprocesses_on_arrival(on("cuda"), (1080, 1920))
         assert staged_size(on("cuda"), (1080, 1920)) == (1080, 1920)
 
 
-class TestFitDecoded:
-    def test_gives_what_the_engine_cuts(self):
+class TestPreprocessDecoded:
+    def test_images_are_those_of_the_engine(self):
         frames = draw(5, size=(20, 13))
 
         found = preprocess_decoded(engine(), frames, np.arange(5))
@@ -46,7 +46,7 @@ class TestFitDecoded:
         assert found.shape == (5, 8, 8, 3)
         np.testing.assert_array_equal(found, engine().preprocess(frames).numpy())
 
-    def test_a_frame_that_is_shown_on_is_cut_once(self):
+    def test_a_repeated_frame_is_resized_once(self):
         frames = draw(3, size=(20, 13))[[0, 0, 1, 2, 2, 2]]
         made, cut = engine(), []
         fit = made.preprocess
@@ -58,9 +58,9 @@ class TestFitDecoded:
         np.testing.assert_array_equal(found, fit(frames).numpy())
 
 
-class TestFitPictures:
+class TestPreprocessBatches:
     @pytest.mark.parametrize("context", [0, 1])
-    def test_what_is_cut_already_is_not_cut_again(self, context):
+    def test_resized_frames_are_not_resized_again(self, context):
         frames = draw(6, size=(20, 13))[[0, 1, 1, 2, 3, 3]]
         decoded = replace(
             frame_batch("a", frames, context=context), frame_index=np.array([0, 1, 1, 2, 3, 3])
@@ -68,7 +68,7 @@ class TestFitPictures:
         made = engine(context=context)
         cut = replace(decoded, images=made.preprocess(frames).numpy(), resized=True)
         expected = list(preprocess_batches(made, [decoded]))
-        made.preprocess = lambda _: pytest.fail("cut again")
+        made.preprocess = lambda _: pytest.fail("resized again")
 
         (found,) = preprocess_batches(made, [cut])
 
@@ -103,6 +103,6 @@ class TestFitPictures:
         ([3, 3, 3, 9], 1, [0, 1, 1, 2]),
     ],
 )
-def test_rows_of_samples(frame_index, context, rows):
-    """With context the second sample of a frame differs: the frame before it is another."""
+def test_feature_rows(frame_index, context, rows):
+    """With a previous frame, the second sample of a frame differs from the first."""
     assert feature_rows(np.array(frame_index, np.int64), context).tolist() == rows
