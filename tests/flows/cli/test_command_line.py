@@ -165,7 +165,7 @@ def started(monkeypatch):
         tables: {"read_run": lambda out: last},
         load: {"cache_folder": lambda: Path("/cache/clipline")},
         annotations: {
-            "read_labels": lambda *given: SimpleNamespace(labels=(), clips=()),
+            "read_annotations": lambda *given: SimpleNamespace(labels=(), clips=()),
         },
     }
     for module, names in replaced.items():
