@@ -20,7 +20,7 @@ from pipeline.temporal import (
     predict,
 )
 
-README = Path(__file__).parents[2] / "README.md"
+README = Path(__file__).parents[2] / "pipeline/temporal/README.md"
 
 
 def draw_image(label, rng):
