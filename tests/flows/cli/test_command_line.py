@@ -141,7 +141,8 @@ def started(monkeypatch):
     from pipeline.recognition import recognizer
     from pipeline.results import tables
     from pipeline.run import load
-    from pipeline.training import annotations
+    from pipeline.sources import discovery
+    from pipeline.training import annotations, build_dataset
 
     found = []
 
@@ -153,9 +154,13 @@ def started(monkeypatch):
     saved = SimpleNamespace(backbone=SimpleNamespace(precision="float32"), labels=())
     last = {"options": {}, "sources": ["/videos"], "working_folder": "/"}
     replaced = {
-        launch: {"run_once": start, "serve_forever": start, "reach_server": start},
+        launch: dict.fromkeys(
+            ("run_once", "open_with_features", "serve_forever", "reach_server"), start
+        ),
         cases: dict.fromkeys(("roofline", "startup", "scale", "long"), start),
-        evaluate: {"_gather": start, "_require_compatible": lambda *given: None},
+        evaluate: {"_require_compatible": lambda *given: None},
+        discovery: {"find_videos": lambda *given, **named: []},
+        build_dataset: {"find_labelled_videos": lambda *given: []},
         backbone: {"middle_layer": lambda name: "MIDDLE"},
         recognizer: {
             "load_recognizer": lambda name: saved,
