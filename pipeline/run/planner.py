@@ -88,6 +88,8 @@ class Planner:
     """Reports of videos that gave no features, for a reason that may not last, by id."""
     _unencoded: dict[str, int] = field(default_factory=dict)
     """Chunks of long videos that are not encoded yet."""
+    _planned_again: set[str] = field(default_factory=set)
+    """Videos whose cached features were removed, by id."""
 
     @classmethod
     def of_session(cls, session: Session, progress: RunProgress) -> Planner:
@@ -114,6 +116,19 @@ class Planner:
             yield from self._pack_cached(cached)
         known = {video.video_id for video in cached}
         yield from self._pack([video for video in videos if video.video_id not in known])
+
+    def plan_again(self, shard: Shard) -> Iterator[Shard] | None:
+        """
+        Plan the cached videos of a shard that failed, if a damaged file was removed from the store.
+
+        Returns:
+            None if no features were removed, or those of a video for the second time.
+        """
+        removed = {v.video_id for v in shard.cached if not self.store.has(v.video_id)}
+        if not removed or removed & self._planned_again:
+            return None
+        self._planned_again |= removed
+        return self.plan(shard.cached)
 
     def complete(
         self, shard: Shard, stored: Sequence[StoredChunk], not_stored: Mapping[str, DecodeReport]

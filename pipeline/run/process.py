@@ -10,6 +10,7 @@ Plain Python, without Prefect; the flows run the same stages as Prefect tasks.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import queue
 import time
@@ -181,6 +182,10 @@ def drive(planner: Planner, shards: Iterator[Shard], submit: Submit) -> list[Exc
         try:
             result: ShardResult = future.result()
         except Exception as error:  # reported at the end, other shards go on
+            again = planner.plan_again(shard)
+            if again:
+                shards, more = itertools.chain(shards, again), True
+                continue
             logger.error("a shard failed: %r", error)
             failures.append(error)
             continue

@@ -464,6 +464,23 @@ class TestSecondRun:
 
         assert_same_rows(runs.rows(), before)
 
+    @pytest.mark.parametrize("max_videos", [1, 256])
+    def test_damaged_features_are_computed_again_by_the_same_run(self, runs, videos, max_videos):
+        """Pages are read when rows are written, long after the run was planned."""
+        shards = {"shards": ShardOptions(max_videos=max_videos)}
+        runs(videos, **shards)
+        before = runs.rows()
+        for path in (runs.out / "features").glob("*/part-*.parquet"):
+            corrupt_page(path, "feature")
+
+        progress = runs(videos, clips=ClipWindows(0.5), **shards)
+
+        assert runs.failures == []
+        assert (progress.videos_done, progress.frames_decoded) == (2, 105)
+        assert len(list(runs.out.glob("features/*/_damaged-*"))) == {1: 2, 256: 1}[max_videos]
+        runs(videos, **shards)
+        assert_same_rows(runs.rows(), before)
+
     def test_deleted_features_are_made_again_only_when_they_are_needed(self, runs, videos):
         runs(videos)
         shutil.rmtree(runs.out / "features")
