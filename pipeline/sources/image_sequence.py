@@ -90,17 +90,7 @@ def read_image_index(folder: str, fps: float, max_pixels: int) -> VideoIndex:
         VideoError: no image, no readable image, images too large, or every image in two formats.
     """
     files = image_files(folder)
-    if not files:
-        raise VideoError("not_video", "the folder holds no images")
-    _refuse_duplicates(files)
-    first = next((p for p in map(read_image, files) if p is not None), None)
-    if first is None:
-        raise VideoError("undecodable", f"none of its {len(files)} images can be read")
-    height, width = first.shape[:2]
-    if height * width > max_pixels:
-        raise VideoError(
-            "too_large", f"{width} × {height} pixels; at most {max_pixels:,} are allowed"
-        )
+    height, width = _image_size(files, max_pixels)
     numbers = frame_numbers([path.name for path in files]) or list(range(len(files)))
     # images numbered 5, 10, 15 … have a step of 5 and no gap
     steps = [b - a for a, b in pairwise(numbers)]
@@ -128,6 +118,22 @@ def read_image_index(folder: str, fps: float, max_pixels: int) -> VideoIndex:
         frames_from_header=len(files) + missing if missing else None,
         problem=_missing_numbers(numbers, step, missing),
     )
+
+
+def _image_size(files: list[Path], max_pixels: int) -> tuple[int, int]:
+    """Read the size, (height, width), of the first readable image."""
+    if not files:
+        raise VideoError("not_video", "the folder holds no images")
+    _refuse_duplicates(files)
+    first = next((image for image in map(read_image, files) if image is not None), None)
+    if first is None:
+        raise VideoError("undecodable", f"none of its {len(files)} images can be read")
+    height, width = first.shape[:2]
+    if height * width > max_pixels:
+        raise VideoError(
+            "too_large", f"{width} × {height} pixels; at most {max_pixels:,} are allowed"
+        )
+    return height, width
 
 
 def _refuse_duplicates(files: list[Path]) -> None:
