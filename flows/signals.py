@@ -19,7 +19,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, NoReturn
 
 BROKEN, USAGE, SOME_FAILED = 1, 2, 3
 """Exit codes beside 0, and 128 plus the number of the signal that stopped a command."""
@@ -76,20 +76,26 @@ class SignalWatch:
         self._raised = False
         self._callbacks: Callbacks = []
 
-    @contextlib.contextmanager
-    def active(self) -> Iterator[None]:
-        """Watch for signals until the end of the block. Main thread only."""
-        reader, writer = os.pipe()
-        os.set_blocking(writer, False)
+    def start(self) -> None:
+        """Watch for signals until the process ends, or until `close`. Main thread only."""
+        reader, self._writer = os.pipe()
+        os.set_blocking(self._writer, False)
         threading.Thread(target=self._read, args=[reader], name="signals", daemon=True).start()
-        before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        token = _ON_STOP.set(self._callbacks)
-        try:
-            yield
-        finally:
-            _ON_STOP.reset(token)
-            signal.set_wakeup_fd(before)
-            os.close(writer)
+        self._before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        self._token = _ON_STOP.set(self._callbacks)
+
+    def close(self) -> None:
+        """Stop watching."""
+        _ON_STOP.reset(self._token)
+        signal.set_wakeup_fd(self._before)
+        os.close(self._writer)
+
+    def __enter__(self) -> SignalWatch:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def _read(self, reader: int) -> None:
         stopping = False
@@ -106,6 +112,10 @@ class SignalWatch:
         deadline.start()
         for callback in list(self._callbacks):
             callback()
+
+    def raise_interrupted(self) -> NoReturn:
+        """Raise `Interrupted`, after code of others has handled a signal and returned."""
+        raise Interrupted(self.first or signal.SIGTERM)
 
     def interrupt(self, number: int, frame: object) -> None:
         """Raise `Interrupted` for the first signal, as a signal handler; ignore further ones."""
@@ -126,7 +136,7 @@ def stop_on_signals() -> Iterator[None]:
     """
     watch = SignalWatch(STOP_SECONDS)
     handlers: dict[int, Handler] = dict.fromkeys((signal.SIGINT, signal.SIGTERM), watch.interrupt)
-    with watch.active(), signal_handlers(handlers):
+    with watch, signal_handlers(handlers):
         try:
             yield
         except BaseException as error:

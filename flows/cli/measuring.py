@@ -83,12 +83,13 @@ class Runs:
 
 def _let_server_rest(out: Path) -> None:
     """Wait for the server to store what it was told: that is not to slow what is measured next."""
+    from flows.server.api import Api
     from flows.server.launch import await_history
     from pipeline.results.tables import read_run
 
     summary = read_run(out)
     if summary["flow_run_id"] is not None:
-        await_history(os.environ["PREFECT_API_URL"], summary)
+        await_history(Api.from_environment(), summary)
 
 
 def as_flow(prepared: PreparedRun) -> None:

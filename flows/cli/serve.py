@@ -47,7 +47,7 @@ def serve(
 
     Starts its own Prefect server unless PREFECT_API_URL is set. A run waits for other runs on OUT.
     """
-    from flows.server.launch import serve_forever
+    from flows.server.service import serve_forever
     from pipeline.sources.discovery import absolute
 
     options = replace(run_options(given), wait=True)

@@ -150,7 +150,7 @@ def _layer(given: Any) -> tuple[str | None, int | None]:
 def _train(
     labels: Path, videos: Path | None, out: Path, options: LearningOptions, *, quiet: bool
 ) -> dict[str, Any]:
-    from flows.server.launch import call_served
+    from flows.server.launch import with_server
     from pipeline.training.annotations import read_annotations
 
     read_annotations(labels, videos)  # report mistakes before anything slow starts
@@ -165,7 +165,7 @@ def _train(
 
         return work
 
-    return call_served(load)
+    return with_server(load)
 
 
 @contextlib.contextmanager

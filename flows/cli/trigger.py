@@ -20,9 +20,9 @@ def trigger(
 ) -> int:
     """Run a served job now, and print the id of the run."""
     from flows.cli.console import print_error, print_line
-    from flows.server.launch import reach_server
+    from flows.server.service import use_running_server
 
-    reach_server()
+    use_running_server()
     from flows import deployments
 
     run_id, _ = deployments.trigger(name)

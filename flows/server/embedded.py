@@ -1,17 +1,19 @@
 """
-The embedded Prefect API: private, quiet, on loopback, and gone with the process that started it.
+The embedded Prefect server: on loopback, with authentication, ends with the process that starts it.
 
-Import nothing of Prefect before `settle`: Prefect reads its environment when it is imported.
-With PREFECT_API_URL set, that server is used and none is started.
+With PREFECT_API_URL set, that server is used and none is started. Import nothing of Prefect before
+`embedded_api`: it reads its environment when it is imported.
 """
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import ctypes
-import json
+import fcntl
 import logging
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -20,86 +22,47 @@ import sys
 import tempfile
 import threading
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from http import HTTPStatus
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
+from flows.server.api import Api, make_private, published_api
+from flows.server.environment import UNUSED_SERVICES, configure_environment, selected_url
 from pipeline.errors import MachineError, OptionError
-from pipeline.storage import file_lock, write_json
+from pipeline.storage import file_lock
 
 logger = logging.getLogger(__name__)
 
 START_SECONDS = float(os.environ.get("CLIPLINE_SERVER_SECONDS", "90"))
 """How long to wait for the first answer of the server."""
-BUSY_SECONDS = 0.2
-"""Between two attempts at a server that has no time."""
-RESTARTS = 10
-RUNS_KEPT = 100
+MAX_RESTARTS, RESTART_WINDOW_SECONDS = 10, 600.0
+"""A server that ends more often than this within the window is not restarted again."""
+MAX_RUNS = 100
 """Runs whose history is kept; older ones are deleted when a server starts."""
-ONCE = "run-"
-"""How folders begin that keep the history of one run beside another."""
-_RECORDER = "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_"
-ENVIRONMENT = {
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "DO_NOT_TRACK": "1",
-    "PREFECT_LOGGING_LEVEL": "CRITICAL",  # what matters is said by us, once
-    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
-    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
-    "PREFECT_CLI_PROMPT": "false",
-    "PREFECT_RUNNER_POLL_FREQUENCY": "2",  # seconds until a triggered run starts
-    "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": "1 day",
-    # One task run at a time, as by default, stores 65 a second and holds up every request.
-    _RECORDER + "BATCH_SIZE": "100",
-    _RECORDER + "READ_BATCH_SIZE": "100",
-    _RECORDER + "FLUSH_INTERVAL": "1",  # below 1 the server spins
-}
-
-NOT_FOR_ONE_RUN = (
-    "CANCELLATION_CLEANUP",
-    "CLEANUP_RECONCILER",
-    "FOREMAN",
-    "LATE_RUNS",
-    "PAUSE_EXPIRATIONS",
-    "REPOSSESSOR",
-    "SCHEDULER",
-    "TRIGGERS",
-)
-"""Services that look after schedules, workers and automations: half of what an idle server does."""
-
-
-def state_folder() -> Path:
-    """Give the folder for run history and locks, under the user's state directory."""
-    base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-    return Path(base).expanduser() / "clipline"
-
-
-def settle(home: Path) -> None:
-    """Set Prefect's environment: no network, no `~/.prefect`. What the user has set stays."""
-    os.environ.setdefault("PREFECT_HOME", str(home))
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-
-
-def chosen_api() -> str | None:
-    """Give the URL of the server that the user chose, if any."""
-    return os.environ.get("PREFECT_API_URL") or None
+TEMPORARY = "run-"
+"""Prefix of folders with the history of one run beside another."""
 
 
 class EmbeddedServer:
     """
-    A Prefect API process, restarted on its port should it die.
+    A Prefect server process, restarted on the same port if it ends by itself.
 
     Args:
         home: folder of its database and log.
-        with_ui: serve Prefect's pages as well, and schedules.
+        with_ui: serve Prefect's pages and schedules as well.
+        on_failure: called by a thread with a message when the server is not restarted any more.
     """
 
-    def __init__(self, home: Path, *, with_ui: bool = False) -> None:
+    def __init__(
+        self,
+        home: Path,
+        *,
+        with_ui: bool = False,
+        on_failure: Callable[[str], None] = logger.error,
+    ) -> None:
         self.home = home
         self._with_ui = with_ui
+        self._on_failure = on_failure
         self._process: subprocess.Popen[bytes] | None = None
         self._stopping = threading.Event()
         self._started = threading.Event()
@@ -107,33 +70,56 @@ class EmbeddedServer:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self._port = probe.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self._port}/api"
-        # The thread that starts the process must live as long: it is what the process dies with.
-        self._keeper = threading.Thread(target=self._keep, name="prefect-api", daemon=True)
-        self._keeper.start()
+        auth_string = os.environ.get("PREFECT_SERVER_API_AUTH_STRING")  # chosen by the user
+        self.api = Api(
+            f"http://127.0.0.1:{self._port}/api",
+            auth_string or f"clipline:{secrets.token_urlsafe(24)}",
+        )
+        # The server gets SIGKILL when the thread ends that started it, so this one stays alive.
+        self._supervisor = threading.Thread(
+            target=self._supervise, name="prefect-server", daemon=True
+        )
+        self._supervisor.start()
+
+    @property
+    def url(self) -> str:
+        """URL of the API."""
+        return self.api.url
 
     @property
     def pid(self) -> int | None:
-        """Process number of the server."""
+        """Process id of the server."""
         return self._process.pid if self._process else None
 
-    def _keep(self) -> None:
-        with (self.home / "server.log").open("wb") as log:  # of this run: it must not grow for ever
-            for _ in range(RESTARTS):
+    def _supervise(self) -> None:
+        ends: collections.deque[float] = collections.deque(maxlen=MAX_RESTARTS + 1)
+        with (self.home / "server.log").open("wb") as log:  # overwritten, so that it stays small
+            while True:
                 self._process = self._start(log)
                 self._started.set()
                 self._process.wait()
                 if self._stopping.wait(0.5):
                     return
-                logger.warning("the Prefect API ended by itself; starting it again")
+                ends.append(time.monotonic())
+                if len(ends) > MAX_RESTARTS and ends[-1] - ends[0] < RESTART_WINDOW_SECONDS:
+                    break
+                logger.warning("the Prefect server ended by itself; restarting it")
+        self._on_failure(
+            f"the Prefect server ended {len(ends)} times in {ends[-1] - ends[0]:.0f} s and is "
+            f"not restarted: see {self.home / 'server.log'}"
+        )
 
     def _start(self, log: IO[bytes]) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "prefect", "server", "start"]
         command += ["--host", "127.0.0.1", "--port", str(self._port)]
-        settings = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": self._database()}
+        settings = {
+            "PREFECT_SERVER_DATABASE_CONNECTION_URL": self._database(),
+            # in the environment, which only this user may read; arguments are public
+            "PREFECT_SERVER_API_AUTH_STRING": self.api.auth_string or "",
+        }
         if not self._with_ui:
             command.append("--no-ui")
-            for name in NOT_FOR_ONE_RUN:
+            for name in UNUSED_SERVICES:
                 settings[f"PREFECT_SERVER_SERVICES_{name}_ENABLED"] = "false"
         return subprocess.Popen(
             command,
@@ -143,7 +129,7 @@ class EmbeddedServer:
             cwd=self.home,  # Prefect reads settings from files of its working directory
             env={**os.environ, **settings},
             preexec_fn=_die_with_parent,  # noqa: PLW1509 (one system call, no Python lock)
-            start_new_session=True,
+            start_new_session=True,  # Ctrl-C reaches the parent only, which stops the server
         )
 
     def _database(self) -> str:
@@ -159,24 +145,27 @@ class EmbeddedServer:
         end = time.monotonic() + timeout_seconds
         self._started.wait(timeout_seconds)
         while time.monotonic() < end:
-            with contextlib.suppress(OSError, ValueError):
-                if request(self.url + "/health", timeout_seconds=2) is True:
-                    return
-            if not self._keeper.is_alive():
+            if self.api.is_ready():
+                return
+            if not self._supervisor.is_alive():
                 break
             time.sleep(0.05)
-        raise MachineError(f"the Prefect API did not start: see {self.home / 'server.log'}")
+        raise MachineError(f"the Prefect server did not start: see {self.home / 'server.log'}")
 
-    def tidy(self) -> None:
-        """Close the books of killed runs (we hold the lock: none lives), and forget old ones."""
-        lost = {"flow_runs": {"state": {"type": {"any_": ["RUNNING", "PENDING"]}}}}
+    def cleanup_runs(self) -> None:
+        """
+        Mark the runs of killed processes as crashed, and delete old runs.
+
+        The caller holds the lock of the history, so that no other process has a run in it.
+        """
+        unfinished = {"flow_runs": {"state": {"type": {"any_": ["RUNNING", "PENDING"]}}}}
         crashed = {"type": "CRASHED", "name": "Crashed", "message": "the process was killed"}
-        for run in request(self.url + "/flow_runs/filter", lost):
+        for run in self.api.request("/flow_runs/filter", unfinished):
             body = {"force": True, "state": crashed}
-            request(f"{self.url}/flow_runs/{run['id']}/set_state", body)
-        old = {"sort": "EXPECTED_START_TIME_DESC", "offset": RUNS_KEPT, "limit": 200}
-        for run in request(self.url + "/flow_runs/filter", old):
-            request(f"{self.url}/flow_runs/{run['id']}", method="DELETE")
+            self.api.request(f"/flow_runs/{run['id']}/set_state", body)
+        old = {"sort": "EXPECTED_START_TIME_DESC", "offset": MAX_RUNS, "limit": 200}
+        for run in self.api.request("/flow_runs/filter", old):
+            self.api.request(f"/flow_runs/{run['id']}", method="DELETE")
 
     def stop(self) -> None:
         """End the server."""
@@ -187,114 +176,98 @@ class EmbeddedServer:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(3)
             self._process.kill()
-        self._keeper.join(5)
+        self._supervisor.join(5)
 
 
 def _die_with_parent() -> None:
-    # PR_SET_PDEATHSIG; Ctrl-C reaches only the parent, which stops the server when it has drained
     # PR_SET_PDEATHSIG: SIGTERM would let it wait for clients first, and SQLite survives SIGKILL
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
-def request(
-    url: str, body: Any = None, *, method: str | None = None, timeout_seconds: float = 10
-) -> Any:
+@contextlib.contextmanager
+def embedded_api(
+    state: Path,
+    *,
+    with_ui: bool = False,
+    on_failure: Callable[[str], None] = logger.error,
+) -> Iterator[EmbeddedServer | None]:
     """
-    Ask the API, never through a proxy; again, as long as it says that it is busy.
+    Start a server for this process, or use the one that the user selected or that `serve` runs.
+
+    Gives the server while it starts: call `wait_until_ready` before using it. Gives None where
+    another server is used. PREFECT_API_URL and PREFECT_API_AUTH_STRING are set in the block.
+
+    Args:
+        state: folder of the run history.
+        with_ui: serve Prefect's pages and schedules as well, with the history of all runs: wait for
+            it while another command has it. Without, such a command does not delay this one, which
+            keeps a temporary history of its own.
+        on_failure: see `EmbeddedServer`.
 
     Raises:
-        OSError: no answer in time, or one that says no.
+        OptionError: the state folder cannot be written.
     """
-    data = None if body is None else json.dumps(body).encode()
-    headers = {"content-type": "application/json"}
-    asked = urllib.request.Request(url, data=data, headers=headers, method=method)
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    end = time.monotonic() + timeout_seconds
-    while True:
-        try:
-            with direct.open(asked, timeout=timeout_seconds) as answer:
-                text = answer.read()
-            return json.loads(text) if text else None
-        except urllib.error.HTTPError as error:
-            # with SQLite one write holds up another, and after a while that one is sent away
-            if error.code != HTTPStatus.SERVICE_UNAVAILABLE or time.monotonic() >= end:
-                raise
-            time.sleep(BUSY_SECONDS)
-
-
-def running_server(state: Path) -> str | None:
-    """Find the server of a `serve` that runs now."""
-    try:
-        url: str = json.loads((state / "server.json").read_text())["url"]
-        return url if request(url + "/health", timeout_seconds=2) is True else None
-    except (OSError, ValueError, KeyError):
-        return None
-
-
-@contextlib.contextmanager
-def embedded_api(state: Path, *, with_ui: bool = False) -> Iterator[EmbeddedServer | None]:
-    """
-    Start a server for this process, or use the one that was chosen or that `serve` runs.
-
-    Gives the server as soon as it is on its way: `wait_until_ready` before using it. None where
-    another server is used. PREFECT_API_URL is set meanwhile.
-    """
-    state.mkdir(parents=True, exist_ok=True)
-    settle(state / "prefect")
+    make_private(state)
+    configure_environment(state / "prefect")
+    if selected_url():
+        yield None
+        return
     with contextlib.ExitStack() as stack:
-        if chosen_api():
+        found = _find_home(stack, state, wait=with_ui)
+        if isinstance(found, Api):
+            stack.enter_context(found.environment())
             yield None
             return
-        _sweep(state)
-        try:
-            stack.enter_context(file_lock(state / "server.lock", "the run history"))
-            home = state / "prefect"
-        except OptionError:
-            served = running_server(state)
-            if served:
-                stack.enter_context(_api_url(served))
-                yield None
-                return
-            # another run keeps the history: this one's is its own, and thrown away
-            home = stack.enter_context(_home_for_once(state))
-        server = EmbeddedServer(home, with_ui=with_ui)
+        server = EmbeddedServer(found, with_ui=with_ui, on_failure=on_failure)
         stack.callback(server.stop)
-        stack.enter_context(_api_url(server.url))
+        stack.enter_context(server.api.environment())
         yield server
 
 
+def _find_home(stack: contextlib.ExitStack, state: Path, *, wait: bool) -> Path | Api:
+    """Lock the run history and return its folder, or a temporary one, or the server of `serve`."""
+    warned = False
+    while True:
+        try:
+            stack.enter_context(file_lock(state / "server.lock", "the run history"))
+        except OptionError as error:
+            served = published_api(state)
+            if served is not None:
+                return served
+            if not wait:
+                return stack.enter_context(_temporary_home(state))
+            if not warned:
+                logger.warning("%s; waiting until it ends", str(error).partition(";")[0])
+                warned = True
+            time.sleep(0.2)
+        else:
+            with _homes_lock(state):
+                _remove_abandoned_homes(state)
+            return state / "prefect"
+
+
 @contextlib.contextmanager
-def _home_for_once(state: Path) -> Iterator[Path]:
-    """Give a folder for the history of one run, held so that nobody sweeps it meanwhile."""
-    with tempfile.TemporaryDirectory(dir=state, prefix=ONCE) as folder:
-        home = Path(folder)
-        with file_lock(home / ".lock", "the history of this run"):
-            yield home
+def _temporary_home(state: Path) -> Iterator[Path]:
+    """Give a folder for the history of one run, locked so that no other command removes it."""
+    with contextlib.ExitStack() as stack:
+        with _homes_lock(state):
+            _remove_abandoned_homes(state)
+            folder = tempfile.TemporaryDirectory(dir=state, prefix=TEMPORARY)
+            home = Path(stack.enter_context(folder))
+            stack.enter_context(file_lock(home / ".lock", "the history of this run"))
+        yield home
 
 
-def _sweep(state: Path) -> None:
-    """Remove what runs that were killed have left: nobody holds it."""
-    for home in state.glob(f"{ONCE}*"):
+@contextlib.contextmanager
+def _homes_lock(state: Path) -> Iterator[None]:
+    """Hold the lock under which temporary homes are created and abandoned ones removed."""
+    with (state / "homes.lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _remove_abandoned_homes(state: Path) -> None:
+    """Remove the temporary homes that nobody locks: their processes were killed."""
+    for home in state.glob(f"{TEMPORARY}*"):
         with contextlib.suppress(OptionError), file_lock(home / ".lock", str(home)):
             shutil.rmtree(home, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _api_url(url: str) -> Iterator[None]:
-    os.environ["PREFECT_API_URL"] = url
-    try:
-        yield
-    finally:
-        del os.environ["PREFECT_API_URL"]
-
-
-@contextlib.contextmanager
-def announced(state: Path, url: str) -> Iterator[None]:
-    """Tell `trigger` where the server is, as long as it runs."""
-    path = state / "server.json"
-    write_json({"url": url, "pid": os.getpid()}, path)
-    try:
-        yield
-    finally:
-        if f'"pid": {os.getpid()},' in path.read_text():  # not another that came after us
-            path.unlink()

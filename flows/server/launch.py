@@ -1,8 +1,7 @@
 """
-Run the flow from the command line: server, pipeline and flow together, and a clean end for each.
+Run a flow from the command line, with a server that starts while the networks load.
 
-The server starts while the networks load. Should it not start, or die for good, the data goes on
-without a run history.
+If the server does not start, the videos are processed without a run history.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import ctypes
 import gc
 import logging
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,19 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from flows.server.embedded import (
-    EmbeddedServer,
-    announced,
-    chosen_api,
-    embedded_api,
-    request,
-    running_server,
-    settle,
-    state_folder,
-)
-from flows.signals import DEFAULT_HANDLERS, signal_handlers
+from flows.server.api import Api
+from flows.server.embedded import EmbeddedServer, embedded_api
+from flows.server.environment import state_folder
 from pipeline.config import RunOptions
-from pipeline.errors import MachineError, OptionError
+from pipeline.errors import MachineError
 from pipeline.progress import RunProgress
 from pipeline.storage import redact_url
 
@@ -45,9 +35,9 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 DRAIN_SECONDS = 5.0
-"""How long the end of a run waits for its history to be stored."""
-M_ARENA_MAX, HEAPS = -8, 2
-"""Of `mallopt`, and how many."""
+"""Maximum time at the end of a run for storing its history."""
+M_ARENA_MAX, MAX_ARENAS = -8, 2
+"""Option of `mallopt`, and its value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +63,11 @@ def run_once(
         sources: files, folders, globs, lists.
         out: results folder.
         options: of the run.
-        watch: shows the counters of the run.
+        watch: context manager that shows the counters of the run.
         fresh: delete the results of earlier runs first.
 
     Raises:
-        InputError: something that was given cannot be used.
+        InputError: a source or an option is not valid.
     """
     progress = RunProgress()
     progress.startup["interpreter"] = process_age_seconds()
@@ -141,19 +131,19 @@ def open_with_features(
                 )
 
             with watch(progress), on_stop(session.stop):
-                not_stored = call_served(load)
+                not_stored = with_server(load)
         yield session, not_stored
 
 
 @contextlib.contextmanager
 def _loading() -> Iterator[None]:
     """
-    Look for no garbage while half a million objects are made, nor among them ever again: they stay.
+    Disable garbage collection during imports, and freeze the ~500k objects that they create.
 
-    Looking costs a second of imports, and a quarter of a second now and then afterwards. And let
-    threads share what `malloc` holds: each would keep as much for itself as any of them ever took.
+    They live as long as the process; a collection among them takes up to a second. Also limit the
+    arenas of `malloc`: with one for each thread, each keeps as much as any shard ever needed.
     """
-    ctypes.CDLL(None).mallopt(M_ARENA_MAX, HEAPS)
+    ctypes.CDLL(None).mallopt(M_ARENA_MAX, MAX_ARENAS)
     gc.disable()
     try:
         yield
@@ -163,7 +153,7 @@ def _loading() -> Iterator[None]:
 
 
 def process_age_seconds() -> float:
-    """Tell how long this process has been running, its imports included."""
+    """Return the seconds since this process was started."""
     stat = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
     ticks_after_boot = int(stat[19])
     return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks_after_boot / os.sysconf("SC_CLK_TCK")
@@ -176,15 +166,15 @@ def _ready(server: EmbeddedServer | None) -> bool:
     try:
         server.wait_until_ready()
     except MachineError as error:
-        logger.warning("%s; going on without a run history", error)
+        logger.warning("%s; continuing without a run history", error)
         return False
-    threading.Thread(target=_tidy, args=(server,), name="tidy", daemon=True).start()
+    threading.Thread(target=_cleanup_runs, args=[server], name="cleanup", daemon=True).start()
     return True
 
 
 def _require_answer() -> None:
     """
-    Hold the server that the user chose to its word, before any work.
+    Check that the server which the user selected, or that of `serve`, answers, before any work.
 
     Raises:
         MachineError: it does not answer.
@@ -200,9 +190,9 @@ def _require_answer() -> None:
         )
 
 
-def _tidy(server: EmbeddedServer) -> None:
+def _cleanup_runs(server: EmbeddedServer) -> None:
     with contextlib.suppress(OSError, ValueError):
-        server.tidy()
+        server.cleanup_runs()
 
 
 def _run_flow(server: EmbeddedServer | None, prepared: PreparedRun, sources: list[str]) -> Outcome:
@@ -218,7 +208,7 @@ def _run_flow(server: EmbeddedServer | None, prepared: PreparedRun, sources: lis
     if isinstance(error, BaseException) or not summary:
         raise error if isinstance(error, BaseException) else MachineError(str(ended.message))
     if server is not None:
-        await_history(server.url, summary)
+        await_history(server.api, summary)
     return Outcome(len(summary["failures"]), summary["flow_run_id"])
 
 
@@ -232,27 +222,27 @@ def _run_plain(prepared: PreparedRun, sources: list[str]) -> Outcome:
     return Outcome(len(failures), None)
 
 
-def call_served(load: Callable[[], Callable[[bool], T]]) -> T:
+def with_server(load: Callable[[], Callable[[bool], T]]) -> T:
     """
-    Call something that runs flows, with a server.
+    Call a function that runs flows, with a server.
 
     Args:
-        load: imports what is needed while the server starts, and gives what is called then: it is
-            told whether there is a server.
+        load: imports what is needed while the server starts, and returns the function; its
+            argument is whether there is a server.
     """
     with embedded_api(state_folder()) as server:
         with _loading():
             work = load()
-        served = _ready(server)
+        has_api = _ready(server)
         with _heartbeats(server):
-            result = work(served)
-        if server is not None and served:
+            result = work(has_api)
+        if server is not None and has_api:
             _drain_events()
         return result
 
 
 def _heartbeats(server: EmbeddedServer | None) -> contextlib.AbstractContextManager[Any]:
-    """Send none to a server of our own: nobody listens there, and their end costs a second."""
+    """Send no heartbeats to a server of our own: ending them takes a second."""
     if server is None:
         return contextlib.nullcontext()
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
@@ -268,8 +258,8 @@ def _drain_events() -> None:
     drained.join(DRAIN_SECONDS)
 
 
-def await_history(url: str, summary: dict[str, Any]) -> None:
-    """Wait a little until the server has stored the history of a run, told by its `run.json`."""
+def await_history(api: Api, summary: dict[str, Any]) -> None:
+    """Wait up to `DRAIN_SECONDS` until the server has stored a run; `summary` is its `run.json`."""
     end = time.monotonic() + DRAIN_SECONDS
     _drain_events()
     final = {"type": {"any_": ["COMPLETED", "FAILED", "CRASHED", "CANCELLED"]}}
@@ -277,47 +267,6 @@ def await_history(url: str, summary: dict[str, Any]) -> None:
     body = {"flow_runs": run, "task_runs": {"state": final}}
     while time.monotonic() < end:
         with contextlib.suppress(OSError, ValueError):
-            if request(url + "/task_runs/count", body) >= summary["counts"]["shards"] * 3:
+            if api.request("/task_runs/count", body) >= summary["counts"]["shards"] * 3:
                 return
         time.sleep(0.1)
-
-
-def serve_forever(
-    sources: list[str],
-    out: Path,
-    options: RunOptions,
-    name: str,
-    cron: str | None,
-    timezone: str = "UTC",
-) -> None:
-    """Serve the job until Ctrl-C or SIGTERM, which Prefect handles; `trigger` finds it."""
-    state = state_folder()
-    with signal_handlers(DEFAULT_HANDLERS), embedded_api(state, with_ui=True) as server:
-        url = server.url if server is not None else os.environ["PREFECT_API_URL"]
-        if server is not None:
-            server.wait_until_ready()
-            _tidy(server)
-        from flows.deployments import schedule_of, serve
-
-        schedule = schedule_of(cron, timezone) if cron else None
-        with announced(state, url) if server is not None else contextlib.nullcontext():
-            when = f"at {cron!r} ({timezone})" if cron else "when triggered"
-            page = redact_url(url).removesuffix("/api")
-            sys.stdout.write(f"serving {name} {when}: {page}\n")
-            sys.stdout.write(f"run it now: clipline trigger {name}\n")
-            serve(sources, str(out), options, name, schedule)
-
-
-def reach_server() -> None:
-    """
-    Find the server that `serve` runs, or that PREFECT_API_URL names, and set it for Prefect.
-
-    Raises:
-        OptionError: there is none.
-    """
-    state = state_folder()
-    settle(state / "prefect")
-    url = chosen_api() or running_server(state)
-    if url is None:
-        raise OptionError("no server: start clipline serve, or set PREFECT_API_URL")
-    os.environ["PREFECT_API_URL"] = url

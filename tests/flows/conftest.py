@@ -69,11 +69,15 @@ def clipline(home, api):
 
     def run(*arguments, cwd=None, timeout=120, own_server=False) -> Ended:
         command = [sys.executable, "-m", "flows.cli.app", *map(str, arguments)]
-        server = {} if own_server else {"PREFECT_API_URL": api.url}
+        server = {"PREFECT_API_URL": api.url, "PREFECT_API_AUTH_STRING": api.api.auth_string}
         ended = subprocess.run(
             command,
             cwd=cwd or Path(__file__).parents[2],
-            env={**environment(home), "PYTHONPATH": str(Path(__file__).parents[2]), **server},
+            env={
+                **environment(home),
+                "PYTHONPATH": str(Path(__file__).parents[2]),
+                **({} if own_server else server),
+            },
             capture_output=True,
             text=True,
             timeout=timeout,

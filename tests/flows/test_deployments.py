@@ -7,7 +7,7 @@ import time
 import pandas as pd
 import pytest
 
-from flows.server.embedded import request
+from flows.server.api import published_api
 from pipeline.errors import OptionError
 from pipeline.results.tables import read_run
 from tests.flows.server.test_embedded import wait_for
@@ -26,24 +26,29 @@ def served(start, home, tiny_recognizer, tmp_path):
     )
     line = process.stdout.readline()
     assert line.startswith("serving nightly"), process.communicate()
-    return line.split()[-1] + "/api", videos, out
+    assert process.stdout.readline().startswith("run it now: clipline trigger nightly")
+    state = home / ".local/state/clipline"
+    assert str(state / "server.json") in process.stdout.readline()
+    api = published_api(state)
+    assert api.url == line.split()[-1] + "/api"
+    return api, videos, out
 
 
 def test_cron_runs_are_scheduled_and_run_and_trigger_starts_one_more(served, clipline):
-    url, videos, out = served
+    api, videos, out = served
     end = time.monotonic() + 90
     while not read_run(out) and time.monotonic() < end:
         time.sleep(0.5)
 
     assert len(pd.read_parquet(out / "clips")) == 1
-    runs = request(url + "/flow_runs/filter", {})
+    runs = api.request("/flow_runs/filter", {})
     assert "auto-scheduled" in {tag for run in runs for tag in run["tags"]}
 
     write_video(videos / "b.mp4", 24, fps=24, first=50)
     ended = clipline("trigger", "--wait", own_server=True)
 
     assert ended.code == 0, ended.err
-    triggered = request(f"{url}/flow_runs/{ended.out.strip()}")
+    triggered = api.request(f"/flow_runs/{ended.out.strip()}")
     assert triggered["state_name"] == "Completed"
     assert len(pd.read_parquet(out / "clips")) == 2
 
@@ -61,14 +66,14 @@ def registered(api):
     flows = []
 
     def register(name, flow="process-folder"):
-        made = request(f"{api.url}/flows/", {"name": flow})
+        made = api.api.request("/flows/", {"name": flow})
         flows.append(made["id"])
         job = {"name": name, "flow_id": made["id"], "entrypoint": "flows.process_folder"}
-        return request(f"{api.url}/deployments/", job)["id"]
+        return api.api.request("/deployments/", job)["id"]
 
     yield register
     for flow in set(flows):
-        request(f"{api.url}/flows/{flow}", method="DELETE")
+        api.api.request(f"/flows/{flow}", method="DELETE")
 
 
 def test_only_what_somebody_serves_can_be_triggered(api, registered, monkeypatch):
@@ -77,8 +82,8 @@ def test_only_what_somebody_serves_can_be_triggered(api, registered, monkeypatch
     def poll(job):
         """Ask for runs, as who serves a job does."""
         body = {"deployment_ids": [job]}
-        request(f"{api.url}/deployments/get_scheduled_flow_runs", body)
-        wait_for(lambda: request(f"{api.url}/deployments/{job}")["status"] == "READY")
+        api.api.request("/deployments/get_scheduled_flow_runs", body)
+        wait_for(lambda: api.api.request(f"/deployments/{job}")["status"] == "READY")
 
     monkeypatch.setattr(deployments, "READY_SECONDS", 0.0)
     ours = registered("weekly")
@@ -90,7 +95,7 @@ def test_only_what_somebody_serves_can_be_triggered(api, registered, monkeypatch
 
     poll(ours)
 
-    assert deployments.served() == ["weekly"]
+    assert deployments.list_deployments() == ["weekly"]
     with pytest.raises(OptionError, match=r"no job 'other' is served \(served: weekly\)"):
         deployments.trigger("other")
     assert deployments.trigger(None)[1] == "weekly"
@@ -102,5 +107,5 @@ def test_a_schedule_that_never_comes_is_refused(api):
     assert schedule_of("0 2 * * *", "Europe/Berlin").timezone == "Europe/Berlin"
     with pytest.raises(OptionError, match="0 2 \\* \\* \\*"):
         schedule_of("at night", "UTC")
-    with pytest.raises(OptionError, match="'Mars' is no time zone"):
+    with pytest.raises(OptionError, match="'Mars' is not a time zone"):
         schedule_of("0 2 * * *", "Mars")

@@ -56,12 +56,11 @@ def fail(monkeypatch, stage, error, times):
 
 def task_runs(api, flow_run_id, count):
     """Wait until so many task runs of a flow run are stored, and give them by name."""
-    from flows.server.embedded import request
     from tests.flows.server.test_embedded import wait_for
 
     body = {"flow_runs": {"id": {"any_": [flow_run_id]}}}
-    wait_for(lambda: request(api.url + "/task_runs/count", body) >= count)
-    runs = request(api.url + "/task_runs/filter", body)
+    wait_for(lambda: api.api.request("/task_runs/count", body) >= count)
+    runs = api.api.request("/task_runs/filter", body)
     return pd.DataFrame(
         [
             {"name": r["name"].rsplit("-", 1)[0], "state": r["state_name"], "runs": r["run_count"]}

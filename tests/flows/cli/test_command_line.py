@@ -136,7 +136,7 @@ class Started(BaseException):
 def started(monkeypatch):
     """Replace the work of all commands; collect the options with which it is started."""
     from flows.cli import cases, evaluate
-    from flows.server import launch
+    from flows.server import launch, service
     from pipeline.encode import backbone
     from pipeline.recognition import recognizer
     from pipeline.results import tables
@@ -154,9 +154,8 @@ def started(monkeypatch):
     saved = SimpleNamespace(backbone=SimpleNamespace(precision="float32"), labels=())
     last = {"options": {}, "sources": ["/videos"], "working_folder": "/"}
     replaced = {
-        launch: dict.fromkeys(
-            ("run_once", "open_with_features", "serve_forever", "reach_server"), start
-        ),
+        launch: {"run_once": start, "open_with_features": start},
+        service: {"serve_forever": start, "use_running_server": start},
         cases: dict.fromkeys(("roofline", "startup", "scale", "long"), start),
         evaluate: {"_require_compatible": lambda *given: None},
         discovery: {"find_videos": lambda *given, **named: []},

@@ -1,4 +1,4 @@
-"""The embedded API: private, supervised, and gone with its parent."""
+"""The embedded server: on loopback, with authentication, restarted, ends with its parent."""
 
 from __future__ import annotations
 
@@ -8,20 +8,16 @@ import subprocess
 import sys
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, HTTPServer
+import urllib.error
 from pathlib import Path
 
 import pytest
 
 from flows.server import embedded as module
-from flows.server.embedded import (
-    announced,
-    embedded_api,
-    request,
-    running_server,
-    settle,
-    state_folder,
-)
+from flows.server import environment
+from flows.server.api import Api, publish_api
+from flows.server.embedded import embedded_api
+from flows.server.environment import configure_environment, state_folder
 from pipeline.storage import file_lock
 
 ROOT = Path(__file__).parents[3]
@@ -69,44 +65,66 @@ class TestEmbeddedServer:
         assert listening(api.pid) == ["0100007F"]  # 127.0.0.1, as the kernel writes it
 
     def test_is_set_for_prefect(self, api):
+        from prefect.client.orchestration import get_client
         from prefect.settings import PREFECT_API_URL
 
         assert PREFECT_API_URL.value() == api.url
-        assert request(api.url + "/health") is True
+        with get_client(sync_client=True) as client:
+            assert client.read_flows(limit=1) is not None
+
+    def test_a_request_without_authentication_is_refused(self, api):
+        body = {"name": "not ours"}
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            Api(api.url).request("/flows/", body)
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            Api(api.url, "clipline:guessed").request("/flows/", body)
+
+        assert api.api.request("/flows/", body)["name"] == "not ours"
+
+    def test_the_authentication_is_in_no_arguments_and_in_no_log(self, api):
+        secret = api.api.auth_string.partition(":")[2]
+        assert len(secret) >= 32
+        commands = [path.read_bytes() for path in process_files("cmdline")]
+        assert not [command for command in commands if secret.encode() in command]
+        assert secret not in (api.home / "server.log").read_text()
+        assert secret not in repr(api.api)
+
+    def test_the_state_folder_is_private(self, api):
+        assert api.home.parent.stat().st_mode & 0o777 == 0o700
 
     def test_keeps_its_database_in_its_home(self, api):
         assert (api.home / "prefect.db").exists()
 
-    def test_tidy_closes_the_books_of_killed_runs(self, api):
-        flow = request(api.url + "/flows/", {"name": "lost"})
+    def test_cleanup_marks_the_runs_of_killed_processes_as_crashed(self, api):
+        flow = api.api.request("/flows/", {"name": "lost"})
         running = {"type": "RUNNING", "name": "Running"}
-        run = request(api.url + "/flow_runs/", {"flow_id": flow["id"], "state": running})
+        run = api.api.request("/flow_runs/", {"flow_id": flow["id"], "state": running})
 
-        api.tidy()
+        api.cleanup_runs()
 
-        assert request(f"{api.url}/flow_runs/{run['id']}")["state"]["type"] == "CRASHED"
+        assert api.api.request(f"/flow_runs/{run['id']}")["state"]["type"] == "CRASHED"
 
-    def test_tidy_forgets_old_runs(self, api, monkeypatch):
-        monkeypatch.setattr(module, "RUNS_KEPT", 2)
-        flow = request(api.url + "/flows/", {"name": "many"})
+    def test_cleanup_deletes_old_runs(self, api, monkeypatch):
+        monkeypatch.setattr(module, "MAX_RUNS", 2)
+        flow = api.api.request("/flows/", {"name": "many"})
         done = {"type": "COMPLETED", "name": "Completed"}
         for _ in range(5):
-            request(api.url + "/flow_runs/", {"flow_id": flow["id"], "state": done})
+            api.api.request("/flow_runs/", {"flow_id": flow["id"], "state": done})
 
-        api.tidy()
+        api.cleanup_runs()
 
-        assert request(api.url + "/flow_runs/count", {}) == 2
+        assert api.api.request("/flow_runs/count", {}) == 2
 
-    def test_comes_back_on_its_port_after_it_was_killed(self, api):
+    def test_is_restarted_on_its_port_after_it_was_killed(self, api):
         before = api.pid
         os.kill(before, signal.SIGKILL)
 
         wait_for(lambda: api.pid != before)
         api.wait_until_ready()
 
-        assert request(api.url + "/health") is True
+        assert api.api.is_ready()
 
-    def test_a_second_one_beside_it_is_its_own_and_leaves_nothing(self, api, state, monkeypatch):
+    def test_a_second_run_beside_it_has_a_temporary_history(self, api, state, monkeypatch):
         monkeypatch.delenv("PREFECT_API_URL")
         with embedded_api(state / "clipline") as second:
             assert second.url != api.url
@@ -115,17 +133,61 @@ class TestEmbeddedServer:
 
         assert not home.exists()
 
-    def test_a_chosen_server_is_used(self, state, monkeypatch):
+    def test_a_server_that_the_user_selected_is_used_as_it_is(self, state, monkeypatch):
         monkeypatch.setenv("PREFECT_API_URL", "http://example.invalid/api")
+        monkeypatch.delenv("PREFECT_API_AUTH_STRING")
 
         with embedded_api(state / "other") as server:
             assert server is None
+            assert "PREFECT_API_AUTH_STRING" not in os.environ
 
-    def test_a_served_one_is_used(self, api, state, monkeypatch):
+    def test_the_server_of_serve_is_used(self, api, state, monkeypatch):
         monkeypatch.delenv("PREFECT_API_URL")
-        with announced(state / "clipline", api.url), embedded_api(state / "clipline") as server:
+        monkeypatch.delenv("PREFECT_API_AUTH_STRING")
+        with (
+            publish_api(state / "clipline", api.api),
+            embedded_api(state / "clipline") as server,
+        ):
             assert server is None
-            assert os.environ["PREFECT_API_URL"] == api.url
+            assert Api.from_environment() == api.api
+
+    def test_serve_waits_for_the_history_that_a_run_has_locked(
+        self, state, monkeypatch, caplog, tmp_path
+    ):
+        """Its pages and its history must not lie in a temporary folder."""
+        monkeypatch.delenv("PREFECT_API_URL")
+        homes = []
+        monkeypatch.setattr(module, "EmbeddedServer", lambda home, **_: homes.append(home) or Fake)
+        with file_lock(tmp_path / "server.lock", "the run history"):
+            thread = threading.Thread(target=use_api, args=[tmp_path], daemon=True)
+            thread.start()
+            wait_for(lambda: "waiting until it ends" in caplog.text)
+            assert homes == []
+        thread.join(20)
+
+        assert homes == [tmp_path / "prefect"]
+        assert f"in use by process {os.getpid()}" in caplog.text
+
+
+class Fake:
+    """A server that does not run."""
+
+    api = Api("http://127.0.0.1:9/api", "user:password")
+
+    @staticmethod
+    def stop():
+        pass
+
+
+def use_api(state):
+    """Start and stop a server with pages."""
+    with embedded_api(state, with_ui=True):
+        pass
+
+
+def process_files(name: str) -> list[Path]:
+    """Files of all processes that exist now, such as their command lines."""
+    return [path for path in Path("/proc").glob(f"[0-9]*/{name}") if path.exists()]
 
 
 def test_the_server_dies_with_a_parent_that_was_killed(tmp_path):
@@ -152,18 +214,47 @@ def test_the_server_dies_with_a_parent_that_was_killed(tmp_path):
     wait_for(lambda: not alive(pid))
 
 
-def test_what_killed_runs_left_is_removed_and_what_lives_stays(tmp_path):
+def test_temporary_folders_of_killed_runs_are_removed(tmp_path):
     for name in ("run-killed", "run-living"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "prefect.db").touch()
 
     with file_lock(tmp_path / "run-living" / ".lock", "it"):
-        module._sweep(tmp_path)
+        module._remove_abandoned_homes(tmp_path)
 
     assert [path.name for path in tmp_path.iterdir()] == ["run-living"]
 
 
-def test_its_log_is_of_one_run_only(tmp_path, monkeypatch):
+def test_a_command_that_starts_keeps_the_folder_that_another_creates(tmp_path, monkeypatch):
+    """The other removes abandoned folders between the creation of the folder and its lock."""
+    created, removed = threading.Event(), threading.Event()
+    right = module.tempfile.TemporaryDirectory
+
+    def create(**options):
+        folder = right(**options)
+        created.set()
+        removed.wait(1)  # the other is done by then, unless it waits for us
+        return folder
+
+    def other():
+        created.wait(20)
+        with module._homes_lock(tmp_path):
+            module._remove_abandoned_homes(tmp_path)
+        removed.set()
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    monkeypatch.setattr(module.tempfile, "TemporaryDirectory", create)
+
+    with module._temporary_home(tmp_path) as home:
+        thread.join(20)
+        assert removed.is_set()
+        assert home.is_dir()
+
+    assert not home.exists()
+
+
+def test_the_log_is_overwritten(tmp_path, monkeypatch):
     (tmp_path / "server.log").write_text("of another run")
     monkeypatch.setattr(
         module.EmbeddedServer, "_start", lambda *_: subprocess.Popen(["sleep", "60"])
@@ -174,8 +265,46 @@ def test_its_log_is_of_one_run_only(tmp_path, monkeypatch):
     assert (tmp_path / "server.log").read_text() == ""
 
 
+class TestRestarts:
+    """Of a server that ends at once."""
+
+    @pytest.fixture
+    def start(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(module, "MAX_RESTARTS", 2)
+        starts = []
+
+        def _start(*_):
+            starts.append(time.monotonic())
+            return subprocess.Popen(["false"])
+
+        monkeypatch.setattr(module.EmbeddedServer, "_start", _start)
+        return starts
+
+    def test_a_server_that_ends_again_and_again_is_given_up_with_a_message(self, start, tmp_path):
+        messages = []
+        server = module.EmbeddedServer(tmp_path, on_failure=messages.append)
+
+        wait_for(lambda: messages)
+
+        assert len(start) == 3
+        assert "ended 3 times in" in messages[0]
+        assert str(tmp_path / "server.log") in messages[0]
+        server.stop()
+
+    def test_ends_far_apart_are_not_counted_together(self, start, tmp_path, monkeypatch):
+        """A service that runs for months restarts its server more often than that."""
+        monkeypatch.setattr(module, "RESTART_WINDOW_SECONDS", 0.8)  # two ends are 0.5 s apart
+        messages = []
+        server = module.EmbeddedServer(tmp_path, on_failure=messages.append)
+
+        wait_for(lambda: len(start) > 5)
+
+        assert messages == []
+        server.stop()
+
+
 @pytest.mark.parametrize("with_ui", [False, True])
-def test_only_a_server_that_serves_looks_after_schedules(tmp_path, monkeypatch, with_ui):
+def test_only_the_server_of_serve_runs_the_services_for_schedules(tmp_path, monkeypatch, with_ui):
     started = []
 
     def start(command, **how):
@@ -192,73 +321,26 @@ def test_only_a_server_that_serves_looks_after_schedules(tmp_path, monkeypatch, 
     assert ("PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED" in env) is not with_ui
 
 
-def test_every_service_that_is_switched_off_is_one_of_prefect():
+def test_every_disabled_service_is_one_of_prefect():
     from prefect.settings.models.server.services import ServerServicesSettings
 
     known = {name.upper() for name in ServerServicesSettings.model_fields}
-    assert set(module.NOT_FOR_ONE_RUN) <= known
+    assert set(environment.UNUSED_SERVICES) <= known
 
 
-def test_no_server_is_found_where_none_runs(tmp_path):
-    assert running_server(tmp_path) is None
-    (tmp_path / "server.json").write_text('{"url": "http://127.0.0.1:9/api"}')
-    assert running_server(tmp_path) is None
-
-
-def test_the_announcement_goes_with_the_server(tmp_path):
-    with announced(tmp_path, "http://127.0.0.1:1/api"):
-        assert (tmp_path / "server.json").exists()
-    assert not (tmp_path / "server.json").exists()
-
-
-def test_the_announcement_of_another_stays(tmp_path):
-    with announced(tmp_path, "http://127.0.0.1:1/api"):
-        (tmp_path / "server.json").write_text('{"pid": 1, "url": "x"}')
-    assert (tmp_path / "server.json").exists()
-
-
-def test_settle_keeps_what_the_user_has_set(tmp_path, monkeypatch):
-    for name in ("PREFECT_HOME", *module.ENVIRONMENT):
+def test_variables_that_the_user_has_set_stay(tmp_path, monkeypatch):
+    for name in ("PREFECT_HOME", *environment.ENVIRONMENT):
         monkeypatch.setenv(name, "x")  # so that it is put back afterwards
         monkeypatch.delenv(name)
     monkeypatch.setenv("PREFECT_LOGGING_LEVEL", "DEBUG")
 
-    settle(tmp_path)
+    configure_environment(tmp_path)
 
     assert os.environ["PREFECT_LOGGING_LEVEL"] == "DEBUG"
     assert os.environ["PREFECT_HOME"] == str(tmp_path)
     assert os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
 
 
-def test_state_is_kept_where_the_user_wants_it(monkeypatch, tmp_path):
+def test_the_state_folder_is_in_the_state_directory_of_the_user(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     assert state_folder() == tmp_path / "clipline"
-
-
-class TestRequest:
-    """Against a server that answers what it is told to."""
-
-    @pytest.fixture
-    def url(self):
-        answers = [503, 503, 200]
-
-        class Answering(BaseHTTPRequestHandler):
-            def do_GET(self):
-                self.send_response(answers.pop(0) if self.path == "/busy" else 503)
-                self.end_headers()
-                self.wfile.write(b"true")
-
-            def log_message(self, *_):
-                pass
-
-        with HTTPServer(("127.0.0.1", 0), Answering) as server:
-            threading.Thread(target=server.serve_forever, daemon=True).start()
-            yield f"http://127.0.0.1:{server.server_port}"
-            server.shutdown()
-
-    def test_a_busy_server_is_asked_again(self, url):
-        assert request(url + "/busy") is True
-
-    def test_one_that_stays_busy_is_not_asked_for_ever(self, url):
-        with pytest.raises(OSError, match="503"):
-            request(url + "/always", timeout_seconds=0.5)

@@ -24,13 +24,14 @@ def test_heartbeats_are_sent_to_a_server_that_the_user_chose(api, tmp_path, monk
     """Somebody may listen there; nobody does at one that ends with the run."""
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-    from flows.server.launch import _heartbeats, call_served
+    from flows.server.launch import _heartbeats, with_server
 
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     monkeypatch.setenv("PREFECT_API_URL", api.url)
+    monkeypatch.setenv("PREFECT_API_AUTH_STRING", api.api.auth_string)
     with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: 180}):
-        sent = call_served(
-            lambda: lambda served: (served, PREFECT_FLOWS_HEARTBEAT_FREQUENCY.value())
+        sent = with_server(
+            lambda: lambda has_api: (has_api, PREFECT_FLOWS_HEARTBEAT_FREQUENCY.value())
         )
         assert sent == (True, 180)
         with _heartbeats(api):
