@@ -43,6 +43,16 @@ PREPARED: ContextVar[PreparedRun | None] = ContextVar("prepared", default=None)
 """The run that a command has prepared for the flow; a served run prepares its own."""
 
 
+def prepared_run() -> PreparedRun | None:
+    """
+    Return the run that a command has prepared.
+
+    Prefect pickles the flow function of a served run by value with its globals, and a `ContextVar`
+    cannot be pickled; functions such as this one are pickled by name.
+    """
+    return PREPARED.get()
+
+
 @contextlib.contextmanager
 def prepare_run(sources: Sequence[str], out: Path, options: RunOptions) -> Iterator[PreparedRun]:
     """Find videos, lock the results folder, and open a session."""
@@ -72,7 +82,7 @@ def process_folder(sources: list[str], out: str, options: dict[str, Any]) -> Sta
         out: results folder.
         options: `RunOptions` as plain values; unknown names are refused.
     """
-    prepared = PREPARED.get()
+    prepared = prepared_run()
     if prepared is not None:
         return _process(prepared, sources)
     with prepare_run(sources, Path(out), RunOptions.from_json(options)) as prepared:

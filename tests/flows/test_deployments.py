@@ -53,6 +53,14 @@ def test_cron_runs_are_scheduled_and_run_and_trigger_starts_one_more(served, cli
     assert len(pd.read_parquet(out / "clips")) == 2
 
 
+def test_the_flow_can_be_pickled_for_the_process_of_a_served_run(api):
+    import cloudpickle
+
+    from flows.process_folder import process_folder
+
+    assert cloudpickle.loads(cloudpickle.dumps(process_folder)).name == process_folder.name
+
+
 def test_trigger_names_what_is_served(served, clipline):
     ended = clipline("trigger", "weekly", own_server=True)
 
