@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.signals import STOP_SECONDS, Interrupted, signal_handlers, stop_on_signals
+from flows.signals import STOP_SECONDS, Interrupted, on_stop, signal_handlers, stop_on_signals
 
 ROOT = Path(__file__).parents[2]
 BOTH = pytest.mark.parametrize(
@@ -157,3 +157,25 @@ def test_signal_handlers_are_restored_after_the_block():
 
 def test_the_exit_code_is_128_plus_the_signal():
     assert Interrupted(signal.SIGTERM).exit_code == 143
+
+
+@BOTH
+def test_callbacks_run_when_a_signal_arrives(number, code):
+    """They stop work that no exception in the main thread reaches, such as decode processes."""
+    work = (
+        "import os, time\n"
+        "from flows.signals import on_stop, stop_on_signals\n"
+        "with stop_on_signals(), on_stop(lambda: print('callback', flush=True)):\n"
+        f"    os.kill(os.getpid(), {int(number)})\n"
+        "    time.sleep(50)"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", work], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+    assert ended.stdout == "callback\n"
+
+
+def test_without_signal_handling_callbacks_are_not_kept():
+    with on_stop(pytest.fail):
+        pass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import pandas as pd
 import pytest
@@ -12,6 +13,9 @@ from flows.cli import console
 from flows.cli.run import print_timings
 from flows.server import launch
 from flows.signals import SOME_FAILED, USAGE
+from pipeline.config import RunOptions
+from pipeline.errors import InputError
+from pipeline.results.tables import lock_results
 from tests.flows.conftest import environment
 from tests.videos import write_images
 
@@ -100,6 +104,48 @@ def test_fresh_starts_over(clipline, clips_folder, tiny_recognizer, tmp_path):
     ended = clipline(*command, "--fresh")
 
     assert ended.json["counts"]["frames_encoded"] == 32
+
+
+class TestFresh:
+    """Results are deleted by the run that holds the results folder, and only by it."""
+
+    @pytest.fixture
+    def out(self, tmp_path):
+        """A results folder with a file of an earlier run."""
+        out = tmp_path / "out"
+        (out / "clips").mkdir(parents=True)
+        (out / "clips" / "part-1.parquet").write_bytes(b"rows")
+        return out
+
+    def test_nothing_is_deleted_if_no_video_is_found(self, clipline, out):
+        ended = clipline("run", out / "nowhere.mp4", "-o", out, "--fresh")
+
+        assert ended.code == 2
+        assert (out / "clips" / "part-1.parquet").exists()
+
+    def test_nothing_is_deleted_while_another_run_holds_the_folder(
+        self, clipline, clips_folder, out
+    ):
+        with lock_results(out):
+            ended = clipline("run", clips_folder, "-o", out, "--fresh")
+
+        assert ended.code == 2
+        assert (out / "clips" / "part-1.parquet").exists()
+
+    def test_no_other_run_can_start_between_deletion_and_run(self, clips_folder, out, monkeypatch):
+        class ServerStarts(Exception):
+            pass
+
+        def embedded_api(state):
+            assert not (out / "clips" / "part-1.parquet").exists()
+            with pytest.raises(InputError, match="is in use"), lock_results(out):
+                pass
+            raise ServerStarts
+
+        monkeypatch.setattr(launch, "embedded_api", embedded_api)
+
+        with pytest.raises(ServerStarts):
+            launch.run_once([str(clips_folder)], out, RunOptions(), nullcontext, fresh=True)
 
 
 def test_a_bad_video_ends_with_3_and_a_command_that_lists_it(
