@@ -163,17 +163,21 @@ def test_the_exit_code_is_128_plus_the_signal():
 def test_callbacks_run_when_a_signal_arrives(number, code):
     """They stop work that no exception in the main thread reaches, such as decode processes."""
     work = (
-        "import os, time\n"
+        "import os, threading, time\n"
         "from flows.signals import on_stop, stop_on_signals\n"
-        "with stop_on_signals(), on_stop(lambda: print('callback', flush=True)):\n"
-        f"    os.kill(os.getpid(), {int(number)})\n"
-        "    time.sleep(50)"
+        "called = threading.Event()\n"
+        "with stop_on_signals(), on_stop(called.set):\n"
+        "    try:\n"
+        f"        os.kill(os.getpid(), {int(number)})\n"
+        "        time.sleep(50)\n"
+        "    finally:\n"  # as a flow that waits for its threads
+        "        print(called.wait(50), flush=True)"
     )
     ended = subprocess.run(
         [sys.executable, "-c", work], cwd=ROOT, capture_output=True, text=True, check=False
     )
 
-    assert ended.stdout == "callback\n"
+    assert ended.stdout == "True\n"
 
 
 def test_without_signal_handling_callbacks_are_not_kept():
