@@ -106,7 +106,7 @@ def test_a_fine_tuned_backbone_is_part_of_what_is_trained(clipline, movers, tmp_
     [
         ("video,lable\n0.mp4,left\n", "unknown: lable"),
         ("video,label\nlost.mp4,left\n", "row 2 .* no such file"),
-        ("video,label\n0.mp4,to the left\n", "labels must have no spaces"),
+        ("video,label\n0.mp4,to the left\n", "labels must not contain spaces"),
     ],
 )
 def test_mistakes_in_the_table_fail_before_anything_is_made(
