@@ -1,4 +1,4 @@
-"""What a run has done so far, counted by its stages and read by whoever shows progress."""
+"""Counters and timings of a run, updated while it runs."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from dataclasses import dataclass, field
 
 @dataclass
 class RunProgress:
-    """Counters that many threads add to."""
+    """Counters and timings of a run; threads may share it."""
 
     videos_total: int = 0
     videos_done: int = 0
     videos_skipped: int = 0
-    """Found finished."""
+    """Finished in an earlier run."""
     videos_failed: int = 0
-    """Without any frame."""
+    """No frame could be decoded."""
     videos_partial: int = 0
     clips: int = 0
     frames_decoded: int = 0
     frames_encoded: int = 0
     frames_reused: int = 0
-    """Whose features were found in the store."""
+    """Frames whose features were in the store."""
     shards: int = 0
     bytes_pictures: int = 0
-    """Pictures that waited for the engine."""
+    """Size of the frames that waited for the engine."""
     bytes_features: int = 0
-    """Features, written to the store."""
+    """Size of the features that were written to the store."""
     started: float = field(default_factory=time.monotonic)
     seconds: dict[str, float] = field(default_factory=dict)
-    """Time spent in each stage, added up over the shards in flight."""
+    """Time of each stage, summed over shards that run in parallel."""
     startup: dict[str, float] = field(default_factory=dict)
-    """Time spent before the first shard; what goes on at the same time counts in each."""
+    """Time of each part of the start; parts may overlap."""
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def begin(self) -> None:
-        """Note that the shards begin now."""
+        """Start the clock of the run: the first shard is submitted next."""
         self.started = time.monotonic()
 
     def add(self, **counts: int) -> None:
@@ -48,7 +48,7 @@ class RunProgress:
                 setattr(self, name, getattr(self, name) + count)
 
     def add_result(self, counts: Mapping[str, int], seconds: Mapping[str, float]) -> None:
-        """Add what one shard gave."""
+        """Add the result of one shard."""
         self.add(**counts)
         with self._lock:
             for stage, value in seconds.items():
@@ -56,7 +56,7 @@ class RunProgress:
 
     @contextlib.contextmanager
     def starting(self, part: str) -> Iterator[None]:
-        """Add the time of a part of the start."""
+        """Measure a part of the start."""
         start = time.perf_counter()
         try:
             yield

@@ -81,8 +81,9 @@ def load_models(options: RunOptions) -> tuple[Recognizer | None, Backbone]:
     Load the recognizer and its backbone, and check that they belong together.
 
     Raises:
-        RecognizerError: the backbone has other weights than the recognizer was made with.
-        OptionError: a backbone is named for a recognizer that brings its own.
+        RecognizerError: the backbone has other weights than the one that the recognizer was
+            trained with.
+        OptionError: a backbone was given for a recognizer that contains one.
     """
     weights = Path(options.weights).expanduser() if options.weights else None
     if options.recognizer is None:
@@ -93,10 +94,10 @@ def load_models(options: RunOptions) -> tuple[Recognizer | None, Backbone]:
         return None, backbone
     recognizer = load_recognizer(options.recognizer)
     spec = recognizer.backbone
-    brings_its_own = spec.name == "pairs" or recognizer.network is not None
-    if brings_its_own and (options.backbone or options.weights):
+    contains_backbone = spec.name == "pairs" or recognizer.network is not None
+    if contains_backbone and (options.backbone or options.weights):
         raise OptionError(
-            f"{recognizer.name} brings its own backbone: leave --backbone and --weights away"
+            f"{recognizer.name} contains its backbone: remove --backbone and --weights"
         )
     if spec.name == "pairs":
         assert recognizer.folder is not None
@@ -113,13 +114,13 @@ def load_models(options: RunOptions) -> tuple[Recognizer | None, Backbone]:
     require_same_weights(spec.weights_hash, backbone.weights_hash, f"backbone of {recognizer.name}")
     if backbone.feature_size != spec.feature_size:
         raise RecognizerError(
-            f"{recognizer.name} wants {spec.feature_size} features a frame, "
-            f"its backbone gives {backbone.feature_size}"
+            f"{recognizer.name} expects {spec.feature_size} features a frame, "
+            f"its backbone computes {backbone.feature_size}"
         )
     return recognizer, backbone
 
 
 def cache_folder() -> Path:
-    """Give the user's cache folder for converted networks."""
+    """Return the user's cache folder for converted networks."""
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(base).expanduser() / "clipline"

@@ -1,4 +1,4 @@
-"""Bring the frames of shards into memory, cut to size where that is done at once."""
+"""Decode shards: the frames of all their chunks in one block of memory, resized if possible."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pipeline.records import Chunk, FrameBatch, Shard
 
 @dataclass(frozen=True)
 class Decoded:
-    """The frames of a shard, and the memory that they lie in."""
+    """The frames of a shard, and the memory that holds them."""
 
     shard: Shard
     batches: tuple[FrameBatch, ...]
@@ -28,13 +28,13 @@ class Decoded:
 
 class ShardDecoder:
     """
-    Decodes shards, each chunk in a process of its own, and lends the memory of their pictures.
+    Decodes shards, each chunk in a decode process, and owns the memory of their frames.
 
     Args:
-        pool: processes that decode.
-        engine: for which frames are cut to size.
+        pool: the decode processes.
+        engine: frames are resized to its input size.
         sampling: which frames.
-        keep: shards whose memory is kept for the next ones.
+        keep: number of shards whose memory is kept for reuse.
     """
 
     def __init__(self, pool: DecodePool, engine: Engine, sampling: Sampling, keep: int) -> None:
@@ -46,7 +46,7 @@ class ShardDecoder:
         Decode the chunks of a shard, and wait for all of them.
 
         Raises:
-            MachineError: one failed for good, for a reason that is not its video's.
+            MachineError: a chunk could not be decoded, and its file is not the reason.
         """
         chunks = [chunk for chunk in shard.chunks if chunk.index is not None]
         if not chunks:
@@ -57,31 +57,31 @@ class ShardDecoder:
         try:
             return Decoded(shard, tuple(future.result() for future in futures), block)
         except BaseException:
-            wait(futures)  # so that another attempt does not stand in line behind this one
+            wait(futures)  # a retry would queue behind them, and they write to the block
             raise
 
     def _shape(self, chunk: Chunk) -> tuple[int, int, int, int]:
-        """Tell the shape of the pictures of a chunk as they wait for the engine."""
+        """Return the shape of the frames of a chunk as they wait for the engine, (T, H, W, 3)."""
         return num_images(chunk), *staged_size(self._engine, self._size(chunk)), 3
 
     def _size(self, chunk: Chunk) -> tuple[int, int]:
-        """Tell the size in which the frames of a chunk are decoded."""
+        """Return height and width in which the frames of a chunk are decoded."""
         assert chunk.index is not None
         geometry = self._engine.backbone.geometry
         return decoded_size(chunk.index.height, chunk.index.width, geometry)
 
     def _decode(self, process: DecodeProcess, chunk: Chunk, block: BufferBlock) -> FrameBatch:
-        at_once = preprocesses_on_arrival(self._engine, self._size(chunk))
-        fit = partial(preprocess_decoded, self._engine) if at_once else None
-        buffer = FrameBuffer(block.allocate(self._shape(chunk)), fit)
+        on_arrival = preprocesses_on_arrival(self._engine, self._size(chunk))
+        preprocess = partial(preprocess_decoded, self._engine) if on_arrival else None
+        buffer = FrameBuffer(block.allocate(self._shape(chunk)), preprocess)
         geometry = self._engine.backbone.geometry
         return decode_chunk(process, chunk, self._sampling, geometry, buffer)
 
     def release(self, decoded: Decoded) -> None:
-        """Give the memory of a shard to the next one; nobody looks at its pictures any more."""
+        """Make the memory of a shard available to the next one; its frames become invalid."""
         if decoded.block is not None:
             self.blocks.release(decoded.block)
 
     def close(self) -> None:
-        """Give back the memory that nobody uses."""
+        """Free the memory that is not in use."""
         self.blocks.close()

@@ -1116,7 +1116,7 @@ class TestOpening:
     def test_a_recognizer_that_brings_its_backbone_takes_no_other(self, engine_cache, tmp_path):
         options = RunOptions(backbone="random:test_resnet")
 
-        with pytest.raises(OptionError, match="camera-motion brings its own backbone"):
+        with pytest.raises(OptionError, match="camera-motion contains its backbone"):
             open_session(tmp_path, options, engine_cache)
 
     def test_the_backbone_must_be_the_one_that_the_recognizer_was_made_with(self, plain_runs):
