@@ -24,7 +24,7 @@ import av
 import cv2
 import numpy as np
 
-from data.camera_motion.drawing import LABELS, Pose, colours, draw_mover, draw_scene, view
+from data.camera_motion.drawing import LABELS, Pose, colours, draw_moving_object, draw_scene, view
 
 HERE = Path(__file__).resolve().parent
 SIZE = (240, 320)
@@ -67,7 +67,7 @@ def shot(
 ) -> list[np.ndarray]:
     """Draw one shot of a camera that does what its label says, with things moving before it."""
     scene = draw_scene(rng)
-    mover = draw_mover(rng, draw_scene(rng), ASPECT)
+    moving_object = draw_moving_object(rng, draw_scene(rng), ASPECT)
     table = colours(rng).reshape(1, 256, 3)
     pose = Pose(*rng.uniform(200, 560, 2), math.log(rng.uniform(170, 260)), 0.0)
     speed = SPEED_A_SECOND.get(LABELS[label].split("_")[0], 0.0)
@@ -77,7 +77,7 @@ def shot(
         if step:
             pose = pose.moved(label, speed * float(moment - moments[step - 1]), ASPECT)
         picture = cv2.LUT(cv2.merge([view(scene, pose, ASPECT, SIZE)] * 3), table)
-        mover.draw(picture, moment * 8)
+        moving_object.draw(picture, moment * 8)
         pictures.append(np.asarray(picture, np.uint8))
     return pictures
 

@@ -1,12 +1,12 @@
 """
-Check `camera-motion` on real footage, through the real pipeline.
+Evaluate `camera-motion` on real videos with the whole pipeline.
 
     python -m data.camera_motion.check FOLDER [--static FOLDER]
 
-From the videos in FOLDER it makes windows that move over one of their frames, at several speeds,
-and clips joined at random; writes them as H.264; runs the pipeline; and counts. Videos in the
-folder `--static` were taken by a camera that stands still: they are checked as they are, and
-windows move over them while they play.
+Windows that move over a frame at several speeds, and random clips joined by cuts, are made of the
+videos in FOLDER and encoded as H.264; then the pipeline runs and its results are compared with the
+known motion. The videos in the folder of `--static` must be from a static camera: they are used as
+they are, and with windows that move over them while they play.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from data.camera_motion.drawing import LABELS, Picture, Pose, view
+from data.camera_motion.drawing import LABELS, Image, Pose, view
 from pipeline.config import RunOptions
 from pipeline.results.tables import load, write_run
 from pipeline.run.process import open_session, run
@@ -43,26 +43,26 @@ SPEEDS = {
     "roll": (0.06, 0.12, 0.25, 0.5),
     "static": (0.0,),
 }
-"""A second: share of the picture, of its scale, or radians."""
+"""Per second: share of the image size or scale, or radians."""
 CUT_TOLERANCE_SECONDS = 0.13
-"""A cut is found to the sample after it: an eighth of a second."""
+"""Cuts are located at the sample after them: up to an eighth of a second."""
 SEED = 30_000
-PLAYING = 20
-"""Videos that windows move over while they play."""
+MAX_PLAYING = 20
+"""Number of playing videos with moving windows."""
 
 
-def read_frames(path: Path, most: int) -> list[Picture]:
-    """Read the first frames of a video, upright RGB."""
+def read_frames(path: Path, max_frames: int) -> list[Image]:
+    """Read the first frames of a video as RGB."""
     with av.open(str(path)) as container:
         frames = container.decode(video=0)
         return [
             np.asarray(f.to_ndarray(format="rgb24"), np.uint8)
-            for f, _ in zip(frames, range(most), strict=False)
+            for f, _ in zip(frames, range(max_frames), strict=False)
         ]
 
 
-def write_frames(path: Path, frames: list[Picture]) -> None:
-    """Write H.264 at 25 frames a second."""
+def write_frames(path: Path, frames: list[Image]) -> None:
+    """Encode frames as H.264 at 25 frames/s."""
     height, width = frames[0].shape[:2]
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=Fraction(FPS), options={"crf": "23"})
@@ -73,12 +73,12 @@ def write_frames(path: Path, frames: list[Picture]) -> None:
         container.mux(stream.encode())
 
 
-def moving_window(frames: list[Picture], label: int, speed: float) -> list[Picture] | None:
+def moving_window(frames: list[Image], label: int, speed: float) -> list[Image] | None:
     """
-    Move a window over frames: one frame throughout, or as many as there are.
+    Move a window over frames; a single frame is repeated.
 
     Returns:
-        None where the frames are too small for the way that the window goes.
+        The images, or None if the frames are too small for the motion.
     """
     count = round(SECONDS * FPS)
     height, width = frames[0].shape[:2]
@@ -96,42 +96,42 @@ def moving_window(frames: list[Picture], label: int, speed: float) -> list[Pictu
     if tall < 100:
         return None
     start = Pose(width / 2, height / 2, math.log(tall), 0.0)
-    # half of the way before the middle, half of it after; a zoom goes from the one end to the other
+    # pans, tilts and rolls are centred in time; a zoom starts at one end of its range
     back = {"zoom": 0.0}.get(kind, -way / 2)
     pose = start.moved(label, back, ASPECT)
     if LABELS[label] == "zoom_in":
         pose = Pose(pose.x, pose.y, math.log(tall * math.exp(way)), 0.0)
-    pictures = []
+    images = []
     for step in range(count):
         frame = frames[min(step, len(frames) - 1)] if len(frames) > 1 else frames[0]
-        pictures.append(view(frame, pose, ASPECT, SIZE))
+        images.append(view(frame, pose, ASPECT, SIZE))
         pose = pose.moved(label, speed / FPS, ASPECT)
-    return pictures
+    return images
 
 
 def make_windows(
     videos: list[Path], folder: Path, *, playing: bool = False
 ) -> Iterator[dict[str, Any]]:
-    """Write windows that move over the first frame, or over a playing video; say what is true."""
+    """Encode windows that move over the first frame or over a playing video. Yields the truth."""
     for number, path in enumerate(videos):
         frames = read_frames(path, round(SECONDS * FPS) if playing else 1)
         for label, name in enumerate(LABELS):
             speeds = SPEEDS[name.split("_")[0]]
             speed = speeds[(number + label) % len(speeds)]
-            pictures = moving_window(frames, label, speed)
-            if pictures is None:
+            images = moving_window(frames, label, speed)
+            if images is None:
                 continue
             target = folder / f"{number:03}_{name}.mp4"
-            write_frames(target, pictures)
+            write_frames(target, images)
             yield {"file": target.name, "truth": name, "speed": speed}
 
 
 def make_joined(videos: list[Path], folder: Path, count: int) -> Iterator[dict[str, Any]]:
-    """Write clips joined at random, all in one size; give the times of the cuts."""
+    """Encode random clips of one size joined by cuts. Yields the times of the cuts."""
     rng = np.random.default_rng(SEED)
     for number in range(count):
         chosen = rng.choice(len(videos), 4, replace=False)
-        frames: list[Picture] = []
+        frames: list[Image] = []
         cuts = []
         for index in chosen:
             shot = read_frames(videos[index], int(rng.integers(20, 70)))
@@ -143,14 +143,14 @@ def make_joined(videos: list[Path], folder: Path, count: int) -> Iterator[dict[s
         yield {"file": target.name, "cuts": cuts}
 
 
-def _resized(frame: Picture) -> Picture:
+def _resized(frame: Image) -> Image:
     height, width = frame.shape[:2]
     whole = Pose((width - 1) / 2, (height - 1) / 2, math.log(height), 0.0)
     return view(frame, whole, width / height, SIZE)
 
 
 def recognize(folder: Path, out: Path, recognizer: str) -> dict[str, pd.DataFrame]:
-    """Run the pipeline over a folder, and give its tables with file names."""
+    """Run the pipeline on a folder, and load its tables with file names."""
     with open_session(out, RunOptions(recognizer=recognizer)) as session:
         failures = run(session, find_videos([str(folder)]))
         if failures:
@@ -163,32 +163,32 @@ def recognize(folder: Path, out: Path, recognizer: str) -> dict[str, pd.DataFram
 
 
 def check_windows(truth: pd.DataFrame, clips: pd.DataFrame) -> dict[str, Any]:
-    """Count the windows whose clips have the right label."""
-    said = truth.merge(clips, on="file", validate="one_to_many")
-    said["right"] = said.label == said.truth
+    """Compute the accuracy on windows."""
+    merged = truth.merge(clips, on="file", validate="one_to_many")
+    merged["correct"] = merged.label == merged.truth
     return {
         "windows": len(truth),
-        "clips": len(said),
-        "accuracy": float(said.right.mean()),
-        "by_label": said.groupby("truth").right.mean().round(3).to_dict(),
-        "by_speed": said.groupby("speed").right.mean().round(3).to_dict(),
-        "mistaken": _mistakes(said[~said.right]),
+        "clips": len(merged),
+        "accuracy": float(merged.correct.mean()),
+        "by_label": merged.groupby("truth").correct.mean().round(3).to_dict(),
+        "by_speed": merged.groupby("speed").correct.mean().round(3).to_dict(),
+        "mistaken": _most_frequent_errors(merged[~merged.correct]),
     }
 
 
-def _mistakes(wrong: pd.DataFrame) -> dict[str, int]:
-    """Count the most frequent ones."""
+def _most_frequent_errors(wrong: pd.DataFrame) -> dict[str, int]:
+    """Count the most frequent confusions."""
     counts = wrong.groupby(["truth", "label"]).size().sort_values(ascending=False)[:8]
     return {f"{truth} as {label}": int(count) for (truth, label), count in counts.items()}
 
 
 def check_cuts(truth: list[dict[str, Any]], segments: pd.DataFrame) -> dict[str, Any]:
-    """Match the cuts that were found with those that were made."""
+    """Compute precision and recall of cuts."""
     hits = found = made = 0
     for joined in truth:
         here = segments[segments.file == joined["file"]]
         starts = here.groupby("shot_index").start_seconds.min().to_numpy()[1:]
-        hits += _matches(np.asarray(joined["cuts"]), starts)
+        hits += _count_matches(np.asarray(joined["cuts"]), starts)
         found, made = found + len(starts), made + len(joined["cuts"])
     precision, recall = hits / max(1, found), hits / max(1, made)
     return {
@@ -199,7 +199,7 @@ def check_cuts(truth: list[dict[str, Any]], segments: pd.DataFrame) -> dict[str,
     }
 
 
-def _matches(made: NDArray[np.float64], found: NDArray[np.float64]) -> int:
+def _count_matches(made: NDArray[np.float64], found: NDArray[np.float64]) -> int:
     left = list(found)
     hits = 0
     for cut in made:
@@ -211,12 +211,12 @@ def _matches(made: NDArray[np.float64], found: NDArray[np.float64]) -> int:
 
 
 def main() -> None:
-    """Make the footage, run the pipeline, print what was counted."""
-    parser = argparse.ArgumentParser(description="Check camera-motion on real footage.")
-    parser.add_argument("folder", type=Path, help="videos to make windows and joined clips of")
-    parser.add_argument("--static", type=Path, help="videos of a camera that stands still")
+    """Make the videos, run the pipeline, print the metrics."""
+    parser = argparse.ArgumentParser(description="Evaluate camera-motion on real videos.")
+    parser.add_argument("folder", type=Path, help="videos for windows and joined clips")
+    parser.add_argument("--static", type=Path, help="videos of a static camera")
     parser.add_argument("--recognizer", default="camera-motion")
-    parser.add_argument("--joined", type=int, default=40, help="clips to join at random")
+    parser.add_argument("--joined", type=int, default=40, help="number of joined videos")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         measured = check(options, Path(name))
@@ -224,26 +224,30 @@ def main() -> None:
 
 
 def check(options: argparse.Namespace, work: Path) -> dict[str, Any]:
-    """Do all of it in the folder `work`."""
+    """Compute all metrics, with temporary files in `work`."""
     videos = _paths(options.folder)
-    joined = list(make_joined(videos, _made(work / "joined"), options.joined))
+    joined = list(make_joined(videos, _make_folder(work / "joined"), options.joined))
     segments = recognize(work / "joined", work / "out-joined", options.recognizer)["segments"]
     measured = {
-        "windows": _moved(videos, work / "windows", options.recognizer, playing=False),
+        "windows": _evaluate_windows(videos, work / "windows", options.recognizer, playing=False),
         "cuts": check_cuts(joined, segments),
     }
     if options.static:
         still = _paths(options.static)
-        some = still[:: math.ceil(len(still) / PLAYING)]
+        some = still[:: math.ceil(len(still) / MAX_PLAYING)]
         clips = recognize(options.static, work / "out-static", options.recognizer)["clips"]
         share = float((clips.label == "static").mean())
-        measured["playing"] = _moved(some, work / "playing", options.recognizer, playing=True)
+        measured["playing"] = _evaluate_windows(
+            some, work / "playing", options.recognizer, playing=True
+        )
         measured["static"] = {"clips": len(clips), "labelled_static": share}
     return measured
 
 
-def _moved(videos: list[Path], folder: Path, recognizer: str, *, playing: bool) -> dict[str, Any]:
-    truth = pd.DataFrame(make_windows(videos, _made(folder), playing=playing))
+def _evaluate_windows(
+    videos: list[Path], folder: Path, recognizer: str, *, playing: bool
+) -> dict[str, Any]:
+    truth = pd.DataFrame(make_windows(videos, _make_folder(folder), playing=playing))
     clips = recognize(folder, folder.with_name(f"out-{folder.name}"), recognizer)["clips"]
     return check_windows(truth, clips)
 
@@ -252,7 +256,7 @@ def _paths(folder: Path) -> list[Path]:
     return [Path(video.location) for video in find_videos([str(folder)])]
 
 
-def _made(folder: Path) -> Path:
+def _make_folder(folder: Path) -> Path:
     folder.mkdir()
     return folder
 

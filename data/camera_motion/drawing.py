@@ -1,9 +1,8 @@
 """
-Draw footage with known camera movement: scenes, cameras that move over them, and what spoils
-pictures.
+Draw synthetic video with known camera motion: scenes, camera poses, and image degradations.
 
-Nothing but arithmetic is used: noise, leaves, shapes, gradients, gratings, and text. Positions
-are in units of the picture: a pan of 0.05 a frame moves the scene by a twentieth of its width.
+Scenes are noise, dead leaves, shapes, gradients, gratings and text. Positions are in units of the
+image size: a pan of 0.05 per frame moves the scene by a twentieth of the image width.
 """
 
 from __future__ import annotations
@@ -29,24 +28,25 @@ LABELS = (
     "roll_cw",
     "roll_ccw",
 )
-"""What the camera does: `pan_right` moves the scene to the left."""
+"""Motion of the camera: `pan_right` moves the scene to the left."""
 IGNORED = -100
+"""Label of frames whose motion is ambiguous; losses ignore it."""
 CANVAS = 768
-"""Side of a scene in pixels; it repeats beyond its edges."""
+"""Side of a scene in pixels; scenes are periodic."""
 RENDER = (144, 192)
-"""Height and width in which pictures are drawn before they are shrunk to half."""
+"""Height and width of images as drawn; they are then resized to half."""
 
 Grey = NDArray[np.uint8]
-Picture = NDArray[np.uint8]
+Image = NDArray[np.uint8]
 Rng = np.random.Generator
 
 
 def draw_scene(rng: Rng) -> Grey:
-    """Draw one scene, (CANVAS, CANVAS) uint8: a background and things on it."""
+    """Draw a scene, (CANVAS, CANVAS) uint8: a background with objects."""
     image = _background(rng)
     painters = [_leaves, _shapes, _text, _lines]
-    fewest = 1 if image.std() < 8 else 0  # on an empty scene no movement could be seen
-    for painter in rng.permutation(len(painters))[: rng.integers(fewest, 4)]:
+    min_layers = 1 if image.std() < 8 else 0  # motion is invisible on an empty scene
+    for painter in rng.permutation(len(painters))[: rng.integers(min_layers, 4)]:
         painters[painter](image, rng)
     if rng.random() < 0.3:
         image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.5, 4))
@@ -72,7 +72,7 @@ def _background(rng: Rng) -> Grey:
 
 
 def _noise(rng: Rng, slope: float) -> Grey:
-    """1/f^slope noise, as natural scenes have it."""
+    """1/f^slope noise, the spectrum of natural images."""
     fy = np.fft.fftfreq(CANVAS)[:, None]
     fx = np.fft.rfftfreq(CANVAS)[None]
     amplitude = (fy**2 + fx**2 + 1 / CANVAS**2) ** (-slope / 2)
@@ -104,7 +104,7 @@ def _grating(rng: Rng) -> Grey:
 
 
 def _leaves(image: Grey, rng: Rng) -> None:
-    """Discs of all sizes that hide each other: the dead-leaves model of natural images."""
+    """The dead leaves model of natural images: discs of all sizes that occlude each other."""
     for radius in np.sort(rng.pareto(2.0, rng.integers(100, 700)) * 8 + 3)[::-1]:
         centre = tuple(int(v) for v in rng.integers(0, CANVAS, 2))
         axes = (int(min(radius, 120)), max(1, int(min(radius, 120) * rng.uniform(0.4, 1))))
@@ -151,7 +151,7 @@ def _lines(image: Grey, rng: Rng) -> None:
 
 @dataclass(frozen=True)
 class Pose:
-    """Where a camera looks: centre in scene pixels, scene pixels a picture height, and its roll."""
+    """Camera pose: centre in scene pixels, log of the height in scene pixels, and roll."""
 
     x: float
     y: float
@@ -160,7 +160,7 @@ class Pose:
     """Radians, clockwise."""
 
     def moved(self, label: int, amount: float, aspect: float) -> Pose:
-        """Move as a label says: by a share of the picture, of its scale, or by radians."""
+        """Apply a motion: a share of the image size or scale, or radians for a roll."""
         name = LABELS[label]
         height = math.exp(self.log_height)
         right = {"pan_right": amount, "pan_left": -amount}.get(name, 0.0) * height * aspect
@@ -175,7 +175,7 @@ class Pose:
 
 
 def view(scene: Grey, pose: Pose, aspect: float, size: tuple[int, int] = RENDER) -> Grey:
-    """Draw what a camera sees, (H, W) uint8. `aspect` is its width over its height."""
+    """Render the view of a camera, (H, W) uint8. `aspect` is width over height."""
     rows, columns = size
     height = math.exp(pose.log_height)
     across, down = height * aspect / columns, height / rows
@@ -189,7 +189,7 @@ def view(scene: Grey, pose: Pose, aspect: float, size: tuple[int, int] = RENDER)
 
 
 def colours(rng: Rng) -> NDArray[np.uint8]:
-    """Make a colour for every grey, (256, 1, 3): two or three colours blended, brightness kept."""
+    """Make a colour map for grey levels, (256, 1, 3), that keeps their brightness."""
     stops = np.linspace(0, 255, 3)
     hue = rng.normal(0, rng.choice([0.0, 15.0, 45.0]), (3, 3))
     grey = np.arange(256)
@@ -198,14 +198,14 @@ def colours(rng: Rng) -> NDArray[np.uint8]:
 
 
 Blob = tuple[NDArray[np.float64], NDArray[np.float64], float, float]
-"""Offset, half axes, swing, and phase; in picture heights."""
+"""Offset, half axes, amplitude and phase of oscillation; in image heights."""
 
 
 @dataclass
-class Mover:
-    """A thing that moves in front of the scene: a few blobs, each swinging about its own place."""
+class MovingObject:
+    """An object that moves in front of the scene: a few ellipses, each oscillating."""
 
-    texture: Picture
+    texture: Image
     """(CANVAS, CANVAS, 3)."""
     place: NDArray[np.float64]
     velocity: NDArray[np.float64]
@@ -213,13 +213,13 @@ class Mover:
     rate: float
     start: float = 0.0
     stop: float = math.inf
-    """Times between which it moves on."""
+    """It moves between these times, in frames."""
     growth: float = 0.0
-    """Of its size a frame, as a logarithm: it comes towards the camera."""
+    """Change of the log of its size per frame, as of an approaching object."""
 
-    def draw(self, picture: Picture, time: float) -> None:
-        """Paint the thing at a time, in frames."""
-        rows, columns = picture.shape[:2]
+    def draw(self, image: Image, time: float) -> None:
+        """Draw the object at a time, in frames."""
+        rows, columns = image.shape[:2]
         place = self.place + self.velocity * (min(max(time, self.start), self.stop) - self.start)
         scale = math.exp(self.growth * time)
         mask = np.zeros((rows, columns), np.uint8)
@@ -232,11 +232,11 @@ class Mover:
         if not mask.any():
             return
         x, y = (-(place * rows).round().astype(int)) % (CANVAS - max(rows, columns))
-        cv2.copyTo(self.texture[y : y + rows, x : x + columns], mask, picture)
+        cv2.copyTo(self.texture[y : y + rows, x : x + columns], mask, image)
 
 
-def draw_mover(rng: Rng, texture: Grey, aspect: float) -> Mover:
-    """Make a thing: its place, its way, and its parts."""
+def draw_moving_object(rng: Rng, texture: Grey, aspect: float) -> MovingObject:
+    """Make an object with random position, velocity and parts."""
     size = rng.uniform(0.05, 0.25)
     speed = rng.choice([0.0, 1.0]) * rng.uniform(0, 0.08)
     angle = rng.uniform(0, 2 * math.pi)
@@ -248,22 +248,22 @@ def draw_mover(rng: Rng, texture: Grey, aspect: float) -> Mover:
         )
     velocity = speed * np.array([math.cos(angle), 0.3 * math.sin(angle)])
     place = np.array([rng.uniform(0, aspect), rng.uniform(0.1, 1.0)])
-    return Mover(_painted(rng, texture), place, velocity, blobs, rng.uniform(0.2, 1.5))
+    return MovingObject(_coloured(rng, texture), place, velocity, blobs, rng.uniform(0.2, 1.5))
 
 
-def _painted(rng: Rng, texture: Grey) -> Picture:
+def _coloured(rng: Rng, texture: Grey) -> Image:
     return _bytes(cv2.LUT(cv2.merge([texture] * 3), colours(rng).reshape(1, 256, 3)))
 
 
-def draw_people(rng: Rng, texture: Grey, aspect: float, frames: int) -> list[Mover]:
+def draw_people(rng: Rng, texture: Grey, aspect: float, frames: int) -> list[MovingObject]:
     """
-    Make two people who walk towards each other or apart, which is not a zoom, or come nearer.
+    Make two people who walk towards each other or apart, or approach; none of it is a zoom.
 
     Args:
-        rng: source of all chance.
-        texture: of their clothes, often hardly seen.
-        aspect: width of the picture over its height.
-        frames: of the shot: they may begin to walk late, and stop early.
+        rng: random generator.
+        texture: of their clothes, often with low contrast.
+        aspect: width of the image over its height.
+        frames: of the shot; they may start to walk late, and stop early.
     """
     height, ground = rng.uniform(0.35, 0.9), rng.uniform(0.4, 0.65)
     middle = aspect / 2 + rng.normal(0, 0.1) * aspect
@@ -278,8 +278,8 @@ def draw_people(rng: Rng, texture: Grey, aspect: float, frames: int) -> list[Mov
         contrast = rng.choice([0.1, 0.3, 1.0])
         clothes = _bytes((texture - texture.mean()) * contrast + rng.uniform(20, 235))
         people.append(
-            Mover(
-                _painted(rng, clothes),
+            MovingObject(
+                _coloured(rng, clothes),
                 np.array([middle + side * first, ground + rng.normal(0, 0.03)]),
                 np.array([side * velocity * walk, 0.0]),
                 _body(rng, height * rng.uniform(0.85, 1.15)),
@@ -293,7 +293,7 @@ def draw_people(rng: Rng, texture: Grey, aspect: float, frames: int) -> list[Mov
 
 
 def _body(rng: Rng, height: float) -> list[Blob]:
-    """Give the blobs of someone who stands: head, trunk, arms and legs."""
+    """Give the ellipses of a standing person: head, trunk, arms and legs."""
     broad, swing = rng.uniform(1.0, 1.7), rng.uniform(0, 0.15)
     parts = [
         (0.0, -0.42, 0.06, 0.075, 0.0),
@@ -315,8 +315,8 @@ def _body(rng: Rng, height: float) -> list[Blob]:
 
 
 @dataclass
-class Spoil:
-    """What a lens, a sensor and a codec do to the pictures of one shot."""
+class Degradation:
+    """Degradations by lens, sensor and codec, for the images of one shot."""
 
     rng: Rng
     gain: float = 1.0
@@ -326,13 +326,13 @@ class Spoil:
     blur: float = 0.0
     noise: float = 0.0
     bars: tuple[int, int] = (0, 0)
-    overlay: Picture | None = field(default=None, repr=False)
+    overlay: Image | None = field(default=None, repr=False)
 
     @classmethod
-    def draw(cls, rng: Rng, frames: int) -> Spoil:
-        """Choose how pictures are spoiled."""
+    def draw(cls, rng: Rng, frames: int) -> Degradation:
+        """Choose degradations at random."""
         maybe = rng.random
-        spoil = cls(
+        degradation = cls(
             rng,
             drift=rng.normal(0, 0.02) if maybe() < 0.3 else 0.0,
             flicker=rng.uniform(0, 0.06) if maybe() < 0.2 else 0.0,
@@ -342,36 +342,38 @@ class Spoil:
         )
         if maybe() < 0.15:
             bar = int(rng.integers(4, RENDER[0] // 6))
-            spoil.bars = (bar, 0) if maybe() < 0.7 else (0, int(rng.integers(4, RENDER[1] // 6)))
+            degradation.bars = (
+                (bar, 0) if maybe() < 0.7 else (0, int(rng.integers(4, RENDER[1] // 6)))
+            )
         if maybe() < 0.2:
-            spoil.overlay = _overlay(rng)
-        return spoil
+            degradation.overlay = _overlay(rng)
+        return degradation
 
-    def apply(self, picture: Picture, time: int) -> Picture:
-        """Spoil one picture, (H, W, 3)."""
+    def apply(self, image: Image, time: int) -> Image:
+        """Degrade one image, (H, W, 3)."""
         if self.blur:
-            picture = cv2.GaussianBlur(picture, (0, 0), self.blur)
+            image = cv2.GaussianBlur(image, (0, 0), self.blur)
         gain = 1 + self.drift * time + self.flicker * self.rng.standard_normal()
         shift = 90.0 if time == self.flash else 0.0
         if gain != 1 or shift:
-            picture = cv2.convertScaleAbs(picture, alpha=max(0.05, gain), beta=shift)
+            image = cv2.convertScaleAbs(image, alpha=max(0.05, gain), beta=shift)
         if self.noise:
-            grain = self.rng.standard_normal(picture.shape[:2], dtype=np.float32) * self.noise
-            noisy = picture.astype(np.float32) + grain[..., None]
-            picture = _bytes(noisy)
+            grain = self.rng.standard_normal(image.shape[:2], dtype=np.float32) * self.noise
+            noisy = image.astype(np.float32) + grain[..., None]
+            image = _bytes(noisy)
         if self.overlay is not None:
             shown = self.overlay.any(2)
-            picture[shown] = self.overlay[shown]
+            image[shown] = self.overlay[shown]
         high, wide = self.bars
         if high:
-            picture[:high] = picture[-high:] = 0
+            image[:high] = image[-high:] = 0
         if wide:
-            picture[:, :wide] = picture[:, -wide:] = 0
-        return np.asarray(picture, np.uint8)
+            image[:, :wide] = image[:, -wide:] = 0
+        return np.asarray(image, np.uint8)
 
 
-def _overlay(rng: Rng) -> Picture:
-    """A station logo, a clock: things that stay where they are on the screen."""
+def _overlay(rng: Rng) -> Image:
+    """Draw overlays that do not move, such as a logo or a clock."""
     layer = np.zeros((*RENDER, 3), np.uint8)
     for _ in range(rng.integers(1, 4)):
         x, y = int(rng.integers(0, RENDER[1] - 60)), int(rng.choice([14, RENDER[0] - 8]))
@@ -382,16 +384,16 @@ def _overlay(rng: Rng) -> Picture:
     return layer
 
 
-def compress(pictures: list[Picture], rng: Rng) -> list[Picture]:
-    """Encode and decode pictures as H.264 does at a random quality."""
+def compress(images: list[Image], rng: Rng) -> list[Image]:
+    """Encode images as H.264 with a random quality, and decode them."""
     target = io.BytesIO()
-    rows, columns = pictures[0].shape[:2]
+    rows, columns = images[0].shape[:2]
     with av.open(target, "w", format="mp4") as container:
         options = {"crf": str(rng.integers(20, 41)), "preset": "ultrafast"}
         stream = container.add_stream("libx264", rate=8, options=options)
         stream.width, stream.height, stream.pix_fmt = columns, rows, "yuv420p"
-        for picture in pictures:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        for image in images:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode())
     target.seek(0)
     with av.open(target, "r") as made:

@@ -1,4 +1,4 @@
-"""Compose drawn footage: shots of a moving camera, joined by cuts, and the truth about frames."""
+"""Compose synthetic videos: shots of a moving camera, joined by cuts, with a label per frame."""
 
 from __future__ import annotations
 
@@ -13,45 +13,45 @@ from data.camera_motion.drawing import (
     IGNORED,
     LABELS,
     RENDER,
+    Degradation,
     Grey,
-    Picture,
+    Image,
     Pose,
     Rng,
-    Spoil,
     colours,
     compress,
-    draw_mover,
+    draw_moving_object,
     draw_people,
     view,
 )
 
 STATIC = 0
-SLOWEST = {"pan": 0.005, "tilt": 0.006, "zoom": 0.007, "roll": 0.007}
-FASTEST = {"pan": 0.13, "tilt": 0.13, "zoom": 0.09, "roll": 0.09}
-"""Movement a frame at 8 frames a second: share of the picture, of its scale, or radians."""
-STILL = 0.4
-"""Below this share of the slowest movement a camera stands still; between, nobody could tell."""
+MIN_SPEED = {"pan": 0.005, "tilt": 0.006, "zoom": 0.007, "roll": 0.007}
+MAX_SPEED = {"pan": 0.13, "tilt": 0.13, "zoom": 0.09, "roll": 0.09}
+"""Motion per frame at 8 frames/s: share of the image size or scale, or radians."""
+STATIC_SHARE = 0.4
+"""Below this share of the minimum speed the label is `static`; between both it is IGNORED."""
 
-GLANCE = 0.05
-"""Movement by which `shows` looks at a scene."""
-LEAST_CHANGE = 2.0
-"""Grey levels, root mean square, by which a movement must differ from all others to be seen."""
-LEAST_SHARE = 0.1
-"""The same, as a share of the contrast of the picture."""
+TEST_MOVEMENT = 0.05
+"""Motion with which `is_visible` tests a scene."""
+MIN_CHANGE = 2.0
+"""RMS difference, in grey levels, between a visible motion and all others."""
+MIN_CHANGE_SHARE = 0.1
+"""The same, as a share of the standard deviation of the image."""
 
 
 @dataclass(frozen=True)
 class Sequence:
-    """Drawn frames and the truth about them."""
+    """Frames and their labels."""
 
-    pictures: NDArray[np.uint8]
+    images: NDArray[np.uint8]
     """(T, H, W, 3)."""
     labels: NDArray[np.int64]
-    """What the camera did from the frame before to this one, (T,); IGNORED where it is unclear."""
+    """Motion from the frame before to this one, (T,); IGNORED if ambiguous."""
     shot: NDArray[np.int64]
-    """Number of the shot that a frame belongs to, (T,)."""
+    """Index of the shot of each frame, (T,)."""
     dissolve: bool = False
-    """Shots fade into each other, which is neither a cut nor none."""
+    """Whether shots dissolve into each other; cuts are not evaluated then."""
 
 
 def draw_sequence(
@@ -60,48 +60,48 @@ def draw_sequence(
     frames: int,
     size: tuple[int, int],
     *,
-    only_shown: bool = False,
+    only_visible: bool = False,
     people: bool = True,
 ) -> Sequence:
     """
-    Draw frames as a pipeline would sample them at 8 frames a second.
+    Draw a video sampled at 8 frames/s.
 
     Args:
-        rng: source of all chance.
+        rng: random generator.
         scenes: to choose from.
         frames: T.
         size: height and width.
-        only_shown: leave unclear, IGNORED, what the scene does not show: see `shows`.
-        people: let some walk towards each other or apart.
+        only_visible: label motions that are not visible as IGNORED: see `is_visible`.
+        people: whether pairs of people may walk towards each other or apart.
     """
     lengths = _shot_lengths(rng, frames)
     aspect = float(np.exp(rng.uniform(math.log(0.5), math.log(2.0))) if rng.random() < 0.5 else 1.5)
-    pictures: list[Picture] = []
+    images: list[Image] = []
     labels: list[int] = []
     shots: list[int] = []
     last: tuple[Grey, Pose] | None = None
     for number, length in enumerate(lengths):
         scene = scenes[rng.integers(len(scenes))]
         pose = _first_pose(rng)
-        if last is not None and rng.random() < 0.25:  # a jump cut: the same place, seen otherwise
+        if last is not None and rng.random() < 0.25:  # a jump cut: the same scene from another pose
             scene, pose = last[0], _jump(rng, last[1])
         drawn, truth, poses = _draw_shot(rng, scenes, scene, pose, aspect, length, people=people)
-        if only_shown:
+        if only_visible:
             truth = [
-                label if label == IGNORED or shows(scene, pose, label, aspect) else IGNORED
+                label if label == IGNORED or is_visible(scene, pose, label, aspect) else IGNORED
                 for label, pose in zip(truth, poses, strict=True)
             ]
         last = (scene, poses[-1])
-        pictures += drawn
+        images += drawn
         labels += truth
         shots += [number] * length
     dissolve = len(lengths) > 1 and rng.random() < 0.1
     if dissolve:
-        _dissolve(rng, pictures, lengths)
+        _dissolve(rng, images, lengths)
     if rng.random() < 0.4:
-        pictures = compress(pictures, rng)
+        images = compress(images, rng)
     rows, columns = size
-    small = [cv2.resize(p, (columns, rows), interpolation=cv2.INTER_AREA) for p in pictures]
+    small = [cv2.resize(p, (columns, rows), interpolation=cv2.INTER_AREA) for p in images]
     return Sequence(np.stack(small), np.array(labels), np.array(shots), dissolve)
 
 
@@ -137,56 +137,58 @@ def _draw_shot(
     length: int,
     *,
     people: bool,
-) -> tuple[list[Picture], list[int], list[Pose]]:
+) -> tuple[list[Image], list[int], list[Pose]]:
     table = colours(rng).reshape(1, 256, 3)
-    movers = []
+    moving_objects = []
     if rng.random() < 0.5:
         count = rng.integers(1, 5)
-        movers = [draw_mover(rng, scenes[rng.integers(len(scenes))], aspect) for _ in range(count)]
+        moving_objects = [
+            draw_moving_object(rng, scenes[rng.integers(len(scenes))], aspect) for _ in range(count)
+        ]
     if people and rng.random() < 0.3:
-        movers += draw_people(rng, scenes[rng.integers(len(scenes))], aspect, length)
-    spoil = Spoil.draw(rng, length)
+        moving_objects += draw_people(rng, scenes[rng.integers(len(scenes))], aspect, length)
+    degradation = Degradation.draw(rng, length)
     truth, poses = _camera(rng, pose, aspect, length)
     smear = rng.random() < 0.4
-    pictures = []
+    images = []
     shaken = _shake(rng, poses, aspect)
     for time, (pose, before) in enumerate(zip(shaken, [shaken[0], *shaken], strict=False)):
         grey = view(scene, pose, aspect)
         if smear and time:  # an open shutter
             grey = cv2.addWeighted(grey, 0.6, view(scene, _between(before, pose), aspect), 0.4, 0)
-        picture = cv2.LUT(cv2.merge([grey] * 3), table)
-        picture = cv2.resize(picture, RENDER[::-1]) if picture.shape[:2] != RENDER else picture
-        for mover in movers:
-            mover.draw(picture, time)
-        pictures.append(spoil.apply(picture, time))
-    return pictures, truth, poses
+        image = cv2.LUT(cv2.merge([grey] * 3), table)
+        image = cv2.resize(image, RENDER[::-1]) if image.shape[:2] != RENDER else image
+        for moving_object in moving_objects:
+            moving_object.draw(image, time)
+        images.append(degradation.apply(image, time))
+    return images, truth, poses
 
 
-def shows(scene: Grey, pose: Pose, label: int, aspect: float) -> bool:
+def is_visible(scene: Grey, pose: Pose, label: int, aspect: float) -> bool:
     """
-    Tell whether a scene shows a movement: a blank wall shows none, an edge none along itself.
+    Decide whether a motion is visible: not in front of a blank wall, or along a single edge.
 
-    It does where no other movement, nor standing still, leads to nearly the same picture.
+    It is visible if no other motion, nor a static camera, gives almost the same image.
     """
     if label == STATIC:
         return True
-    seen = _glance(scene, pose.moved(label, GLANCE, aspect), aspect)
-    others = [_glance(scene, pose, aspect)] + [
-        _glance(scene, pose.moved(other, share * GLANCE, aspect), aspect)
+    seen = _thumbnail(scene, pose.moved(label, TEST_MOVEMENT, aspect), aspect)
+    others = [_thumbnail(scene, pose, aspect)] + [
+        _thumbnail(scene, pose.moved(other, share * TEST_MOVEMENT, aspect), aspect)
         for other in range(1, len(LABELS))
         if other != label
         for share in (0.5, 1.0, 2.0)
     ]
     least = min(float(np.sqrt(np.square(seen - other).mean())) for other in others)
-    return least >= max(LEAST_CHANGE, LEAST_SHARE * float(seen.std()))
+    return least >= max(MIN_CHANGE, MIN_CHANGE_SHARE * float(seen.std()))
 
 
-def _glance(scene: Grey, pose: Pose, aspect: float) -> NDArray[np.float32]:
+def _thumbnail(scene: Grey, pose: Pose, aspect: float) -> NDArray[np.float32]:
     return view(scene, pose, aspect, (36, 48)).astype(np.float32)
 
 
 def _between(a: Pose, b: Pose) -> Pose:
-    """Give the pose a quarter of the way back from b to a: half of an exposure of half a frame."""
+    """Interpolate a quarter of the way from b to a: the middle of an exposure of half a frame."""
     w = 0.25
     return Pose(
         b.x + w * (a.x - b.x),
@@ -197,7 +199,7 @@ def _between(a: Pose, b: Pose) -> Pose:
 
 
 def _camera(rng: Rng, pose: Pose, aspect: float, length: int) -> tuple[list[int], list[Pose]]:
-    """Move a camera: one movement or several, eased or not, at a steady or an uneven rate."""
+    """Move a camera at constant or varying speed. Gives labels and poses."""
     amounts, labels = _movements(rng, length)
     uneven = rng.uniform(0.05, 0.35) if rng.random() < 0.2 else 0.0
     low_rate = rng.uniform(0.5, 0.95) if rng.random() < 0.12 else 1.0
@@ -209,23 +211,23 @@ def _camera(rng: Rng, pose: Pose, aspect: float, length: int) -> tuple[list[int]
         amount *= max(0.1, 1 + uneven * rng.standard_normal())
         seen = low_rate == 1.0 or rng.random() < low_rate
         waiting += amount
-        if not seen:  # a camera slower than 8 frames a second shows the same frame again
+        if not seen:  # a camera with less than 8 frames/s repeats a frame
             poses.append(poses[-1])
             truth.append(IGNORED)
             continue
         pose = poses[-1].moved(label, waiting, aspect)
         pose = pose.moved(side[0], waiting * side[1], aspect)
         poses.append(pose)
-        truth.append(_truth(label, waiting))
+        truth.append(_true_label(label, waiting))
         waiting = 0.0
     return truth, poses
 
 
-def _truth(label: int, amount: float) -> int:
+def _true_label(label: int, amount: float) -> int:
     if label == STATIC:
         return STATIC
-    share = amount / SLOWEST[_kind(label)]
-    if share < STILL:
+    share = amount / MIN_SPEED[_kind(label)]
+    if share < STATIC_SHARE:
         return STATIC
     return label if share >= 1 else IGNORED
 
@@ -235,7 +237,7 @@ def _kind(label: int) -> str:
 
 
 def _movements(rng: Rng, length: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Choose a movement for every frame, and how far it goes."""
+    """Choose the motion of every frame, and its amount."""
     amounts, labels = np.zeros(length), np.zeros(length, np.int64)
     start = 0
     while start < length:
@@ -244,7 +246,7 @@ def _movements(rng: Rng, length: int) -> tuple[NDArray[np.float64], NDArray[np.i
         speed = 0.0
         if label != STATIC:
             kind = _kind(label)
-            speed = math.exp(rng.uniform(math.log(SLOWEST[kind]), math.log(FASTEST[kind])))
+            speed = math.exp(rng.uniform(math.log(MIN_SPEED[kind]), math.log(MAX_SPEED[kind])))
         time = np.linspace(0, 1, stop - start)
         ease = np.sin(math.pi * np.clip(time, 0.02, 0.98)) ** 0.7 if rng.random() < 0.25 else 1.0
         amounts[start:stop] = speed * ease
@@ -254,11 +256,11 @@ def _movements(rng: Rng, length: int) -> tuple[NDArray[np.float64], NDArray[np.i
 
 
 def _shake(rng: Rng, poses: list[Pose], aspect: float) -> list[Pose]:
-    """Let a hand hold the camera: it sways about its way, but does not drift off."""
+    """Add the shake of a hand-held camera, without drift."""
     if rng.random() < 0.45:
         return poses
     strength = math.exp(rng.uniform(math.log(0.0004), math.log(0.005)))
-    # smoothed noise about zero, so that a still camera stays where it is
+    # smoothed noise with zero mean, so that a static camera does not drift
     sway = rng.standard_normal((len(poses) + 4, 4))
     sway = np.stack([np.convolve(s, [0.25, 0.5, 0.25], "same") for s in sway.T], 1)[2:-2] * strength
     shaken = []
@@ -275,13 +277,13 @@ def _shake(rng: Rng, poses: list[Pose], aspect: float) -> list[Pose]:
     return shaken
 
 
-def _dissolve(rng: Rng, pictures: list[Picture], lengths: list[int]) -> None:
+def _dissolve(rng: Rng, images: list[Image], lengths: list[int]) -> None:
     edge = lengths[0]
     reach = min(int(rng.integers(2, 5)), edge - 1, lengths[1] - 1)
-    before, after = pictures[edge - 1].copy(), pictures[edge].copy()
+    before, after = images[edge - 1].copy(), images[edge].copy()
     for step in range(-reach, reach):
         share = (step + reach + 0.5) / (2 * reach)
-        mixed = pictures[edge + step]
+        mixed = images[edge + step]
         other = after if step < 0 else before
         weight = 1 - share if step < 0 else share
-        pictures[edge + step] = cv2.addWeighted(mixed, weight, other, 1 - weight, 0)
+        images[edge + step] = cv2.addWeighted(mixed, weight, other, 1 - weight, 0)

@@ -1,9 +1,9 @@
 """
-Train the bundled recognizer `camera-motion` on drawn footage alone.
+Train the bundled recognizer `camera-motion` on synthetic video only.
 
     python -m data.camera_motion.train
 
-Everything is drawn as it is needed, from one seed; nothing is read. The result is written to
+All videos are drawn during training, from one seed; no data is read. The result is written to
 `pipeline/recognizers/camera_motion`.
 """
 
@@ -37,28 +37,28 @@ CLIP_SECONDS = 2.0
 FRAMES = 16
 SEQUENCES = 32
 SCENES = 48
-BATCHES_A_POOL = 150
-"""Batches drawn from one set of scenes before another is drawn."""
+BATCHES_PER_POOL = 150
+"""Batches per set of scenes."""
 OPTIONS = TemporalOptions(cell="gru", layers=1, size=64, pooling="mean")
 USES = 3
-"""Times that a drawn batch is trained on, each time turned otherwise: drawing takes time."""
-APART = 20
-"""Drawings between two uses of the same."""
-MIRRORED = np.array([0, 2, 1, 3, 4, 5, 6, 8, 7])
-"""Labels as seen in a mirror."""
-UPSIDE_DOWN = np.array([0, 1, 2, 4, 3, 5, 6, 8, 7])
-"""Labels as seen in water."""
-BACKWARDS = np.array([0, 2, 1, 4, 3, 6, 5, 8, 7])
-"""Labels of a film that runs backwards."""
+"""Times that each batch is used, with different random flips: drawing is slow."""
+REUSE_DISTANCE = 20
+"""Batches between two uses of the same batch."""
+FLIPPED_HORIZONTALLY = np.array([0, 2, 1, 3, 4, 5, 6, 8, 7])
+"""Label after a horizontal flip."""
+FLIPPED_VERTICALLY = np.array([0, 1, 2, 4, 3, 5, 6, 8, 7])
+"""Label after a vertical flip."""
+REVERSED_IN_TIME = np.array([0, 2, 1, 4, 3, 6, 5, 8, 7])
+"""Label if the frames are in reverse order."""
 TEST_SEED = 1_000_000
 CUT_LOGIT = -1.5
-"""From here on it is a cut: one that is missed spoils a clip, one too many only shortens it."""
+"""Threshold of a cut, below 0: a missed cut spoils a clip, a false one only shortens it."""
 
 Batch = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
-class Drawn(Dataset[Batch]):
-    """Batches of drawn sequences: number i is the same whoever draws it."""
+class SyntheticBatches(Dataset[Batch]):
+    """Batches of synthetic videos: batch i depends on the seed and i only."""
 
     def __init__(
         self,
@@ -66,11 +66,11 @@ class Drawn(Dataset[Batch]):
         batches: int,
         uses: int = 1,
         *,
-        only_shown: bool = False,
+        only_visible: bool = False,
         people: bool = True,
     ) -> None:
         self.seed, self.batches, self.uses = seed, batches, uses
-        self.only_shown, self.people = only_shown, people
+        self.only_visible, self.people = only_visible, people
         self._scenes: tuple[int, list[Grey]] = (-1, [])
         self._drawn: dict[int, Batch] = {}
 
@@ -80,16 +80,16 @@ class Drawn(Dataset[Batch]):
     def __getitem__(self, number: int) -> Batch:
         cv2.setNumThreads(1)
         newest, use = divmod(number, self.uses)
-        drawing = max(0, newest - use * APART)
+        drawing = max(0, newest - use * REUSE_DISTANCE)
         if drawing not in self._drawn:
             self._drawn[drawing] = self._draw(drawing)
-        for old in [d for d in self._drawn if d <= newest - (self.uses - 1) * APART]:
+        for old in [d for d in self._drawn if d <= newest - (self.uses - 1) * REUSE_DISTANCE]:
             if old != drawing:
                 del self._drawn[old]
-        return turned(self._drawn[drawing], np.random.default_rng([self.seed, 2, number]))
+        return flip_batch(self._drawn[drawing], np.random.default_rng([self.seed, 2, number]))
 
     def _draw(self, number: int) -> Batch:
-        pool = number // BATCHES_A_POOL
+        pool = number // BATCHES_PER_POOL
         if self._scenes[0] != pool:
             rng = np.random.default_rng([self.seed, 0, pool])
             self._scenes = (pool, [draw_scene(rng) for _ in range(SCENES)])
@@ -100,59 +100,59 @@ class Drawn(Dataset[Batch]):
                 self._scenes[1],
                 FRAMES,
                 (HEIGHT, WIDTH),
-                only_shown=self.only_shown,
+                only_visible=self.only_visible,
                 people=self.people,
             )
             for _ in range(SEQUENCES)
         ]
         return (
-            torch.from_numpy(np.stack([sequence.pictures for sequence in drawn])),
+            torch.from_numpy(np.stack([sequence.images for sequence in drawn])),
             torch.from_numpy(np.stack([sequence.labels for sequence in drawn])),
             torch.from_numpy(np.stack([sequence.shot for sequence in drawn])),
             torch.from_numpy(np.array([not sequence.dissolve for sequence in drawn])),
         )
 
 
-def turned(batch: Batch, rng: np.random.Generator) -> Batch:
-    """Show a batch in a mirror, upside down, backwards, or not, with the labels it then has."""
-    pictures, labels, shots, clear = batch
-    for axis, names in ((3, MIRRORED), (2, UPSIDE_DOWN), (1, BACKWARDS)):
+def flip_batch(batch: Batch, rng: np.random.Generator) -> Batch:
+    """Flip a batch at random horizontally, vertically and in time, with its labels."""
+    images, labels, shots, clear = batch
+    for axis, names in ((3, FLIPPED_HORIZONTALLY), (2, FLIPPED_VERTICALLY), (1, REVERSED_IN_TIME)):
         if rng.random() < 0.5:
             continue
-        pictures = pictures.flip(axis)
+        images = images.flip(axis)
         known = torch.from_numpy(names)[labels.clamp(min=0)]
         labels = torch.where(labels == IGNORED, IGNORED, known)
-        if axis == 1:  # the movement to a frame becomes the movement to the one before it
+        if axis == 1:  # the motion to a frame becomes the motion to the frame before
             labels = torch.cat([torch.full_like(labels[:, :1], IGNORED), labels.flip(1)[:, :-1]], 1)
             shots = (shots.amax(1, keepdim=True) - shots).flip(1)
-    return pictures, labels, shots, clear
+    return images, labels, shots, clear
 
 
 class CameraMotion(nn.Module):
-    """The pair network and the temporal model, trained together."""
+    """The frame pair network and the temporal model."""
 
     def __init__(self) -> None:
         super().__init__()
         self.backbone = FramePairNetwork()
         self.temporal = TemporalModel(self.backbone.feature_size, len(LABELS), OPTIONS)
         with torch.no_grad():
-            self.temporal.inputs.scale[-1] = 0.0  # the logit of a cut says nothing of movement
+            self.temporal.inputs.scale[-1] = 0.0  # the logit of a cut is not an input
 
-    def features(self, pictures: Tensor) -> Tensor:
+    def features(self, images: Tensor) -> Tensor:
         """Encode (S, T, H, W, 3) uint8 to (S, T, D); the first frame is paired with itself."""
-        x = pictures.permute(0, 1, 4, 2, 3).float() / 255
+        x = images.permute(0, 1, 4, 2, 3).float() / 255
         pairs = torch.cat([torch.cat([x[:, :1], x[:, :-1]], dim=1), x], dim=2)
         pairs = pairs.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         encoded: Tensor = self.backbone(pairs)
         return encoded.view(*x.shape[:2], -1)
 
 
-def rows_of_shots(features: Tensor, labels: Tensor, shots: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Make a row of every shot: features (R, T, D), labels (R, T), which frames count (R, T)."""
+def split_shots(features: Tensor, labels: Tensor, shots: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Make one sequence per shot: features (R, T, D), labels (R, T), mask (R, T)."""
     rows, truth, masks = [], [], []
     for number in range(int(shots.max()) + 1):
         here = shots == number  # (S, T)
-        # the first frame of a shot was paired with another shot, or with itself
+        # the first frame of a shot is paired with a frame of another shot, or with itself
         first = here & ~functional.pad(here[:, :-1], (1, 0))
         some = here.sum(1) > 1
         rows.append(features[some])
@@ -163,24 +163,24 @@ def rows_of_shots(features: Tensor, labels: Tensor, shots: Tensor) -> tuple[Tens
 
 def losses(model: CameraMotion, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     """Compute the losses of frames, clips, and cuts."""
-    pictures, labels, shots, clear = batch
-    features = model.features(pictures)
-    x, truth, mask = rows_of_shots(features, labels, shots)
+    images, labels, shots, clear = batch
+    features = model.features(images)
+    x, truth, mask = split_shots(features, labels, shots)
     logits = model.temporal(x, mask)
     truth = torch.where(mask, truth, IGNORED)
     frame_loss = functional.cross_entropy(
         logits.frames.transpose(1, 2), truth, ignore_index=IGNORED
     )
-    clip_truth = _agreed(truth)
+    clip_truth = _common_label(truth)
     clip_loss = functional.cross_entropy(logits.clips, clip_truth, ignore_index=IGNORED)
     cut = (shots[:, 1:] != shots[:, :-1]).float()
-    counts = clear.unsqueeze(1).expand_as(cut)
-    cut_loss = functional.binary_cross_entropy_with_logits(features[:, 1:, -1][counts], cut[counts])
+    mask = clear.unsqueeze(1).expand_as(cut)
+    cut_loss = functional.binary_cross_entropy_with_logits(features[:, 1:, -1][mask], cut[mask])
     return frame_loss, clip_loss, cut_loss
 
 
-def _agreed(truth: Tensor) -> Tensor:
-    """Give the label that all clear frames of a row share, IGNORED where they differ, (R,)."""
+def _common_label(truth: Tensor) -> Tensor:
+    """Give the common label of the frames of each sequence, (R,); IGNORED if they differ."""
     clear = truth != IGNORED
     high = torch.where(clear, truth, -1).amax(1)
     low = torch.where(clear, truth, len(LABELS)).amin(1)
@@ -188,7 +188,7 @@ def _agreed(truth: Tensor) -> Tensor:
 
 
 def train(steps: int, seed: int, workers: int) -> CameraMotion:
-    """Train on drawn batches; the result is the running average of the weights."""
+    """Train on synthetic batches. Returns the exponential moving average of the weights."""
     torch.manual_seed(seed)
     model = CameraMotion().to(memory_format=torch.channels_last)
     average = copy.deepcopy(model)
@@ -196,7 +196,7 @@ def train(steps: int, seed: int, workers: int) -> CameraMotion:
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=3e-3, total_steps=steps, pct_start=0.1
     )
-    loader = DataLoader(Drawn(seed, steps, USES), batch_size=None, num_workers=workers)
+    loader = DataLoader(SyntheticBatches(seed, steps, USES), batch_size=None, num_workers=workers)
     begin = time.monotonic()
     for step, batch in enumerate(loader):
         model.train()
@@ -208,15 +208,15 @@ def train(steps: int, seed: int, workers: int) -> CameraMotion:
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        _follow(average, model, min(0.999, (1 + step) / (10 + step)))
+        _update_average(average, model, min(0.999, (1 + step) / (10 + step)))
         if step % 100 == 0 or step + 1 == steps:
-            said = ", ".join(f"{p.item():.3f}" for p in parts)
-            print(f"{step:5d}  {said}  {time.monotonic() - begin:6.0f} s", flush=True)
+            values = ", ".join(f"{p.item():.3f}" for p in parts)
+            print(f"{step:5d}  {values}  {time.monotonic() - begin:6.0f} s", flush=True)
     return average.eval()
 
 
 @torch.no_grad()
-def _follow(average: nn.Module, model: nn.Module, decay: float) -> None:
+def _update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
     for old, new in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
         if old.dtype.is_floating_point:
             old.lerp_(new, 1 - decay)
@@ -226,45 +226,45 @@ def _follow(average: nn.Module, model: nn.Module, decay: float) -> None:
 
 @torch.inference_mode()
 def evaluate(
-    model: CameraMotion, batches: int, workers: int, *, only_shown: bool, people: bool = True
+    model: CameraMotion, batches: int, workers: int, *, only_visible: bool, people: bool = True
 ) -> dict[str, float]:
     """
-    Measure on drawn footage from another seed: clips, frames, and cuts.
+    Evaluate clips, frames and cuts on synthetic video from another seed.
 
     Args:
-        model: what to test.
-        batches: how many to draw.
+        model: to be evaluated.
+        batches: number of batches.
         workers: processes that draw.
-        only_shown: ask for no movement that its scene does not show; cuts are not concerned.
-        people: let some walk towards each other or apart.
+        only_visible: ignore motions that are not visible; it has no influence on cuts.
+        people: whether pairs of people may walk towards each other or apart.
     """
-    right = total = frame_right = frame_total = 0
+    correct = total = frame_correct = frame_total = 0
     hits = found = cuts = 0
     model.eval()
-    drawn = Drawn(TEST_SEED, batches, only_shown=only_shown, people=people)
+    drawn = SyntheticBatches(TEST_SEED, batches, only_visible=only_visible, people=people)
     for batch in DataLoader(drawn, batch_size=None, num_workers=workers):
-        pictures, labels, shots, clear = batch
-        features = model.features(pictures)
-        x, truth, mask = rows_of_shots(features, labels, shots)
+        images, labels, shots, clear = batch
+        features = model.features(images)
+        x, truth, mask = split_shots(features, labels, shots)
         logits = model.temporal(x, mask)
         truth = torch.where(mask, truth, IGNORED)
-        agreed = _agreed(truth)
+        agreed = _common_label(truth)
         known = agreed != IGNORED
-        right += int((logits.clips.argmax(1) == agreed)[known].sum())
+        correct += int((logits.clips.argmax(1) == agreed)[known].sum())
         total += int(known.sum())
-        frame_right += int((logits.frames.argmax(2) == truth).sum())
+        frame_correct += int((logits.frames.argmax(2) == truth).sum())
         frame_total += int((truth != IGNORED).sum())
         cut = (shots[:, 1:] != shots[:, :-1])[clear]
-        said = (features[:, 1:, -1] > CUT_LOGIT)[clear]
+        predicted = (features[:, 1:, -1] > CUT_LOGIT)[clear]
         hits, found, cuts = (
-            hits + int((cut & said).sum()),
-            found + int(said.sum()),
+            hits + int((cut & predicted).sum()),
+            found + int(predicted.sum()),
             cuts + int(cut.sum()),
         )
     return {
         "clips": total,
-        "clip_accuracy": right / total,
-        "frame_accuracy": frame_right / frame_total,
+        "clip_accuracy": correct / total,
+        "frame_accuracy": frame_correct / frame_total,
         "cut_precision": hits / max(1, found),
         "cut_recall": hits / max(1, cuts),
         "cut_f1": 2 * hits / max(1, found + cuts),
@@ -272,7 +272,7 @@ def evaluate(
 
 
 def as_recognizer(model: CameraMotion, notes: dict[str, object]) -> Recognizer:
-    """Make the trained networks a recognizer."""
+    """Make a recognizer of the trained networks."""
     backbone = frame_pair_backbone(model.backbone)
     return Recognizer(
         name="camera-motion",
@@ -295,7 +295,7 @@ def as_recognizer(model: CameraMotion, notes: dict[str, object]) -> Recognizer:
 
 def main() -> None:
     """Train, test, and save."""
-    parser = argparse.ArgumentParser(description="Train camera-motion on drawn footage.")
+    parser = argparse.ArgumentParser(description="Train camera-motion on synthetic video.")
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=1, help="processes that draw")
@@ -303,16 +303,16 @@ def main() -> None:
     options = parser.parse_args()
     model = train(options.steps, options.seed, options.workers)
     measured = {
-        "shown": evaluate(model, 60, options.workers, only_shown=True),
-        "all": evaluate(model, 60, options.workers, only_shown=False),
+        "shown": evaluate(model, 60, options.workers, only_visible=True),
+        "all": evaluate(model, 60, options.workers, only_visible=False),
         "shown, without people": evaluate(
-            model, 60, options.workers, only_shown=True, people=False
+            model, 60, options.workers, only_visible=True, people=False
         ),
     }
     print(json.dumps(measured, indent=2))
     notes = {
         "licence": "Apache-2.0",
-        "training": "footage drawn by data/camera_motion/shots.py, nothing else",
+        "training": "synthetic video drawn by data/camera_motion/shots.py, nothing else",
         "steps": options.steps,
         "seed": options.seed,
         "drawn_test": measured,

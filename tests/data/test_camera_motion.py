@@ -1,4 +1,4 @@
-"""The bundled recognizer keeps what its card promises."""
+"""The bundled recognizer has the accuracy of its model card."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from data.camera_motion import train
 from data.camera_motion.drawing import LABELS
 from data.camera_motion.train import (
     CameraMotion,
-    Drawn,
+    SyntheticBatches,
     as_recognizer,
     evaluate,
+    flip_batch,
     losses,
-    turned,
 )
 from pipeline.config import RunOptions
 from pipeline.encode.frame_pair import load_frame_pair
@@ -40,7 +40,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def model() -> CameraMotion:
-    """The bundled networks, as they are trained."""
+    """The bundled networks, as for training."""
     recognizer = load_recognizer("camera-motion")
     model = CameraMotion()
     model.backbone = load_frame_pair(recognizer.folder / BACKBONE_WEIGHTS).module
@@ -56,7 +56,7 @@ def test_it_is_bundled_and_small():
     assert {path.suffix for path in folder.iterdir()} == {".json", ".safetensors"}
 
 
-def test_it_says_where_it_comes_from():
+def test_it_has_notes_on_its_training():
     recognizer = load_recognizer("camera-motion")
 
     assert recognizer.labels == LABELS
@@ -64,59 +64,59 @@ def test_it_says_where_it_comes_from():
     assert "drawn" in recognizer.notes["training"]
 
 
-def test_drawn_footage_it_was_never_trained_on(model):
-    """A tenth of what its card reports; a looser bound, since chance weighs more."""
-    measured = evaluate(model, batches=6, workers=0, only_shown=True)
+def test_accuracy_on_synthetic_video_from_another_seed(model):
+    """A tenth of the videos of the model card, so the limits are lower."""
+    measured = evaluate(model, batches=6, workers=0, only_visible=True)
 
     assert measured["clip_accuracy"] >= 0.955
     assert measured["cut_f1"] >= 0.93
 
 
-def test_drawn_batches_are_the_same_whoever_draws_them():
-    a, b = Drawn(7, 400)[3], Drawn(7, 400)[3]
+def test_batches_depend_on_seed_and_number_only():
+    a, b = SyntheticBatches(7, 400)[3], SyntheticBatches(7, 400)[3]
 
     assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
-    assert not torch.equal(a[0], Drawn(8, 400)[3][0])
+    assert not torch.equal(a[0], SyntheticBatches(8, 400)[3][0])
 
 
-def test_a_drawing_is_used_again_as_if_drawn_afresh(monkeypatch):
-    monkeypatch.setattr(train, "APART", 2)
-    used, fresh = Drawn(7, 400, uses=3), Drawn(7, 400, uses=3)
+def test_a_reused_batch_equals_one_drawn_again(monkeypatch):
+    monkeypatch.setattr(train, "REUSE_DISTANCE", 2)
+    used, fresh = SyntheticBatches(7, 400, uses=3), SyntheticBatches(7, 400, uses=3)
     seen = [used[number] for number in range(8)]
 
     assert all(torch.equal(x, y) for x, y in zip(seen[7], fresh[7], strict=True))
-    assert torch.equal(seen[7][2].amax(1), seen[0][2].amax(1))  # drawing 0, for the second time
+    assert torch.equal(seen[7][2].amax(1), seen[0][2].amax(1))  # batch 0, for the second time
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_a_turned_batch_has_the_labels_of_its_movement(seed):
-    """Phase correlation of a drawn pan or tilt says where it went, however it is turned."""
+def test_a_flipped_batch_has_the_labels_of_its_motion(seed):
+    """Phase correlation measures the motion of a flipped pan or tilt."""
     rng = np.random.default_rng(3)
     texture = np.kron(rng.integers(0, 255, (40, 50), np.uint8), np.ones((6, 6), np.uint8))
     ways = {1: (4, 0), 2: (-4, 0), 3: (0, -4), 4: (0, 4)}
-    pictures, labels = [], []
+    images, labels = [], []
     for label, (right, down) in ways.items():
         corners = [(80 + down * t, 100 + right * t) for t in range(6)]
-        pictures.append(np.stack([texture[y : y + 72, x : x + 96] for y, x in corners]))
+        images.append(np.stack([texture[y : y + 72, x : x + 96] for y, x in corners]))
         labels.append([-100] + [label] * 5)
     batch = (
-        torch.from_numpy(np.stack(pictures)[..., None].repeat(3, -1)),
+        torch.from_numpy(np.stack(images)[..., None].repeat(3, -1)),
         torch.tensor(labels),
         torch.zeros(4, 6, dtype=torch.long),
         torch.ones(4, dtype=torch.bool),
     )
 
-    shown, said, shots, _ = turned(batch, np.random.default_rng(seed))
+    flipped, flipped_labels, shots, _ = flip_batch(batch, np.random.default_rng(seed))
 
     assert (shots == 0).all()
-    for row, names in zip(shown.numpy(), said.numpy(), strict=True):
+    for row, names in zip(flipped.numpy(), flipped_labels.numpy(), strict=True):
         assert names[0] == -100
         before, after = row[2, ..., 0].astype(np.float32), row[3, ..., 0].astype(np.float32)
         (x, y), _ = cv2.phaseCorrelate(before, after)
         assert ways[names[3]] == (-round(x), -round(y))
 
 
-def test_a_batch_shown_backwards_keeps_its_cuts():
+def test_a_batch_reversed_in_time_keeps_its_cuts():
     batch = (
         torch.zeros(1, 5, 4, 4, 3, dtype=torch.uint8),
         torch.tensor([[-100, 1, 1, -100, 5]]),
@@ -125,7 +125,7 @@ def test_a_batch_shown_backwards_keeps_its_cuts():
     )
     seen = {
         (tuple(labels[0].tolist()), tuple(shots[0].tolist()))
-        for _, labels, shots, _ in (turned(batch, np.random.default_rng(s)) for s in range(40))
+        for _, labels, shots, _ in (flip_batch(batch, np.random.default_rng(s)) for s in range(40))
     }
 
     assert seen == {
@@ -136,11 +136,11 @@ def test_a_batch_shown_backwards_keeps_its_cuts():
     }
 
 
-def test_training_learns():
-    """A few steps on one batch bring its losses down."""
+def test_training_reduces_the_loss():
+    """In a few steps on one batch."""
     torch.manual_seed(0)
     model = CameraMotion().train()
-    batch = tuple(part[:8] for part in Drawn(0, 1)[0])
+    batch = tuple(part[:8] for part in SyntheticBatches(0, 1)[0])
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
     seen = []
     for _ in range(12):
@@ -153,7 +153,7 @@ def test_training_learns():
     assert seen[-1] < 0.7 * seen[0]
 
 
-def test_a_recognizer_is_made_of_what_was_trained():
+def test_a_recognizer_is_made_of_the_trained_networks():
     recognizer = as_recognizer(CameraMotion(), {"licence": "Apache-2.0"})
 
     assert recognizer.cut.feature == recognizer.backbone.feature_size - 1
@@ -162,7 +162,7 @@ def test_a_recognizer_is_made_of_what_was_trained():
 
 @pytest.fixture(scope="module")
 def samples(tmp_path_factory) -> Path:
-    """Results of the samples that ship with the project."""
+    """Results of the sample videos of the project."""
     out = tmp_path_factory.mktemp("samples")
     sources = [str(ROOT / "data" / "videos"), str(ROOT / "data" / "image_sequence")]
     with open_session(out, RunOptions(image_fps=12)) as session:
@@ -171,14 +171,14 @@ def samples(tmp_path_factory) -> Path:
     return out
 
 
-def test_every_sample_is_labelled_as_its_list_says(samples):
+def test_every_sample_has_the_label_of_the_table(samples):
     labels = pd.read_csv(ROOT / "data" / "labels.csv").set_index("video").label
     clips = load(samples)
     clips["name"] = clips.video.map(lambda path: str(Path(path).relative_to(ROOT / "data")))
-    said = clips[clips.name.isin(labels.index)]
+    labelled = clips[clips.name.isin(labels.index)]
 
-    assert set(said.name) == set(labels.index)
-    assert (said.label == said.name.map(labels)).all()
+    assert set(labelled.name) == set(labels.index)
+    assert (labelled.label == labelled.name.map(labels)).all()
 
 
 def test_the_cuts_of_the_sample_are_found(samples):
@@ -199,7 +199,7 @@ def test_the_broken_sample_is_partial(samples):
 
 
 class TestCheck:
-    """The script that measures it on real footage, on drawn frames here."""
+    """The evaluation script, here on synthetic frames."""
 
     @pytest.fixture
     def frame(self):
@@ -213,11 +213,11 @@ class TestCheck:
         bordered[[0, -1]] = bordered[:, [0, -1]] = (255, 0, 255)
         speed = max(check.SPEEDS[LABELS[label].split("_")[0]])
 
-        pictures = check.moving_window([bordered], label, speed)
+        images = check.moving_window([bordered], label, speed)
 
-        assert len(pictures) == 50
-        for picture in (pictures[0], pictures[-1]):
-            magenta = (picture == (255, 0, 255)).all(2)
+        assert len(images) == 50
+        for image in (images[0], images[-1]):
+            magenta = (image == (255, 0, 255)).all(2)
             assert not magenta.any()
 
     def test_cuts_are_matched_once_each(self):
@@ -233,7 +233,7 @@ class TestCheck:
 
 @pytest.mark.slow
 def test_real_footage(shared, tmp_path, capsys, monkeypatch):
-    """Moving windows over real frames, real clips joined, and cameras that stand still."""
+    """Moving windows, joined clips, and static cameras."""
     clips = tmp_path / "clips"
     clips.mkdir()
     wanted = sorted((shared / "data/clips").glob("*.m*"))
