@@ -155,7 +155,7 @@ def recognize(folder: Path, out: Path, recognizer: str) -> dict[str, pd.DataFram
         failures = run(session, find_videos([str(folder)]))
         if failures:
             raise failures[0]
-        write_run(out, {"config_id": session.config_id, "configuration": session.describe()})
+        write_run(out, {"config_id": session.config.config_id, "configuration": session.describe()})
     tables = {name: load(out, name) for name in ("clips", "segments")}
     for table in tables.values():
         table["file"] = table.video.map(lambda path: Path(path).name)
