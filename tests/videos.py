@@ -22,19 +22,19 @@ DARK, BRIGHT = 32, 224
 def draw_number(number: int, width: int = 96, height: int = 64) -> np.ndarray:
     """Draw frame `number` as RGB image, uint8 (H, W, 3)."""
     level = 60 + number * 7 % 130
-    picture = np.full((height, width, 3), level, np.uint8)
-    picture[height // 2 :, width // 2 :] = (200, 40, 40)  # red in the lower right corner
+    image = np.full((height, width, 3), level, np.uint8)
+    image[height // 2 :, width // 2 :] = (200, 40, 40)  # red in the lower right corner
     cell = width / BITS
     for bit in range(BITS):
         colour = BRIGHT if number >> bit & 1 else DARK
-        picture[: height // 3, round(bit * cell) : round((bit + 1) * cell)] = colour
-    return picture
+        image[: height // 3, round(bit * cell) : round((bit + 1) * cell)] = colour
+    return image
 
 
-def read_number(picture: np.ndarray) -> int:
+def read_number(image: np.ndarray) -> int:
     """Read the number from the bar code of an image, (H, W, 3), of any size."""
-    height, width = picture.shape[:2]
-    row = picture[max(1, height // 12) : max(2, height // 4)].astype(float).mean((0, 2))
+    height, width = image.shape[:2]
+    row = image[max(1, height // 12) : max(2, height // 4)].astype(float).mean((0, 2))
     cell = width / BITS
     number = 0
     for bit in range(BITS):
@@ -90,8 +90,8 @@ def write_video(
         if times is not None:
             stream.time_base = stream.codec_context.time_base = time_base
         for number in range(count):
-            picture = draw_number(first + number, width, height)
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            image = draw_number(first + number, width, height)
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             if times is not None:
                 frame.pts = round(Fraction(times[number]) / time_base)
                 frame.time_base = time_base
@@ -162,8 +162,8 @@ def write_streams(
                 stream.disposition = av.stream.Disposition(int(number == default))
         for number in range(count):
             for stream, first, size in zip(streams, firsts, sizes, strict=True):
-                picture = av.VideoFrame.from_ndarray(draw_number(first + number, *size))
-                output.mux(stream.encode(picture))
+                frame = av.VideoFrame.from_ndarray(draw_number(first + number, *size))
+                output.mux(stream.encode(frame))
         for stream in streams:
             output.mux(stream.encode())
     return path
@@ -223,6 +223,6 @@ def write_images(
 
     folder.mkdir(parents=True, exist_ok=True)
     for number in numbers:
-        picture = draw_number(number, *size)[:, :, ::-1]
-        assert cv2.imwrite(str(folder / f"img_{number:05}{suffix}"), picture)
+        image = draw_number(number, *size)[:, :, ::-1]
+        assert cv2.imwrite(str(folder / f"img_{number:05}{suffix}"), image)
     return folder

@@ -35,7 +35,7 @@ def replaced(path, before, after):
 def claims_16k_by_16k(folder):
     path = write_video(folder / "16k.avi", 5, codec="rawvideo", pixel_format="bgr24")
     replaced(path, struct.pack("<II", 96, 64), struct.pack("<II", 16_000, 16_000))
-    # the height of the pictures themselves is negative: stored from the top
+    # the height of the frames is negative: stored from the top row
     data = path.read_bytes()
     path.write_bytes(data.replace(struct.pack("<Ii", 96, -64), struct.pack("<Ii", 16_000, -16_000)))
 
