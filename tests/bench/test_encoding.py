@@ -11,7 +11,7 @@ from pipeline.bench.encoding import Encoding, Frames, candidates, measure_engine
 from pipeline.config import EncodeOptions
 from pipeline.encode.precision import encode_exclusively
 from pipeline.run.choose_precision import EngineFactory
-from tests.encode.test_encoder import draw, frame_batch
+from tests.encode.toy_engine import draw, frame_batch
 
 FRAMES = Frames((frame_batch("a", draw(5)), frame_batch("b", draw(4, 100, (9, 16)))))
 

@@ -38,7 +38,7 @@ def local_dir(folder, architecture="test_resnet", **config):
     folder.mkdir()
     network = other_network(architecture, num_classes=0)
     save_weights(network, folder / "model.safetensors")
-    said = {
+    config = {
         "input_size": [3, 64, 64],
         "interpolation": "bilinear",
         "crop_pct": 0.5,
@@ -48,17 +48,17 @@ def local_dir(folder, architecture="test_resnet", **config):
         "license": "mit",
         **config,
     }
-    description = {"architecture": architecture, "num_classes": 0, "pretrained_cfg": said}
+    description = {"architecture": architecture, "num_classes": 0, "pretrained_cfg": config}
     (folder / "config.json").write_text(json.dumps(description))
     return f"local-dir:{folder}"
 
 
 @torch.inference_mode()
-def run(backbone, pictures):
-    return backbone.module(pictures)
+def run(backbone, images):
+    return backbone.module(images)
 
 
-def pictures(backbone, count=2):
+def images(backbone, count=2):
     return torch.randn(count, 3, backbone.geometry.height, backbone.geometry.width)
 
 
@@ -105,14 +105,14 @@ class TestNames:
     def test_trained_weights(self, shared):
         folder = shared / "weights" / "mobilenetv2_100_imagenet"
         backbone = load_backbone(f"local-dir:{folder}")
-        said = load_file(folder / "model.safetensors")
-        held = dict(backbone.module.network.named_parameters())
+        expected = load_file(folder / "model.safetensors")
+        found = dict(backbone.module.network.named_parameters())
 
         assert backbone.geometry == Geometry(224, 224, "short", 0.875)
         assert backbone.mean == backbone.std == (0.5, 0.5, 0.5)
         assert backbone.feature_size == 1280
         assert backbone.licence == "apache-2.0"
-        assert all(torch.equal(held[name], said[name]) for name in held)
+        assert all(torch.equal(found[name], expected[name]) for name in found)
         bare = load_backbone("mobilenetv2_100", weights=folder / "model.safetensors")
         assert bare.weights_hash == backbone.weights_hash
 
@@ -302,7 +302,7 @@ class TestPoolSize:
 
     def test_cells_are_averages_of_their_part_of_the_feature_map(self):
         backbone = load_backbone(RESNET, pool_size=5)
-        given = pictures(backbone)
+        given = images(backbone)
         with torch.inference_mode():
             expected = backbone.module.network.forward_features(given)
 
@@ -312,7 +312,7 @@ class TestPoolSize:
 
     def test_channels_last_feature_maps_are_pooled_over_space(self):
         backbone = load_backbone(CHANNELS_LAST, pool_size=1)
-        given = pictures(backbone)
+        given = images(backbone)
         with torch.inference_mode():
             expected = backbone.module.network.forward_features(given)
 
@@ -321,7 +321,7 @@ class TestPoolSize:
 
     def test_tokens_of_a_transformer_are_pooled_without_prefix_tokens(self):
         backbone = load_backbone(VIT, pool_size=1)
-        given = pictures(backbone)
+        given = images(backbone)
         with torch.inference_mode():
             tokens = backbone.module.network.forward_features(given)
 
@@ -330,7 +330,7 @@ class TestPoolSize:
 
     def test_without_a_pool_size_features_are_the_output_of_the_network(self):
         backbone = load_backbone(VIT)
-        given = pictures(backbone)
+        given = images(backbone)
         with torch.inference_mode():
             expected = backbone.module.network(given)
 
@@ -344,7 +344,7 @@ class TestPoolSize:
 class TestLayer:
     def test_an_inner_layer(self):
         backbone = load_backbone(RESNET, layer="layer2")
-        network, given = load_backbone(RESNET).module.network, pictures(backbone)
+        network, given = load_backbone(RESNET).module.network, images(backbone)
         with torch.inference_mode():
             x = network.maxpool(network.act1(network.bn1(network.conv1(given))))
             expected = network.layer2(network.layer1(x))
@@ -354,7 +354,7 @@ class TestLayer:
     def test_a_following_in_place_layer_does_not_change_the_output(self):
         """The activation after `bn1` overwrites its input."""
         backbone = load_backbone(RESNET, layer="bn1")
-        network, given = load_backbone(RESNET).module.network, pictures(backbone)
+        network, given = load_backbone(RESNET).module.network, images(backbone)
         with torch.inference_mode():
             expected = network.bn1(network.conv1(given)).mean((2, 3))
 
@@ -366,7 +366,7 @@ class TestLayer:
         backbone = load_backbone(RESNET, layer="layer2")
         calls = []
         backbone.module.network.layer3.register_forward_hook(lambda *_: calls.append(1))
-        run(backbone, pictures(backbone))
+        run(backbone, images(backbone))
 
         assert calls == []
 
@@ -374,7 +374,7 @@ class TestLayer:
         """In MobileNetV3 the last convolution comes after the average over space."""
         backbone = load_backbone("random:mobilenetv3_small_050", layer="conv_head")
         network = load_backbone("random:mobilenetv3_small_050").module.network
-        given = pictures(backbone, 1)
+        given = images(backbone, 1)
         with torch.inference_mode():
             expected = network.conv_head(network.global_pool(network.forward_features(given)))
 
@@ -383,7 +383,7 @@ class TestLayer:
 
     def test_a_block_of_a_transformer_with_a_pool_size(self):
         backbone = load_backbone(VIT, layer="blocks.2", pool_size=2)
-        network, given = load_backbone(VIT).module.network, pictures(backbone)
+        network, given = load_backbone(VIT).module.network, images(backbone)
         with torch.inference_mode():
             x = network.norm_pre(network._pos_embed(network.patch_embed(given)))
             for block in network.blocks[:3]:

@@ -6,92 +6,33 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
 
-from pipeline.config import Geometry
 from pipeline.encode import encoder
 from pipeline.encode import preprocess as module
-from pipeline.encode.backbone import Backbone
 from pipeline.encode.encoder import encode_frames
-from pipeline.encode.engine import Placement
 from pipeline.encode.engine_lock import EngineLock
-from pipeline.encode.frame_pair import FramePairNetwork, frame_pair_backbone
+from pipeline.encode.frame_pair import frame_pair_backbone
 from pipeline.encode.openvino_engine import OpenVINOEngine
 from pipeline.encode.torch_engine import TorchEngine
-from pipeline.records import Chunk, DecodeReport, FrameBatch, Video
-from tests.videos import draw_number
-
-FLOAT32 = Placement("cpu", "float32")
-OK = DecodeReport("ok", decoder="opencv", attempts=("decord: refused",), frames_decoded=7)
-
-
-class Means(nn.Module):
-    """Return the mean of each channel: exactly the same in any batch."""
-
-    def forward(self, pictures):
-        return pictures.mean((2, 3))
-
-
-class Change(nn.Module):
-    """Return the change of mean colours since the previous frame, and the mean colours."""
-
-    def forward(self, pictures):
-        before, now = pictures.mean((2, 3)).chunk(2, dim=1)
-        return torch.cat([now - before, now], dim=1)
-
-
-def engine(batch_size=4, *, context=0, scale=1.0):
-    backbone = Backbone(
-        name="means",
-        module=Change() if context else Means(),
-        weights_hash="",
-        geometry=Geometry(8, 8),
-        interpolation="bilinear",
-        mean=(0.0, 0.0, 0.0),
-        std=(1 / scale, 1 / scale, 1 / scale),
-        feature_size=6 if context else 3,
-        previous_frames=context,
-    )
-    return TorchEngine(backbone, FLOAT32, batch_size)
-
-
-def frame_batch(video_id, pictures, *, first=0, start=None, num_samples=None, context=0):
-    """Make a decoded chunk whose first frame is sample `first`."""
-    count = len(pictures)
-    start = first if start is None else start
-    stop = first + count
-    video = Video(f"{video_id}.mp4", f"/{video_id}.mp4", "file", video_id, 1)
-    index = np.arange(first, stop)
-    return FrameBatch(
-        chunk=Chunk(video, None, start, stop, num_samples or stop, context),
-        images=pictures,
-        sample_index=index,
-        frame_index=index * 3,
-        pts_seconds=index / 8,
-        report=DecodeReport("ok", frames_decoded=count),
-    )
-
-
-def draw(count, first=0, size=(8, 8)):
-    height, width = size
-    pictures = [draw_number(first + number, width, height) for number in range(count)]
-    return np.stack(pictures) if pictures else np.zeros((0, height, width, 3), np.uint8)
-
-
-def encode(made, *batches):
-    return encode_frames(made, batches, EngineLock())
+from tests.encode.toy_engine import (
+    FLOAT32,
+    draw,
+    encode,
+    engine,
+    frame_batch,
+    small_frame_pair_network,
+)
 
 
 class TestEncode:
     def test_features_belong_to_their_frames(self):
-        pictures = draw(5)
-        (found,) = encode(engine(2), frame_batch("a", pictures))
+        images = draw(5)
+        (found,) = encode(engine(2), frame_batch("a", images))
 
         assert found.values.dtype == np.float16
-        np.testing.assert_allclose(found.values, pictures.mean((1, 2)) / 255, rtol=1e-3)
+        np.testing.assert_allclose(found.values, images.mean((1, 2)) / 255, rtol=1e-3)
         np.testing.assert_array_equal(found.sample_index, range(5))
         np.testing.assert_array_equal(found.frame_index, range(0, 15, 3))
         np.testing.assert_array_equal(found.pts_seconds, np.arange(5) / 8)
@@ -152,9 +93,9 @@ class TestEncode:
         started = []
 
         class Recording(TorchEngine):
-            def start(self, pictures):
-                started.append(len(pictures))
-                return super().start(pictures)
+            def start(self, images):
+                started.append(len(images))
+                return super().start(images)
 
         made = Recording(engine().backbone, FLOAT32, 1)
         encode(made, *(frame_batch(str(n), draw(1, n)) for n in range(encoder.MIN_IMAGES + 3)))
@@ -185,9 +126,9 @@ class TestEncode:
                 held.append(("preprocess", lock.start.locked()))
                 return super().preprocess(frames)
 
-            def start(self, pictures):
+            def start(self, images):
                 held.append(("start", lock.start.locked()))
-                encoder = super().start(pictures)
+                encoder = super().start(images)
 
                 def wait():
                     held.append(("wait", lock.start.locked()))
@@ -220,9 +161,9 @@ class TestRepeatedFrames:
     class Counting(TorchEngine):
         encoded = 0
 
-        def start(self, pictures):
-            self.encoded += len(pictures)
-            return super().start(pictures)
+        def start(self, images):
+            self.encoded += len(images)
+            return super().start(images)
 
     def counting(self, context):
         made = engine(context=context)
@@ -232,8 +173,8 @@ class TestRepeatedFrames:
     @given(runs=st.lists(st.integers(1, 5), max_size=6), context=st.integers(0, 1))
     def test_features_are_the_same_as_without_sharing(self, runs, context):
         frames = np.repeat(np.arange(len(runs)), runs)
-        pictures = draw(len(runs))[frames] if runs else draw(0)
-        plain = frame_batch("a", pictures, context=context)
+        images = draw(len(runs))[frames] if runs else draw(0)
+        plain = frame_batch("a", images, context=context)
         repeated = replace(plain, frame_index=frames)
 
         (expected,) = encode(engine(context=context), plain)
@@ -257,16 +198,11 @@ class TestRepeatedFrames:
         np.testing.assert_array_equal(second.values, alone.values)
 
 
-def small_frame_pair_network():
-    torch.manual_seed(11)
-    return FramePairNetwork(size=8)
-
-
 class TestPreviousFrame:
     def test_a_frame_is_encoded_with_its_previous_frame_and_the_first_with_itself(self):
-        pictures = draw(6)
-        (found,) = encode(engine(2, context=1), frame_batch("a", pictures))
-        means = pictures.mean((1, 2)) / 255
+        images = draw(6)
+        (found,) = encode(engine(2, context=1), frame_batch("a", images))
+        means = images.mean((1, 2)) / 255
         changes = np.diff(means, axis=0, prepend=means[:1])
 
         np.testing.assert_allclose(found.values[:, :3], changes, atol=1e-3)
@@ -280,10 +216,10 @@ class TestPreviousFrame:
 
     @pytest.mark.parametrize("cut", range(1, 9))
     def test_chunks_with_a_context_frame_have_the_features_of_the_whole(self, cut):
-        pictures = draw(9)
-        (whole,) = encode(engine(4, context=1), frame_batch("a", pictures))
-        head = frame_batch("a", pictures[:cut], num_samples=9)
-        tail = frame_batch("a", pictures[cut - 1 :], first=cut - 1, start=cut, context=1)
+        images = draw(9)
+        (whole,) = encode(engine(4, context=1), frame_batch("a", images))
+        head = frame_batch("a", images[:cut], num_samples=9)
+        tail = frame_batch("a", images[cut - 1 :], first=cut - 1, start=cut, context=1)
         parts = encode(engine(4, context=1), head, tail)
 
         assert [(part.start, part.stop) for part in parts] == [(0, cut), (cut, 9)]
@@ -293,11 +229,11 @@ class TestPreviousFrame:
         np.testing.assert_array_equal(parts[1].frame_index, range(3 * cut, 27, 3))
 
     def test_chunks_of_the_frame_pair_network_have_the_features_of_the_whole(self):
-        pictures = draw(8, size=(72, 96))
+        images = draw(8, size=(72, 96))
         made = TorchEngine(frame_pair_backbone(small_frame_pair_network()), FLOAT32, 4)
-        (whole,) = encode(made, frame_batch("a", pictures))
-        head = frame_batch("a", pictures[:5], num_samples=8)
-        tail = frame_batch("a", pictures[4:], first=4, start=5, context=1)
+        (whole,) = encode(made, frame_batch("a", images))
+        head = frame_batch("a", images[:5], num_samples=8)
+        tail = frame_batch("a", images[4:], first=4, start=5, context=1)
         parts = encode(made, head, tail)
 
         values = np.concatenate([part.values for part in parts])
@@ -305,9 +241,9 @@ class TestPreviousFrame:
         assert np.abs(np.diff(whole.values.astype(float), axis=0)).max() > 0.01
 
     def test_a_missing_context_frame_changes_one_row_only(self):
-        pictures = draw(9)
-        (whole,) = encode(engine(context=1), frame_batch("a", pictures))
-        (tail,) = encode(engine(context=1), frame_batch("a", pictures[4:], first=4, context=1))
+        images = draw(9)
+        (whole,) = encode(engine(context=1), frame_batch("a", images))
+        (tail,) = encode(engine(context=1), frame_batch("a", images[4:], first=4, context=1))
 
         assert not tail.values[0, :3].any()
         np.testing.assert_array_equal(tail.values[1:], whole.values[5:])

@@ -15,7 +15,7 @@ from pipeline.encode.precision import (
     compare_precisions,
     cosine_similarities,
 )
-from tests.encode.test_encoder import draw, frame_batch
+from tests.encode.toy_engine import draw, frame_batch
 
 
 class Rotated:

@@ -14,7 +14,7 @@ from pipeline.encode.preprocess import (
     preprocesses_on_arrival,
     staged_size,
 )
-from tests.encode.test_encoder import draw, encode, engine, frame_batch
+from tests.encode.toy_engine import draw, encode, engine, frame_batch
 
 
 def on(device):

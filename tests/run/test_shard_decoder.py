@@ -11,7 +11,7 @@ from pipeline.decode.process_pool import DecodePool, PoolStopped
 from pipeline.records import Chunk, DecodeReport, Shard
 from pipeline.run.shard_decoder import ShardDecoder
 from tests.decode.decoding import as_video
-from tests.encode.test_encoder import engine
+from tests.encode.toy_engine import engine
 from tests.videos import draw_number, write_video
 
 EVERY = Sampling(every=1)
