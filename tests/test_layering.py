@@ -48,10 +48,10 @@ ONLY_IN = {
     "rich": ("flows.cli",),
     "decord": ("pipeline.decode",),
     "av": ("pipeline.decode", "pipeline.bench"),
-    "cv2": ("pipeline.decode", "pipeline.sources", "pipeline.bench"),
+    "cv2": ("pipeline.decode", "pipeline.sources"),
     "openvino": ("pipeline.encode",),
     "sklearn": ("pipeline.evaluation",),
-    "timm": ("pipeline.encode", "pipeline.training.finetune", "pipeline.bench"),
+    "timm": ("pipeline.encode", "pipeline.training.finetune"),
     "torch": (
         *("pipeline.encode", "pipeline.temporal", "pipeline.recognition", "pipeline.anomaly"),
         *("pipeline.diagnostics", "pipeline.training", "pipeline.bench", "pipeline.evaluation"),

@@ -1,1 +1,1 @@
-"""The ruler: what this machine can do, part by part, and what a run makes of it."""
+"""Speed of this machine: decoding alone, engines alone, and whole runs."""

@@ -1,10 +1,10 @@
-"""Decode alone: each reader, on one core and on all, with the jobs that a run gives it."""
+"""Decoding alone: each reader on one core and on all cores, with the decode jobs of a run."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import get_args
@@ -20,17 +20,15 @@ from pipeline.errors import VideoError
 from pipeline.records import Chunk, DecodeReport, FrameBatch, Video
 
 READERS: tuple[ReaderName, ...] = get_args(ReaderName)
-MOST_BYTES = 256 << 20
-"""Of pictures of one video; what is longer is measured by its beginning."""
-MOST_SECONDS = 3.0
-"""Of decoding at once; what takes longer is measured by the beginnings of its videos."""
-TRIAL = 1 / 16
-"""Share of the videos that tells how long all of them take."""
+MAX_BYTES = 256 << 20
+"""Decoded images of one video; of longer videos the beginning is measured."""
+FIRST_SHARE = 1 / 64
+"""Share of the videos that is decoded first, to find out how much can be decoded in time."""
 
 
 @dataclass(frozen=True)
-class Jobs:
-    """The decoding of some videos, as a run would have it done."""
+class DecodeJobs:
+    """The decode jobs of some videos, as in a run."""
 
     chunks: tuple[Chunk, ...]
     sampling: Sampling
@@ -41,8 +39,8 @@ class Jobs:
         """Sampled frames."""
         return sum(chunk.stop - chunk.start for chunk in self.chunks)
 
-    def beginnings(self, share: float) -> Jobs:
-        """Cut the videos to this share of their samples, and at least one."""
+    def beginnings(self, share: float) -> DecodeJobs:
+        """Keep this share of the samples of each video, at least one, from its beginning."""
         cut = [replace(s, stop=max(1, round(s.stop * share))) for s in self.chunks]
         return replace(self, chunks=tuple(cut))
 
@@ -53,8 +51,8 @@ class Jobs:
 
 def plan_jobs(
     videos: Sequence[Video], sampling: Sampling, geometry: Geometry, options: DecodeOptions
-) -> Jobs:
-    """Read the containers; what cannot be read is left out."""
+) -> DecodeJobs:
+    """Read the containers; unreadable videos are left out."""
     with DecodePool(options) as pool:
         indexes = [pool.submit(partial(index_video, video=video)) for video in videos]
         chunks = []
@@ -65,46 +63,61 @@ def plan_jobs(
                 continue
             height, width = decoded_size(index.height, index.width, geometry)
             total = SamplePlan(index, sampling).num_samples
-            most = max(1, MOST_BYTES // (height * width * 3))
-            chunks.append(Chunk(video, index, 0, min(total, most), total))
-    return Jobs(tuple(chunks), sampling, geometry)
+            max_samples = max(1, MAX_BYTES // (height * width * 3))
+            chunks.append(Chunk(video, index, 0, min(total, max_samples), total))
+    return DecodeJobs(tuple(chunks), sampling, geometry)
 
 
-def measure_decoding(jobs: Jobs, options: DecodeOptions, repeats: int) -> Iterator[DecodeRate]:
-    """Measure every reader on one core, then on all of them; `auto` as a run chooses."""
-    for name in READERS:
-        chosen = replace(options, reader=name)
-        one = _measure(jobs, replace(chosen, workers=1), repeats)
-        every = _measure(jobs, chosen, repeats) if one else None
-        yield DecodeRate(name, one.rate if one else None, every.rate if every else None)
+def measure_reader(
+    reader: ReaderName, jobs: DecodeJobs, options: DecodeOptions, repeats: int, seconds: float
+) -> DecodeRate:
+    """Measure one reader on one core, then on all cores, in about `seconds` together."""
+    chosen = replace(options, reader=reader)
+    one = _measure(jobs, replace(chosen, workers=1), repeats, seconds / 2)
+    every = _measure(jobs, chosen, repeats, seconds / 2) if one else None
+    return DecodeRate(reader, one.rate if one else None, every.rate if every else None)
 
 
-def _measure(jobs: Jobs, options: DecodeOptions, repeats: int) -> Timed | None:
-    """Time a reader; None where it gives way to another for one of the videos."""
-    with decoding(jobs, options) as work:
-        timed = measure(work, repeats)
+def _measure(
+    jobs: DecodeJobs, options: DecodeOptions, repeats: int, seconds: float
+) -> Timed | None:
+    """Time a reader; None if another reader had to decode one of the videos."""
+    call_seconds = seconds / (repeats + 2)  # beside the repetitions: finding the size, a warm-up
+    with decode_work(jobs, options, call_seconds) as work:
+        timed = measure(work, repeats, seconds - call_seconds)
         used = {report.decoder for report in work.reports}
     alone = options.reader == "auto" or used <= {options.reader, "images"}
     return timed if alone else None
 
 
 @contextlib.contextmanager
-def decoding(jobs: Jobs, options: DecodeOptions) -> Iterator[Decoding]:
-    """Start processes, and give the jobs to be timed: of long ones the beginnings."""
+def decode_work(jobs: DecodeJobs, options: DecodeOptions, seconds: float) -> Iterator[DecodeWork]:
+    """Start decode processes; give work that they do in about `seconds` or less."""
     with DecodePool(options) as pool:
-        warm(pool)
-        # every process gets every video, so that all of them end together
-        make = partial(Decoding, pool=pool, copies=options.num_workers)
-        whole_seconds = seconds_of(make(jobs.beginnings(TRIAL))) / TRIAL
-        yield make(jobs.beginnings(min(1.0, MOST_SECONDS / whole_seconds)))
+        warm_up(pool)
+        # every process decodes every video, so that all of them end at the same time
+        make = partial(DecodeWork, pool=pool, copies=options.num_workers)
+        yield make(jobs.beginnings(find_share(jobs, make, seconds)))
 
 
-def warm(pool: DecodePool) -> None:
+def find_share(
+    jobs: DecodeJobs, make: Callable[[DecodeJobs], Callable[[], int]], seconds: float
+) -> float:
+    """Find the share of each video that is decoded in about `seconds`; 1 if all of it is."""
+    share = FIRST_SHARE
+    while True:
+        taken = seconds_of(make(jobs.beginnings(share)))
+        if share == 1 or taken > seconds / 4:
+            return min(1.0, share * seconds / taken)
+        share = min(1.0, 4 * share)
+
+
+def warm_up(pool: DecodePool) -> None:
     """Start every process of a pool."""
-    meeting = threading.Barrier(pool.options.num_workers)
+    barrier = threading.Barrier(pool.options.num_workers)
 
     def start(process: DecodeProcess) -> None:
-        meeting.wait()  # each process takes one of these
+        barrier.wait()  # each process takes one of these jobs
         process.start()
 
     waiting = [pool.submit(start) for _ in range(pool.options.num_workers)]
@@ -112,17 +125,17 @@ def warm(pool: DecodePool) -> None:
         future.result()
 
 
-class Decoding:
+class DecodeWork:
     """
-    Decodes all jobs when called, and gives the frames that were decoded.
+    Decodes all jobs when called, and returns the number of decoded frames.
 
     Args:
         jobs: what to decode.
-        pool: processes that do.
-        copies: how often every job is done.
+        pool: decode processes.
+        copies: how often each job is done.
     """
 
-    def __init__(self, jobs: Jobs, pool: DecodePool, copies: int) -> None:
+    def __init__(self, jobs: DecodeJobs, pool: DecodePool, copies: int) -> None:
         self.jobs, self.pool, self.copies = jobs, pool, copies
         self.reports: list[DecodeReport] = []
         """Of the last call."""
@@ -138,9 +151,9 @@ class Decoding:
         return sum(report.frames_decoded for report in self.reports)
 
 
-def decoded_frames(jobs: Jobs, most: int, options: DecodeOptions) -> list[FrameBatch]:
-    """Decode about `most` sampled frames, the same share of every video, and keep them."""
-    share = min(1.0, most / jobs.frames)
+def decode_frames(jobs: DecodeJobs, max_frames: int, options: DecodeOptions) -> list[FrameBatch]:
+    """Decode about `max_frames` sampled frames into memory, the same share of every video."""
+    share = min(1.0, max_frames / jobs.frames)
     parts = jobs.beginnings(share).chunks
     with DecodePool(options) as pool:
         waiting = [

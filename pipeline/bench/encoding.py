@@ -1,11 +1,11 @@
-"""The engine alone, on frames in memory: each engine and precision, with its error."""
+"""The engine alone, on frames in memory: each engine and precision, and its accuracy."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.bench.rates import EngineRate, measure
+from pipeline.bench.rates import EngineRate, measure, seconds_of
 from pipeline.encode.backbone import Backbone
 from pipeline.encode.encoder import encode_frames
 from pipeline.encode.engine import Arithmetic, Engine, Placement
@@ -24,8 +24,13 @@ from pipeline.encode.torch_engine import TorchEngine
 from pipeline.records import FrameBatch
 from pipeline.run.choose_precision import EngineFactory
 
-SLOW_FRAMES = 64
-"""That features are compared on, and that engines on the CPU are timed on: torch takes seconds."""
+COMPARED_FRAMES = 64
+"""Frames whose features are compared, and with which engines on the CPU are timed."""
+PROBE_FRAMES = 8
+"""Frames that are encoded first on the CPU; on other devices it is one batch."""
+MIN_RELATIVE_RATE = 0.1
+"""An engine whose first frames are encoded at less than this share of the best rate is not
+measured further."""
 
 
 @dataclass(frozen=True)
@@ -39,17 +44,22 @@ class Frames:
         """Frames of all batches."""
         return sum(len(batch.images) for batch in self.batches)
 
-    def first(self, most: int) -> Frames:
-        """Give the first frames."""
-        kept, left = [], most
+    def first(self, count: int) -> Frames:
+        """Keep the first frames."""
+        kept, left = [], count
         for batch in self.batches:
             if left > 0:
                 kept.append(_part(batch, slice(left)))
                 left -= len(batch.images)
         return Frames(tuple(kept))
 
+    def beginnings(self, share: float) -> Frames:
+        """Keep this share of each batch, at least one frame, from its beginning."""
+        parts = [(batch, max(1, round(len(batch.images) * share))) for batch in self.batches]
+        return Frames(tuple(_part(batch, slice(count)) for batch, count in parts))
+
     def halves(self) -> tuple[Frames, Frames]:
-        """Cut every batch in the middle."""
+        """Split every batch in the middle."""
         cuts = [(batch, len(batch.images) // 2) for batch in self.batches]
         return (
             Frames(tuple(_part(batch, slice(middle)) for batch, middle in cuts)),
@@ -57,66 +67,114 @@ class Frames:
         )
 
 
-def _part(batch: FrameBatch, here: slice) -> FrameBatch:
+def _part(batch: FrameBatch, rows: slice) -> FrameBatch:
     return replace(
         batch,
-        images=batch.images[here],
-        sample_index=batch.sample_index[here],
-        frame_index=batch.frame_index[here],
-        pts_seconds=batch.pts_seconds[here],
+        images=batch.images[rows],
+        sample_index=batch.sample_index[rows],
+        frame_index=batch.frame_index[rows],
+        pts_seconds=batch.pts_seconds[rows],
     )
 
 
-def candidates(workbench: EngineFactory) -> Iterator[Engine]:
+def candidates(engines: EngineFactory) -> Iterator[Engine]:
     """Make every engine that runs a backbone here, one at a time, the reference first."""
-    backbone = workbench.backbone
+    backbone = engines.backbone
     yield reference(backbone)
-    if workbench.device == "cpu":
-        yield TorchEngine(_own(backbone), Placement("cpu", "bfloat16"), SLOW_FRAMES // 2)
+    if engines.device == "cpu":
+        yield TorchEngine(_copy(backbone), Placement("cpu", "bfloat16"), COMPARED_FRAMES // 2)
     precisions: tuple[Arithmetic, ...] = ("float32", "bfloat16", "float16")
-    for precision in precisions[: 3 if workbench.device == "cuda" else 2]:
-        made = workbench.make(precision)
-        if workbench.device == "cuda" or made.name != "torch":
+    for precision in precisions[: 3 if engines.device == "cuda" else 2]:
+        made = engines.make(precision)
+        if engines.device == "cuda" or made.name != "torch":
             yield made
 
 
 def reference(backbone: Backbone) -> Engine:
-    """Make the engine that others are held against: torch in float32 on the CPU."""
-    return TorchEngine(_own(backbone), Placement("cpu", "float32"), SLOW_FRAMES // 2)
+    """Make the engine with which others are compared: torch in float32 on the CPU."""
+    return TorchEngine(_copy(backbone), Placement("cpu", "float32"), COMPARED_FRAMES // 2)
 
 
-def _own(backbone: Backbone) -> Backbone:
+def _copy(backbone: Backbone) -> Backbone:
     """Copy a network: an engine may move it to another device or layout."""
     return replace(backbone, module=copy.deepcopy(backbone.module))
 
 
-def measure_engines(workbench: EngineFactory, frames: Frames, repeats: int) -> Iterator[EngineRate]:
-    """Measure every engine: on CUDA with all frames, as its batches are large, else with a few."""
-    few = frames.first(SLOW_FRAMES)
-    expected: NDArray[np.float16] | None = None
-    for engine in candidates(workbench):
-        values = encode_exclusively(engine, few.batches)
-        expected = values if expected is None else expected
-        agree = cosine_similarities(values, expected)
-        timed = few if engine.device == "cpu" else frames
-        pictures = torch.cat(list(preprocess_batches(engine, timed.batches))).contiguous()
-        yield EngineRate(
-            engine=f"{engine.name} on {engine.device}",
-            precision=engine.precision,
-            rate=measure(Encoding(engine, timed), repeats).rate,
-            network=measure(partial(_run, engine, pictures), repeats).rate,
-            cosine_min=float(agree.min()),
-            cosine_mean=float(agree.mean()),
+def describe(engine: Engine) -> str:
+    """Name an engine and its device."""
+    return f"{engine.name} on {engine.device}"
+
+
+@dataclass
+class EngineMeasurement:
+    """
+    Measures engines one after the other, the reference first.
+
+    Args:
+        frames: decoded frames; on the CPU only the first ones are timed.
+        repeats: measurements of each engine.
+        seconds: time limit for each engine.
+    """
+
+    frames: Frames
+    repeats: int
+    seconds: float
+    _expected: NDArray[np.float16] | None = field(default=None, init=False)
+    """Features of the first engine."""
+    _best_rate: float = field(default=0.0, init=False)
+
+    def __call__(self, engine: Engine) -> EngineRate:
+        """Measure an engine; a very slow one is measured with few frames only."""
+        probe = self.frames.first(PROBE_FRAMES if engine.device == "cpu" else engine.batch_size)
+        rate = self._probe(engine, probe)
+        slow = rate < MIN_RELATIVE_RATE * self._best_rate
+        compared = self.frames.first(
+            min(COMPARED_FRAMES, max(PROBE_FRAMES, round(rate * self.seconds)))
         )
+        values = encode_exclusively(engine, (probe if slow else compared).batches)
+        if self._expected is None:
+            self._expected = values
+        count = min(len(values), len(self._expected))
+        cosines = cosine_similarities(values[:count], self._expected[:count])
+        if not slow:
+            rate, network = self._measure(engine, rate)
+        return EngineRate(
+            engine=describe(engine),
+            precision=engine.precision,
+            rate=rate,
+            network=None if slow else network,
+            cosine_min=float(cosines.min()),
+            cosine_mean=float(cosines.mean()),
+        )
+
+    def _probe(self, engine: Engine, probe: Frames) -> float:
+        """Encode the first frames, again if the first call was slow: it may include a set-up."""
+        work = EncodeWork(engine, probe)
+        rate = probe.count / seconds_of(work)
+        if rate >= MIN_RELATIVE_RATE * self._best_rate:
+            return rate
+        return max(rate, probe.count / seconds_of(work))
+
+    def _measure(self, engine: Engine, rate: float) -> tuple[float, float]:
+        """Measure resizing with the network, then the network alone."""
+        call_seconds = self.seconds / 2 / (self.repeats + 1)
+        fitting = max(PROBE_FRAMES, round(rate * call_seconds))
+        largest = COMPARED_FRAMES if engine.device == "cpu" else self.frames.count
+        timed = self.frames.first(min(fitting, largest))
+        images = torch.cat(list(preprocess_batches(engine, timed.batches))).contiguous()
+        whole = measure(EncodeWork(engine, timed), self.repeats, self.seconds / 2).rate
+        network = measure(partial(_run, engine, images), self.repeats, self.seconds / 2).rate
+        self._best_rate = max(self._best_rate, whole)
+        return whole, network
 
 
 @dataclass(frozen=True)
-class Encoding:
+class EncodeWork:
     """
-    Encodes frames when called, and gives how many.
+    Encodes frames when called, and returns how many.
 
-    Two threads share the engine, as two shards of a run do: one cuts pictures to size while the
-    other waits for features. A single one leaves a tenth of the cores idle.
+    Two threads share the engine, as two shards of a run do: one resizes images while the other
+    waits for features. A single thread leaves a tenth of the CPU time unused.
     """
 
     engine: Engine
@@ -130,5 +188,13 @@ class Encoding:
             return sum(len(part.values) for features in found for part in features)
 
 
-def _run(engine: Engine, pictures: Tensor) -> int:
-    return len(engine.start(pictures)())
+def encode_work(engine: Engine, frames: Frames, seconds: float) -> EncodeWork:
+    """Return work that the engine does in about `seconds`: a share of each batch, or all."""
+    probe = EncodeWork(engine, frames.beginnings(PROBE_FRAMES / frames.count))
+    probe()  # warm-up
+    rate = probe.frames.count / seconds_of(probe)
+    return EncodeWork(engine, frames.beginnings(min(1.0, rate * seconds / frames.count)))
+
+
+def _run(engine: Engine, images: Tensor) -> int:
+    return len(engine.start(images)())

@@ -1,12 +1,11 @@
 """
-What was measured, and what follows from it: floor, efficiency, bottleneck, hours.
+Measured rates, and what follows from them: bound, efficiency, bottleneck, hours.
 
-Rates are sampled frames a second, unless a name says otherwise.
+Rates are sampled frames per second, unless a name says otherwise.
 """
 
 from __future__ import annotations
 
-import math
 import statistics
 import time
 from collections.abc import Callable
@@ -15,12 +14,14 @@ from typing import Any
 
 from pipeline.config import ReaderName
 
-SECONDS_AN_HOUR = 3600.0
+SECONDS_PER_HOUR = 3600.0
+MIN_SECONDS = 0.4
+"""Time of one repetition, at least: work that takes less is repeated more often."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """Several measurements of one thing."""
+    """Repeated measurements of the same work."""
 
     frames: int
     """Of each measurement."""
@@ -28,35 +29,36 @@ class Timed:
 
     @property
     def rate(self) -> float:
-        """Frames a second, the median."""
+        """Median of the frames per second."""
         return self.frames / statistics.median(self.seconds)
 
     @property
     def spread(self) -> float:
-        """Slowest less fastest measurement, as a share of the median."""
+        """Difference between the slowest and the fastest measurement, relative to the median."""
         return (max(self.seconds) - min(self.seconds)) / statistics.median(self.seconds)
 
 
-LEAST_SECONDS = 0.4
-"""Of one measurement: work that takes less is done several times for it."""
-
-
-def measure(work: Callable[[], int], repeats: int) -> Timed:
+def measure(work: Callable[[], int], repeats: int, seconds: float) -> Timed:
     """
-    Time some work after doing it once unmeasured.
+    Time some work, after one warm-up call.
+
+    The time limit has priority over the number of repetitions. If the warm-up call alone takes
+    longer, its time is the result.
 
     Args:
-        work: gives the frames that it did, the same number every time.
-        repeats: measurements.
+        work: returns the number of frames that it processed, the same in every call.
+        repeats: number of measurements, at least; short work is measured more often.
+        seconds: no call is started after this time, the warm-up call included.
     """
+    start = time.perf_counter()
     frames = work()
-    turns = max(1, math.ceil(LEAST_SECONDS / max(seconds_of(work), 1e-6)))
-
-    def often() -> None:
-        for _ in range(turns):
-            work()
-
-    return Timed(frames * turns, tuple(seconds_of(often) for _ in range(repeats)))
+    warm_up = time.perf_counter() - start
+    measured: list[float] = []
+    while time.perf_counter() - start < seconds and (
+        len(measured) < repeats or sum(measured) < repeats * MIN_SECONDS
+    ):
+        measured.append(seconds_of(work))
+    return Timed(frames, tuple(measured or [warm_up]))
 
 
 def seconds_of(work: Callable[[], Any]) -> float:
@@ -66,39 +68,42 @@ def seconds_of(work: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def rounded(rate: float) -> str:
-    """Write a rate; of few samples of long videos there is less than one a second."""
+def format_rate(rate: float | None) -> str:
+    """Format a rate; sparse samples of long videos give less than one frame per second."""
+    if rate is None:
+        return "-"
     return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
 
 
 @dataclass(frozen=True, slots=True)
 class DecodeRate:
-    """How fast one reader decodes, in decoded frames a second."""
+    """How fast one reader decodes, in decoded frames per second."""
 
     reader: ReaderName
     per_core: float | None
-    """None where the reader refuses the videos."""
+    """None if the reader refuses one of the videos."""
     all_cores: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class EngineRate:
-    """How fast one engine encodes frames that lie in memory."""
+    """How fast one engine encodes frames that are in memory."""
 
     engine: str
     precision: str
     rate: float
-    """Decoded frames to features: cut to size, then the network."""
-    network: float
-    """The network alone, on pictures of its own size."""
+    """From decoded frames to features: resizing, then the network."""
+    network: float | None
+    """The network alone, on images of its input size. None if the engine is so slow that only a
+    few frames were encoded."""
     cosine_min: float
-    """Between its features and those of torch in float32, of the frame where they agree least."""
+    """Smallest cosine similarity of a frame, between its features and those of torch in float32."""
     cosine_mean: float
 
 
 @dataclass(frozen=True, slots=True)
 class Roofline:
-    """What the parts allow, and what a run makes of it."""
+    """What decoding and the engine allow, and what a whole run reaches."""
 
     name: str
     """Of the videos."""
@@ -114,13 +119,13 @@ class Roofline:
     decode: tuple[DecodeRate, ...]
     engines: tuple[EngineRate, ...]
     reader: float
-    """Decoded frames a second of the fastest reader on all cores, measured in turn with the run."""
+    """Decoded frames per second of the fastest reader on all cores, measured in turn with the
+    run."""
     engine: float
     """Rate of the engine that the run uses, measured in turn with the run."""
     run: float
     """Rate of the whole run."""
     run_spread: float
-    naive: float | None
     startup_seconds: float
     """Before the first frame."""
     precision: str
@@ -128,38 +133,33 @@ class Roofline:
 
     @property
     def decode_rate(self) -> float:
-        """Sampled frames a second that the fastest reader gives on all cores."""
+        """Sampled frames per second that the fastest reader decodes on all cores."""
         return self.reader * self.frames / self.decoded
 
     @property
-    def floor(self) -> float:
-        """The rate that decoding and the engine allow when no core ever waits."""
+    def bound(self) -> float:
+        """Upper bound of the rate: what decoding and the engine allow if no core is ever idle."""
         decode, engine = 1 / self.decode_rate, 1 / self.engine
         return 1 / (decode + engine) if self.shared else 1 / max(decode, engine)
 
     @property
     def efficiency(self) -> float:
-        """What the run makes of the floor."""
-        return self.run / self.floor
+        """Rate of the run relative to the bound."""
+        return self.run / self.bound
 
     @property
     def share_of_engine(self) -> float:
-        """What the run makes of the engine alone."""
+        """Rate of the run relative to the engine alone."""
         return self.run / self.engine
 
     @property
     def share_of_reader(self) -> float:
-        """What the run makes of the fastest reader alone."""
+        """Rate of the run relative to the fastest reader alone."""
         return self.run / self.decode_rate
 
     @property
-    def times_naive(self) -> float | None:
-        """How many times as fast as the naive loop the run is; None where that was not run."""
-        return self.run / self.naive if self.naive else None
-
-    @property
     def bottleneck(self) -> str:
-        """What to make faster first, in words."""
+        """Describe the slower one of decoding and the engine."""
         decode, engine = 1 / self.decode_rate, 1 / self.engine
         slower, name = max((decode, "decoding"), (engine, "the engine"))
         if self.shared:
@@ -168,19 +168,18 @@ class Roofline:
         return f"{name}: {slower / min(decode, engine):.1f} times slower than the other"
 
     def hours(self, video_hours: float) -> float:
-        """Predict the hours that a run over so many hours of such video takes."""
-        frames = self.frames / self.video_seconds * video_hours * SECONDS_AN_HOUR
-        return (frames / self.run + self.startup_seconds) / SECONDS_AN_HOUR
+        """Predict how many hours a run over so many hours of such video takes."""
+        frames = self.frames / self.video_seconds * video_hours * SECONDS_PER_HOUR
+        return (frames / self.run + self.startup_seconds) / SECONDS_PER_HOUR
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, what follows from them included."""
-        follows = {
-            "floor": self.floor,
+        """Return plain values, including the derived ones."""
+        derived = {
+            "bound": self.bound,
             "efficiency": self.efficiency,
             "decode_rate": self.decode_rate,
             "share_of_engine": self.share_of_engine,
             "share_of_reader": self.share_of_reader,
-            "times_naive": self.times_naive,
             "bottleneck": self.bottleneck,
         }
-        return {**asdict(self), **follows}
+        return {**asdict(self), **derived}

@@ -2,21 +2,21 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.bench.material import draw_clips
 from pipeline.config import DecodeOptions
 from pipeline.encode.backbone import load_backbone
 from pipeline.sources.discovery import find_videos
+from tests.benchmarks.synthetic import make_clips
 
 
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory):
-    """Three drawn clips of two seconds, 60 frames each."""
-    return find_videos([str(draw_clips(tmp_path_factory.mktemp("clips"), 3, (160, 96)))])
+    """Three generated clips of two seconds, 60 frames each."""
+    return find_videos([str(make_clips(tmp_path_factory.mktemp("clips"), 3, (160, 96)))])
 
 
 @pytest.fixture(scope="session")
 def backbone():
-    """An untrained network of timm that computes next to nothing."""
+    """A tiny untrained network of timm."""
     return load_backbone("random:test_resnet")
 
 

@@ -1,4 +1,4 @@
-"""The engine alone: which engines are compared, on which frames, and against what."""
+"""The engine alone: which engines are compared, with which frames, and with which reference."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ import pytest
 import torch
 
 from pipeline.bench import encoding
-from pipeline.bench.encoding import Encoding, Frames, candidates, measure_engines, reference
+from pipeline.bench.encoding import (
+    EncodeWork,
+    EngineMeasurement,
+    Frames,
+    candidates,
+    encode_work,
+    reference,
+)
 from pipeline.config import EncodeOptions
 from pipeline.encode.precision import encode_exclusively
 from pipeline.run.choose_precision import EngineFactory
@@ -17,24 +24,30 @@ FRAMES = Frames((frame_batch("a", draw(5)), frame_batch("b", draw(4, 100, (9, 16
 
 
 @pytest.fixture(scope="module")
-def workbench(backbone, engine_cache):
+def engines(backbone, engine_cache):
     return EngineFactory(backbone, EncodeOptions(device="cpu", batch_size=4), engine_cache)
 
 
 class TestFrames:
-    def test_those_of_all_batches_count(self):
+    def test_frames_of_all_batches_are_counted(self):
         assert FRAMES.count == 9
 
     @pytest.mark.parametrize(
-        ("most", "kept"), [(0, []), (3, [3]), (5, [5]), (7, [5, 2]), (99, [5, 4])]
+        ("count", "kept"), [(0, []), (3, [3]), (5, [5]), (7, [5, 2]), (99, [5, 4])]
     )
-    def test_the_first_run_on_from_batch_to_batch(self, most, kept):
-        first = FRAMES.first(most)
+    def test_the_first_frames_continue_across_batches(self, count, kept):
+        first = FRAMES.first(count)
 
         assert [len(batch.images) for batch in first.batches] == kept
         assert [batch.sample_index.tolist() for batch in first.batches] == [
-            [*range(count)] for count in kept
+            [*range(number)] for number in kept
         ]
+
+    @pytest.mark.parametrize(
+        ("share", "kept"), [(1e-9, [1, 1]), (0.5, [2, 2]), (0.8, [4, 3]), (1.0, [5, 4])]
+    )
+    def test_beginnings_have_the_same_share_of_each_batch(self, share, kept):
+        assert [len(batch.images) for batch in FRAMES.beginnings(share).batches] == kept
 
     def test_halves_hold_every_frame_once(self):
         first, second = FRAMES.halves()
@@ -46,34 +59,35 @@ class TestFrames:
 
 
 class TestCandidates:
-    def test_the_reference_comes_first_and_no_engine_twice(self, workbench):
-        found = [(made.name, made.precision) for made in candidates(workbench)]
+    def test_the_reference_comes_first_and_no_engine_twice(self, engines):
+        found = [(made.name, made.precision) for made in candidates(engines)]
 
         assert found[:2] == [("torch", "float32"), ("torch", "bfloat16")]
         assert len(set(found)) == len(found)
         assert all(name == "openvino" for name, _ in found[2:])
 
-    def test_they_leave_the_network_where_it_is(self, workbench, backbone):
+    def test_the_network_is_copied(self, engines, backbone):
         assert reference(backbone).backbone.module is not backbone.module
 
     def test_on_a_cuda_device_three_precisions_run_there(self, backbone, monkeypatch, tmp_path):
         made = []
-        bench = EngineFactory(backbone, EncodeOptions(device="cpu"), tmp_path)
+        factory = EngineFactory(backbone, EncodeOptions(device="cpu"), tmp_path)
         monkeypatch.setattr(EngineFactory, "device", "cuda")
         monkeypatch.setattr(EngineFactory, "make", lambda _, precision: made.append(precision))
 
-        engines = list(candidates(bench))
+        found = list(candidates(factory))
 
         assert made == ["float32", "bfloat16", "float16"]
-        assert len(engines) == 4
-        assert (engines[0].device, engines[0].precision) == ("cpu", "float32")
+        assert len(found) == 4
+        assert (found[0].device, found[0].precision) == ("cpu", "float32")
 
 
 class TestMeasure:
-    def test_engines_are_held_against_torch_in_float32(self, workbench, monkeypatch):
-        monkeypatch.setattr("pipeline.bench.rates.LEAST_SECONDS", 1e-9)
+    def test_engines_are_compared_with_torch_in_float32(self, engines, monkeypatch):
+        monkeypatch.setattr("pipeline.bench.rates.MIN_SECONDS", 1e-9)
+        monkeypatch.setattr(encoding, "MIN_RELATIVE_RATE", 0.0)
 
-        found = list(measure_engines(workbench, FRAMES, 1))
+        found = [*map(EngineMeasurement(FRAMES, 1, 60.0), candidates(engines))]
 
         assert (found[0].engine, found[0].precision) == ("torch on cpu", "float32")
         assert (found[0].cosine_min, found[0].cosine_mean) == (1, 1)
@@ -81,37 +95,63 @@ class TestMeasure:
         by_precision = {rate.precision: rate for rate in found[1:]}
         assert 0.99 < by_precision["bfloat16"].cosine_min < 1
 
-    def test_only_so_many_frames_are_compared(self, workbench, monkeypatch):
+    @pytest.fixture
+    def seen(self, monkeypatch):
+        """Frame counts of all measurements, which take no time: 3 frames per second each."""
         seen = []
-        monkeypatch.setattr(encoding, "SLOW_FRAMES", 6)
-        monkeypatch.setattr(encoding, "candidates", lambda bench: [reference(bench.backbone)])
-        monkeypatch.setattr(encoding, "measure", lambda work, _: seen.append(work()) or Rated())
+        monkeypatch.setattr(encoding, "seconds_of", lambda work: work() / 3)
+        monkeypatch.setattr(encoding, "PROBE_FRAMES", 2)
+        monkeypatch.setattr(encoding, "measure", lambda work, *_: seen.append(work()) or Rated())
+        return seen
 
-        (found,) = measure_engines(workbench, FRAMES, 1)
+    def test_on_the_cpu_few_frames_are_timed(self, backbone, seen, monkeypatch):
+        monkeypatch.setattr(encoding, "COMPARED_FRAMES", 6)
+
+        found = EngineMeasurement(FRAMES, 1, 60.0)(reference(backbone))
 
         assert seen == [6, 6]
         assert found.rate == 3
 
-    def test_on_a_cuda_device_all_frames_are_timed(self, workbench, monkeypatch):
+    def test_a_slow_engine_is_timed_with_as_many_frames_as_fit(self, backbone, seen):
+        # half of 4 s for a warm-up and one repetition: 1 s each, at 3 frames per second
+        EngineMeasurement(FRAMES, 1, 4.0)(reference(backbone))
+
+        assert seen == [3, 3]
+
+    def test_a_very_slow_engine_is_not_measured_further(self, backbone, seen, monkeypatch):
+        measure_engine = EngineMeasurement(FRAMES, 1, 60.0)
+        first = measure_engine(reference(backbone))
+        monkeypatch.setattr(encoding, "seconds_of", lambda work: work() / 0.2)
+
+        second = measure_engine(reference(backbone))
+
+        assert len(seen) == 2
+        assert (first.rate, first.network) == (3, 3)
+        assert (second.rate, second.network) == (pytest.approx(0.2), None)
+        assert second.cosine_min > 0.99
+
+    def test_a_slow_first_call_may_be_a_set_up(self, backbone, seen, monkeypatch):
+        measure_engine = EngineMeasurement(FRAMES, 1, 60.0)
+        measure_engine(reference(backbone))
+        seconds = [100.0, 0.5]
+        monkeypatch.setattr(encoding, "seconds_of", lambda work: seconds.pop(0))
+
+        assert measure_engine(reference(backbone)).network == 3
+
+    def test_on_a_cuda_device_all_frames_are_timed(self, backbone, seen, monkeypatch):
         """Few of them would not fill a batch."""
-        seen = []
+        monkeypatch.setattr(encoding, "COMPARED_FRAMES", 6)
+        measure_engine = EngineMeasurement(FRAMES, 1, 60.0)
+        made = reference(backbone)
 
-        def engines(bench):
-            made = reference(bench.backbone)
-            return [made, Elsewhere(made)]
-
-        monkeypatch.setattr(encoding, "SLOW_FRAMES", 6)
-        monkeypatch.setattr(encoding, "candidates", engines)
-        monkeypatch.setattr(encoding, "measure", lambda work, _: seen.append(work()) or Rated())
-
-        found = list(measure_engines(workbench, FRAMES, 1))
+        found = [measure_engine(made), measure_engine(Elsewhere(made))]
 
         assert seen == [6, 6, 9, 9]
         assert [rate.cosine_min for rate in found] == [1, 1]
 
 
 class Elsewhere:
-    """An engine that says it runs on a CUDA device."""
+    """An engine that pretends to run on a CUDA device."""
 
     def __init__(self, engine):
         self.name, self.device, self.precision = engine.name, "cuda", engine.precision
@@ -123,8 +163,13 @@ class Rated:
     rate = 3.0
 
 
+@pytest.mark.parametrize(("seconds", "count"), [(1e-9, 2), (1e9, 9)])
+def test_an_engine_encodes_as_many_frames_as_fit(backbone, seconds, count):
+    assert encode_work(reference(backbone), FRAMES, seconds)() == count
+
+
 def test_encoding_counts_its_frames(backbone):
-    assert Encoding(reference(backbone), FRAMES)() == 9
+    assert EncodeWork(reference(backbone), FRAMES)() == 9
 
 
 def test_features_are_those_of_the_frames_in_order(backbone):

@@ -1,4 +1,4 @@
-"""Rows of two runs, held against each other."""
+"""Rows of two runs are compared."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import shutil
 
 import pytest
 
-from pipeline.bench.same import compare_rows
 from pipeline.config import ClipWindows, DecodeOptions, RunOptions, ShardOptions
 from pipeline.run.process import process_videos
+from tests.benchmarks.compare_runs import compare_runs
 from tests.videos import write_video
 
 
@@ -25,8 +25,8 @@ def run(tmp_path_factory, tiny_recognizer):
     return process
 
 
-def test_a_video_in_pieces_has_the_rows_of_the_whole(run):
-    found = compare_rows(run("whole"), run("pieces", shards=ShardOptions(max_frames=9)))
+def test_a_video_in_chunks_has_the_rows_of_the_whole(run):
+    found = compare_runs(run("whole"), run("chunks", shards=ShardOptions(max_frames=9)))
 
     assert found["equal"]
     assert found["score_difference"] < 1e-4
@@ -34,8 +34,8 @@ def test_a_video_in_pieces_has_the_rows_of_the_whole(run):
     assert found["segments"] > 0
 
 
-def test_other_clips_are_told(run):
-    found = compare_rows(run("whole"), run("other", clips=ClipWindows(0.5)))
+def test_other_clips_are_not_equal(run):
+    found = compare_runs(run("whole"), run("other", clips=ClipWindows(0.5)))
 
     assert not found["equal"]
 
@@ -44,4 +44,4 @@ def test_the_same_folder_is_equal(run, tmp_path):
     whole = run("whole")
     shutil.copytree(whole, tmp_path / "copy")
 
-    assert compare_rows(whole, tmp_path / "copy")["score_difference"] == 0
+    assert compare_runs(whole, tmp_path / "copy")["score_difference"] == 0
