@@ -41,7 +41,7 @@ def old_commands():
     old = json.loads((FIXTURES / "command_line.json").read_text())
     commands = {name: found["parameters"] for name, found in old["commands"].items()}
     for name, removed in REMOVED.items():
-        kept = [one for one in commands[name] if removed.isdisjoint(one["options"])]
+        kept = [one for one in commands[name] if removed.isdisjoint(one.get("options", ()))]
         assert len(kept) == len(commands[name]) - len(removed)
         commands[name] = kept
     fit = old["commands"]["novelty"]["commands"]["fit"]
