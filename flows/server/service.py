@@ -16,7 +16,7 @@ from pipeline.config import RunOptions
 from pipeline.errors import OptionError
 from pipeline.storage import redact_url
 
-STOP_SECONDS = 4.3
+STOP_SECONDS = 3.7
 """As `flows.signals.STOP_SECONDS`: Prefect looks after 3 s whether a run in flight has ended."""
 
 

@@ -22,12 +22,12 @@ def never_end(*_: Any, **__: Any) -> None:
 def main() -> None:
     """Replace a stage, and run the command line."""
     from flows.cli import app
+    from pipeline.run import stages
     from pipeline.run.planner import Planner
-    from pipeline.run.session import Session
     from pipeline.temporal.trainer import Trainer
 
     name = os.environ["ENDLESS"]
-    owner = next(owner for owner in (Planner, Session, Trainer) if hasattr(owner, name))
+    owner = next(owner for owner in (Planner, stages, Trainer) if hasattr(owner, name))
     setattr(owner, name, never_end)
     app.main()
 

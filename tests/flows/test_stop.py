@@ -125,13 +125,67 @@ def test_two_signals(commands, run, tmp_path):
 )
 def test_a_stage_that_never_ends(commands, tiny_recognizer, tmp_path, stage):
     write_video(tmp_path / "a.mp4", 12)
-    reached = tmp_path / "reached"
+    given = ("run", tmp_path / "a.mp4", "-o", tmp_path / "out", "--recognizer", tiny_recognizer)
+
+    assert stop_in(commands, stage, tmp_path, *given).code == 143
+
+
+def stop_in(commands: Commands, stage: str, folder: Path, *arguments) -> Ended:
+    """Run a command whose stage never ends, and stop it there by SIGTERM."""
+    reached = folder / "reached"
     process = commands.begin(
-        *("run", tmp_path / "a.mp4", "-o", tmp_path / "out", "--recognizer", tiny_recognizer),
-        module="tests.flows.endless",
-        ENDLESS=stage,
-        REACHED=str(reached),
+        *arguments, module="tests.flows.endless", ENDLESS=stage, REACHED=str(reached)
     )
     wait_until(lambda: reached.exists() or process.poll() is not None)
+    return stop(commands, process, signal.SIGTERM)
 
-    assert stop(commands, process, signal.SIGTERM).code == 143
+
+@pytest.fixture
+def labels(tmp_path) -> Path:
+    """A folder of labelled clips."""
+    for number in range(4):
+        folder = tmp_path / "labels" / ("left", "right")[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        write_video(folder / f"{number}.mp4", 12, first=100 * number)
+    return tmp_path / "labels"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["encode", "run_epoch"])
+def test_a_training_that_never_ends(commands, labels, tmp_path, stage):
+    given = ("train", labels, "-o", tmp_path / "made", "--backbone", "random:test_resnet")
+
+    assert stop_in(commands, stage, tmp_path, *given, "--grid", 3).code == 143
+
+
+@pytest.mark.slow
+def test_an_evaluation_that_never_ends(commands, labels, plain_recognizer, tmp_path):
+    given = ("evaluate", plain_recognizer, labels, "-o", tmp_path / "found")
+
+    assert stop_in(commands, "encode", tmp_path, *given).code == 143
+
+
+@pytest.fixture
+def served_run(commands, run):
+    """Serve a job, and trigger a run of it; give the process of `serve`."""
+    serve = commands.begin("serve", *run[1:], "--name", "nightly")
+    assert serve.stdout.readline().startswith("serving nightly")
+    triggered = commands("trigger")
+    assert triggered.code == 0, triggered.err
+    return serve
+
+
+def test_serve_with_a_run_in_flight(commands, served_run, tmp_path):
+    wait_until(lambda: decoding(commands, tmp_path / "out"), 120)
+
+    assert stop(commands, served_run, signal.SIGTERM).code == 143
+
+
+@pytest.mark.slow
+def test_a_served_run_that_begins_ends_with_a_serve_that_was_killed(commands, served_run):
+    """It waited for the server for ever, and ignored SIGTERM."""
+    wait_until(lambda: commands.running("multiprocessing.spawn"))
+
+    served_run.kill()
+
+    assert commands.left(60) == {}
