@@ -106,6 +106,7 @@ def test_the_same_command_resumes_after_a_signal(commands, run, tmp_path, number
     assert temporary_files(out) == []
 
 
+@pytest.mark.slow
 def test_two_signals(commands, run, tmp_path):
     """The second one arrives while the first is being handled; the first gives the exit code."""
     process = commands.begin(*run)
