@@ -102,6 +102,7 @@ class TestReproducibility:
         fit(rising_and_falling(4), 2, SMALL, replace(SHORT, epochs=1))
         assert calls == [[]]
 
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
         isolated_rng(replace(SHORT, device="cuda"))
         assert calls == [[], [3]]
