@@ -121,6 +121,12 @@ class TestDocker:
     def test_the_image_does_not_run_as_root(self):
         assert self.dockerfile.rstrip().split("FROM")[-1].index("\nUSER clipline") > 0
 
+    def test_the_server_requires_a_password(self):
+        server, worker = (self.compose["services"][n]["environment"] for n in ("server", "worker"))
+        auth_string = server["PREFECT_SERVER_API_AUTH_STRING"]
+        assert auth_string.startswith("clipline:${PREFECT_PASSWORD:?")  # compose fails without it
+        assert worker["PREFECT_API_AUTH_STRING"] == auth_string
+
     def test_the_server_is_reached_from_this_machine_only(self):
         assert self.compose["services"]["server"]["ports"] == ["127.0.0.1:4200:4200"]
 

@@ -159,9 +159,9 @@ def _train(
     def load() -> Callable[[bool], dict[str, Any]]:
         from flows import train as flow
 
-        def work(served: bool) -> dict[str, Any]:
+        def work(has_api: bool) -> dict[str, Any]:
             with _progress(options, quiet=quiet):
-                return flow.train(*given) if served else flow.train_without_api(*given)
+                return flow.train(*given) if has_api else flow.train_without_api(*given)
 
         return work
 

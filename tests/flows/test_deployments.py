@@ -1,4 +1,4 @@
-"""A served job: found by `trigger`, run on its schedule, by the installed package."""
+"""A served job: found by `trigger`, and run on its schedule."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.videos import write_video
 
 @pytest.fixture
 def served(start, home, tiny_recognizer, tmp_path):
-    """A job that is served, on a schedule of every few seconds: its server, videos, and results."""
+    """Serve a job with a schedule of every 20 s; give its API, its videos and its results."""
     videos, out = tmp_path / "videos", tmp_path / "out"
     videos.mkdir()
     write_video(videos / "a.mp4", 24, fps=24)
@@ -34,7 +34,7 @@ def served(start, home, tiny_recognizer, tmp_path):
     return api, videos, out
 
 
-def test_cron_runs_are_scheduled_and_run_and_trigger_starts_one_more(served, clipline):
+def test_the_schedule_and_trigger_start_runs(served, clipline):
     api, videos, out = served
     end = time.monotonic() + 90
     while not read_run(out) and time.monotonic() < end:
@@ -51,6 +51,10 @@ def test_cron_runs_are_scheduled_and_run_and_trigger_starts_one_more(served, cli
     triggered = api.request(f"/flow_runs/{ended.out.strip()}")
     assert triggered["state_name"] == "Completed"
     assert len(pd.read_parquet(out / "clips")) == 2
+    secret = api.auth_string.partition(":")[2]
+    assert secret not in ended.out + ended.err
+    results = [path for path in out.rglob("*") if path.is_file()]
+    assert [path for path in results if secret.encode() in path.read_bytes()] == []
 
 
 def test_the_flow_can_be_pickled_for_the_process_of_a_served_run(api):
@@ -70,7 +74,7 @@ def test_trigger_names_what_is_served(served, clipline):
 
 @pytest.fixture
 def registered(api):
-    """Register a job of a flow, as `serve` does, without anybody who serves it."""
+    """Register a deployment of a flow, as `serve` does, without a process that serves it."""
     flows = []
 
     def register(name, flow="process-folder"):
@@ -84,11 +88,11 @@ def registered(api):
         api.api.request(f"/flows/{flow}", method="DELETE")
 
 
-def test_only_what_somebody_serves_can_be_triggered(api, registered, monkeypatch):
+def test_only_jobs_that_are_served_can_be_triggered(api, registered, monkeypatch):
     from flows import deployments
 
     def poll(job):
-        """Ask for runs, as who serves a job does."""
+        """Ask for runs, as the process does that serves a job."""
         body = {"deployment_ids": [job]}
         api.api.request("/deployments/get_scheduled_flow_runs", body)
         wait_for(lambda: api.api.request(f"/deployments/{job}")["status"] == "READY")
@@ -109,7 +113,7 @@ def test_only_what_somebody_serves_can_be_triggered(api, registered, monkeypatch
     assert deployments.trigger(None)[1] == "weekly"
 
 
-def test_a_schedule_that_never_comes_is_refused(api):
+def test_a_schedule_that_is_not_valid_is_refused(api):
     from flows.deployments import schedule_of
 
     assert schedule_of("0 2 * * *", "Europe/Berlin").timezone == "Europe/Berlin"

@@ -1,4 +1,4 @@
-"""What a command does around the flow."""
+"""Flows with a server, started from the command line."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ import gc
 from flows.server.launch import _loading
 
 
-def test_what_was_loaded_is_never_looked_through_for_garbage():
-    kept = gc.get_freeze_count()
+def test_imported_objects_are_excluded_from_garbage_collection():
+    frozen = gc.get_freeze_count()
     try:
         with _loading():
             assert not gc.isenabled()
             loaded = [[] for _ in range(1000)]
         assert gc.isenabled()
-        assert gc.get_freeze_count() > kept + 1000
+        assert gc.get_freeze_count() > frozen + 1000
         assert len(loaded) == 1000
     finally:
         gc.unfreeze()
 
 
-def test_heartbeats_are_sent_to_a_server_that_the_user_chose(api, tmp_path, monkeypatch):
-    """Somebody may listen there; nobody does at one that ends with the run."""
+def test_heartbeats_are_sent_to_a_server_that_the_user_selected(api, tmp_path, monkeypatch):
+    """There automations may depend on them; a server that ends with the run has none."""
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
     from flows.server.launch import _heartbeats, with_server
