@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 BACKBONE = "random:mobilenetv2_100"
 SECONDS, SECONDS_OF_GENERATED = 10.0, 3.0
 """Default time limits of a measurement: generated videos are three groups, measured one by one."""
-TOTAL_LIMITS = 20
-"""Time limits for each group after which no further group is started: about three minutes."""
+TOTAL_SECONDS = 150.0
+"""Time after which no further generated video is measured."""
 
 
 @takes(
@@ -112,26 +112,29 @@ def measure_groups(
     assert options.sampling is not None
     if videos:
         found = find_videos(videos, image_fps=options.image_fps)
-        groups = {f"{len(found)} videos": found}
+        groups = iter([(f"{len(found)} videos", found)])
     else:
-        print_error("generating videos")
         groups = _generate(folder / "videos", options.decode.num_workers)
     engines = EngineFactory(load_models(options)[1], options.encode, cache_folder())
     config = BenchConfig(engines, options.sampling, options.decode, repeats, seconds, print_error)
     runs = TimedRuns(folder, options)
-    end = time.monotonic() + TOTAL_LIMITS * seconds * len(groups)
-    for name, group in groups.items():
+    end = time.monotonic() + TOTAL_SECONDS
+    for name, group in groups:
         if time.monotonic() > end:
-            print_error(f"{name}: not measured, as the time limit of all measurements is over")
-        else:
-            yield name, run_roofline(name, group, config, runs)
+            print_error(f"{name} and larger: not measured, as the time is over")
+            return
+        yield name, run_roofline(name, group, config, runs)
 
 
-def _generate(folder: Path, cores: int) -> dict[str, list[Video]]:
+def _generate(folder: Path, cores: int) -> Iterator[tuple[str, list[Video]]]:
+    """Generate videos, the smallest first."""
+    from flows.cli.console import print_error
     from pipeline.bench.synthetic import make_videos
     from pipeline.sources.discovery import find_videos
 
-    return {path.stem: find_videos([str(path)]) for path in make_videos(folder, cores)}
+    print_error("generating videos")
+    for path in make_videos(folder, cores):
+        yield path.stem, find_videos([str(path)])
 
 
 @dataclass

@@ -16,7 +16,7 @@ from pipeline.records import Images
 FPS = 30
 SIZES = {(340, 256): 30, (854, 480): 20, (1920, 1080): 10}
 """Width and height of the default videos, and their duration in seconds for two cores."""
-GENERATED_SECONDS = 4
+GENERATED_SECONDS = 2
 """Longer videos repeat their first seconds: the packets are copied, with later times."""
 NOISE_STD = 9.0
 """Standard deviation of the noise, in levels of 255: as much detail as a camera gives a codec."""
@@ -26,12 +26,11 @@ MAX_DRIFT = 4.0
 """Largest motion along one axis, in pixels per frame of 480 lines."""
 
 
-def make_videos(folder: Path, cores: int) -> list[Path]:
-    """Generate one video of each default size, longer for more cores."""
-    return [
-        make_video(folder / f"{width}x{height}.mp4", (width, height), seconds * max(1, cores // 2))
-        for (width, height), seconds in SIZES.items()
-    ]
+def make_videos(folder: Path, cores: int) -> Iterator[Path]:
+    """Generate one video of each default size, longer for more cores, when it is needed."""
+    for (width, height), seconds in SIZES.items():
+        path = folder / f"{width}x{height}.mp4"
+        yield make_video(path, (width, height), seconds * max(1, cores // 2))
 
 
 def make_video(path: Path, size: tuple[int, int], seconds: float, seed: int = 0) -> Path:

@@ -141,16 +141,17 @@ def test_no_group_is_started_after_the_time_limit(tmp_path, monkeypatch, capsys)
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     monkeypatch.setattr("pipeline.run.load.load_models", lambda options: (None, None))
     monkeypatch.setattr("pipeline.bench.roofline.run_roofline", lambda name, *_: iter([]))
-    monkeypatch.setattr(bench, "_generate", lambda *_: {"small": [], "medium": [], "large": []})
+    sizes = ("small", "medium", "large")
+    monkeypatch.setattr(bench, "_generate", lambda *_: ((size, []) for size in sizes))
     options = RunOptions(recognizer=None, backbone="none", sampling=Sampling(every=1))
 
     names = []
     for name, _ in bench.measure_groups([], tmp_path, options, 1, 1.0):
         names.append(name)
-        now[0] += 40  # of 3 times 20 s
+        now[0] += 80
 
     assert names == ["small", "medium"]
-    assert "large: not measured" in capsys.readouterr().err
+    assert "large and larger: not measured" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", [["--case", "startup"], ["--clips", "10"], ["--seconds", "0"]])
