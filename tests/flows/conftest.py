@@ -67,7 +67,7 @@ def home(tmp_path_factory) -> Path:
 def clipline(home, api):
     """Run a command to its end, with the server of all tests unless it shall start its own."""
 
-    def run(*arguments, cwd=None, timeout=120, own_server=False) -> Ended:
+    def run(*arguments, cwd=None, timeout=600, own_server=False) -> Ended:
         command = [sys.executable, "-m", "flows.cli.app", *map(str, arguments)]
         server = {"PREFECT_API_URL": api.url, "PREFECT_API_AUTH_STRING": api.api.auth_string}
         ended = subprocess.run(

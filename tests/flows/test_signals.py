@@ -101,7 +101,7 @@ def command(work: str, number: int) -> Ended:
     try:
         assert process.stdout.readline() == "working\n"
         begin = time.monotonic()
-        _, stderr = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=300)
         return Ended(process.returncode, stderr, time.monotonic() - begin)
     finally:
         process.kill()

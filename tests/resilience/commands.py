@@ -80,7 +80,7 @@ class Commands:
         self._begun.append(process)
         return process
 
-    def end(self, process: subprocess.Popen[str], timeout: float = 240) -> Ended:
+    def end(self, process: subprocess.Popen[str], timeout: float = 900) -> Ended:
         """Wait for the end of a command."""
         begin = time.monotonic()
         try:
@@ -90,7 +90,7 @@ class Commands:
             raise
         return Ended(process.returncode, out, err, time.monotonic() - begin)
 
-    def __call__(self, *arguments: Any, timeout: float = 240, **options: Any) -> Ended:
+    def __call__(self, *arguments: Any, timeout: float = 900, **options: Any) -> Ended:
         """Run a command to its end."""
         return self.end(self.begin(*arguments, **options), timeout)
 

@@ -214,7 +214,7 @@ def test_without_a_server_videos_are_still_processed(clips_folder, tiny_recogniz
         env={**environment(home), "CLIPLINE_SERVER_SECONDS": "3"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
 

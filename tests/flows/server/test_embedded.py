@@ -31,7 +31,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-def wait_for(condition, seconds=20):
+def wait_for(condition, seconds=120):
     """Wait until something is true."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
