@@ -23,6 +23,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
@@ -66,6 +67,8 @@ class EmbeddedServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._stopping = threading.Event()
         self._started = threading.Event()
+        self.created = datetime.now(UTC)
+        """Runs of this process begin later."""
         home.mkdir(parents=True, exist_ok=True)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -156,9 +159,15 @@ class EmbeddedServer:
         """
         Mark the runs of killed processes as crashed, and delete old runs.
 
-        The caller holds the lock of the history, so that no other process has a run in it.
+        The caller holds the lock of the history, so that runs of before are of no living process;
+        its own run may begin meanwhile.
         """
-        unfinished = {"flow_runs": {"state": {"type": {"any_": ["RUNNING", "PENDING"]}}}}
+        unfinished = {
+            "flow_runs": {
+                "state": {"type": {"any_": ["RUNNING", "PENDING"]}},
+                "expected_start_time": {"before_": self.created.isoformat()},
+            }
+        }
         crashed = {"type": "CRASHED", "name": "Crashed", "message": "the process was killed"}
         for run in self.api.request("/flow_runs/filter", unfinished):
             body = {"force": True, "state": crashed}

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import urllib.error
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -95,14 +96,18 @@ class TestEmbeddedServer:
     def test_keeps_its_database_in_its_home(self, api):
         assert (api.home / "prefect.db").exists()
 
-    def test_cleanup_marks_the_runs_of_killed_processes_as_crashed(self, api):
+    def test_cleanup_marks_the_runs_of_killed_processes_as_crashed(self, api, monkeypatch):
+        """The run of this process, which begins meanwhile, goes on."""
         flow = api.api.request("/flows/", {"name": "lost"})
-        running = {"type": "RUNNING", "name": "Running"}
-        run = api.api.request("/flow_runs/", {"flow_id": flow["id"], "state": running})
+        body = {"flow_id": flow["id"], "state": {"type": "RUNNING", "name": "Running"}}
+        run = api.api.request("/flow_runs/", body)
+        monkeypatch.setattr(api, "created", datetime.now(UTC))
+        own = api.api.request("/flow_runs/", body)
 
         api.cleanup_runs()
 
         assert api.api.request(f"/flow_runs/{run['id']}")["state"]["type"] == "CRASHED"
+        assert api.api.request(f"/flow_runs/{own['id']}")["state"]["type"] == "RUNNING"
 
     def test_cleanup_deletes_old_runs(self, api, monkeypatch):
         monkeypatch.setattr(module, "MAX_RUNS", 2)
