@@ -177,7 +177,7 @@ def served_run(commands, run):
 
 
 def test_serve_with_a_run_in_flight(commands, served_run, tmp_path):
-    wait_until(lambda: decoding(commands, tmp_path / "out"), 120)
+    wait_until(lambda: decoding(commands, tmp_path / "out"))
 
     assert stop(commands, served_run, signal.SIGTERM).code == 143
 

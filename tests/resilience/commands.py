@@ -139,7 +139,7 @@ class Commands:
         return found
 
 
-def wait_until(condition: Callable[[], Any], seconds: float = 60) -> None:
+def wait_until(condition: Callable[[], Any], seconds: float = 300) -> None:
     """Wait until a condition is true."""
     end = time.monotonic() + seconds
     while not condition():
