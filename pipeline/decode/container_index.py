@@ -33,6 +33,8 @@ MAX_FIRST_FRAME_PACKETS = 250
 """Packets decoded until the first frame comes: longer than any usual group of pictures."""
 
 Progress = Callable[[int], None]
+METADATA = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
+"""Undecodable bytes in metadata are no error; PyAV 19 and later escape them by default."""
 
 
 def open_container(location: str) -> Any:
@@ -47,7 +49,7 @@ def open_container(location: str) -> Any:
         # FFmpeg decodes some frames to probe the streams: the codec option is for these
         container = av.open(
             location,
-            metadata_errors="replace",
+            **METADATA,
             options={"protocol_whitelist": "file", **FAST_DECODING},
         )
     except (PermissionError, FileNotFoundError, IsADirectoryError, BlockingIOError) as error:
