@@ -32,9 +32,12 @@ FAST_DECODING = {"skip_loop_filter": "all"}
 MAX_FIRST_FRAME_PACKETS = 250
 """Packets decoded until the first frame comes: longer than any usual group of pictures."""
 
-Progress = Callable[[int], None]
-METADATA = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
+METADATA: dict[str, Any] = (
+    {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
+)
 """Undecodable bytes in metadata are no error; PyAV 19 and later escape them by default."""
+
+Progress = Callable[[int], None]
 
 
 def open_container(location: str) -> Any:
