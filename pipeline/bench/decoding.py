@@ -24,6 +24,11 @@ MAX_BYTES = 256 << 20
 """Decoded images of one video; of longer videos the beginning is measured."""
 FIRST_SHARE = 1 / 64
 """Share of the videos that is decoded first, to find out how much can be decoded in time."""
+MIN_DECODED_FRAMES = 64
+"""Frames that are decoded at once, at least: with fewer, opening the files would be measured. Very
+slow readers decode fewer."""
+MAX_EXCESS = 4
+"""How many times longer than planned decoding may take for the sake of `MIN_DECODED_FRAMES`."""
 
 
 @dataclass(frozen=True)
@@ -104,11 +109,13 @@ def find_share(
     jobs: DecodeJobs, make: Callable[[DecodeJobs], Callable[[], int]], seconds: float
 ) -> float:
     """Find the share of each video that is decoded in about `seconds`; 1 if all of it is."""
-    share = FIRST_SHARE
+    decoded = sum(len(chunk.index.pts) for chunk in jobs.chunks if chunk.index)
+    first = share = min(1.0, max(FIRST_SHARE, MIN_DECODED_FRAMES / decoded))
     while True:
         taken = seconds_of(make(jobs.beginnings(share)))
         if share == 1 or taken > seconds / 4:
-            return min(1.0, share * seconds / taken)
+            fitting = share * seconds / taken
+            return min(1.0, max(fitting, min(first, MAX_EXCESS * fitting)))
         share = min(1.0, 4 * share)
 
 

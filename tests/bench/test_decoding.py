@@ -104,7 +104,8 @@ class TestShare:
         """Find the share of videos whose frames each take a given time; also returns all calls."""
         calls = []
 
-        def find(seconds_per_frame, seconds):
+        def find(seconds_per_frame, seconds, min_decoded=0):
+            monkeypatch.setattr(decoding, "MIN_DECODED_FRAMES", min_decoded)
             monkeypatch.setattr(decoding, "seconds_of", lambda frames: seconds_per_frame * frames)
 
             def make(part):
@@ -123,6 +124,11 @@ class TestShare:
 
         assert calls == [3, 12, 45]
         assert share == pytest.approx(6.0 / 4.5 / 4)
+
+    def test_not_too_few_frames_are_decoded(self, decode):
+        assert decode(0.1, 6.0, min_decoded=90) == (0.5, [90])
+        assert decode(0.1, 3.0, min_decoded=90)[0] == 0.5
+        assert decode(0.1, 0.1, min_decoded=90)[0] == pytest.approx(4 * 0.5 * 0.1 / 9.0)
 
     def test_very_slow_readers_stop_at_once(self, decode):
         share, calls = decode(10.0, 1.0)
