@@ -26,6 +26,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from pipeline.errors import MachineError
 from tests.benchmarks.output import make_parser, print_values
 
@@ -71,7 +73,7 @@ class Checkout:
         """
         out = self.folder / f"out-{number}"
         arguments = [*command, *videos, "-o", str(out), "--json"]
-        before = _children_cpu_seconds()
+        others, before = _children(), _children_cpu_seconds()
         start = time.perf_counter()
         ended = subprocess.run(
             [sys.executable, "-m", self.module, *arguments],
@@ -89,7 +91,7 @@ class Checkout:
         wall = time.perf_counter() - start
         if ended.returncode != 0:
             raise MachineError(f"{self.path}: {ended.stderr.strip()[-500:]}")
-        _wait_for_orphans()
+        _wait_for_orphans(others)
         cpu = _children_cpu_seconds() - before
         return Timing(wall, cpu, json.loads(ended.stdout)["timings_seconds"]["run"])
 
@@ -104,13 +106,14 @@ def _adopt_orphans() -> None:
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
-def _wait_for_orphans() -> None:
+def _children() -> set[int]:
+    return {child.pid for child in psutil.Process().children()}
+
+
+def _wait_for_orphans(others: set[int]) -> None:
     """Wait for processes that a command has left, such as its Prefect server."""
-    while True:
-        try:
-            os.waitpid(-1, 0)
-        except ChildProcessError:
-            return
+    while left := _children() - others:
+        os.waitpid(left.pop(), 0)
 
 
 def compare(

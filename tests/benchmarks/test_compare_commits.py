@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from pipeline.errors import MachineError
@@ -32,6 +35,17 @@ def test_cpu_time_of_child_processes_is_included(checkout):
     assert timing.cpu_seconds > 0.2
     assert timing.wall_seconds > 0
     assert timing.run_seconds == 0.5
+
+
+def test_other_processes_are_not_waited_for(checkout):
+    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    try:
+        checkout.time_command(["run"], ["a.mp4"], 0)
+
+        assert other.poll() is None
+    finally:
+        other.kill()
+        other.wait()
 
 
 def test_errors_of_a_command_are_raised(checkout):

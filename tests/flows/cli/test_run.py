@@ -219,5 +219,5 @@ def test_without_a_server_videos_are_still_processed(clips_folder, tiny_recogniz
     )
 
     assert ended.returncode == 0, ended.stderr
-    assert "going on without a run history" in ended.stderr
+    assert "continuing without a run history" in ended.stderr
     assert len(pd.read_parquet(tmp_path / "out" / "clips")) == 4
