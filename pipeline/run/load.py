@@ -20,7 +20,7 @@ from pipeline.progress import RunProgress
 from pipeline.recognition.recognizer import BACKBONE_WEIGHTS, Recognizer, load_recognizer
 from pipeline.records import Video
 from pipeline.run.choose_precision import EngineFactory, PrecisionSelector
-from pipeline.run.run_config import RunConfig, resolve_config
+from pipeline.run.run_config import RunConfig, resolve_config, resolve_sampling
 from pipeline.run.session import Models, Session
 
 
@@ -59,8 +59,7 @@ def open_session(
         with progress.starting("networks"):
             recognizer, backbone = load_models(options)
             novelty = load_novelty(Path(options.novelty).expanduser()) if options.novelty else None
-        sampling = options.sampling or (recognizer.sampling if recognizer else None)
-        assert sampling is not None
+        sampling = resolve_sampling(options, recognizer)
         engines = EngineFactory(backbone, options.encode, cache or cache_folder())
         with progress.starting("engine"):
             folder = features_folder(out, options.features)

@@ -102,6 +102,13 @@ class RunConfig:
             )
 
 
+def resolve_sampling(options: RunOptions, recognizer: Recognizer | None) -> Sampling:
+    """Resolve which frames are used: those of the options, else those of the recognizer."""
+    sampling = options.sampling or (recognizer.sampling if recognizer else None)
+    assert sampling is not None  # `RunOptions` requires it where there is no recognizer
+    return sampling
+
+
 def resolve_config(
     options: RunOptions,
     recognizer: Recognizer | None,
@@ -110,10 +117,8 @@ def resolve_config(
 ) -> RunConfig:
     """Resolve what decides the rows of a run, from its options and the models that were loaded."""
     backbone = engine.backbone
-    sampling = options.sampling or (recognizer.sampling if recognizer else None)
-    assert sampling is not None  # `RunOptions` requires it where there is no recognizer
     return RunConfig(
-        sampling=sampling,
+        sampling=resolve_sampling(options, recognizer),
         windows=options.clips or (recognizer.clips if recognizer else ClipWindows()),
         backbone=backbone.name,
         backbone_id=backbone.identity,
