@@ -223,6 +223,8 @@ class DecodeReport:
     frames_damaged: int = 0
     """Frames that the decoder marked as corrupt, and packets that it could not decode."""
     frames_sampled: int = 0
+    decoding_version: int = 1
+    """Version of the decoding, see `pipeline.decode.versions`."""
 
     def __post_init__(self) -> None:
         if self.status not in STATUSES:

@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from functools import partial
 
 from pipeline.config import DecodeOptions, Geometry, Sampling
-from pipeline.decode.fallback import decode_chunk, index_video
+from pipeline.decode.fallback import decode_chunk, failure_report, index_video
 from pipeline.decode.process_pool import DecodePool, DecodeProcess
 from pipeline.decode.sampling import SamplePlan
 from pipeline.decode.shared_memory import discard_buffer
@@ -41,7 +41,7 @@ def _examine(process: DecodeProcess, video: Video, sampling: Sampling) -> Decode
     try:
         index = index_video(process, video)
     except VideoError as error:
-        return DecodeReport(error.status, str(error))
+        return failure_report(error)
     total = SamplePlan(index, sampling).num_samples
     chunk = Chunk(video, index, 0, total, total)
     return decode_chunk(process, chunk, sampling, THUMBNAIL, discard_buffer()).report

@@ -20,6 +20,7 @@ from pipeline.decode.protocol import Message
 from pipeline.decode.readers.choose import choose_readers, has_one_frame_per_packet
 from pipeline.decode.sampling import SamplePlan
 from pipeline.decode.shared_memory import SPARE_IMAGES, FrameBuffer
+from pipeline.decode.versions import decoding_version
 from pipeline.errors import DecoderLost, VideoError
 from pipeline.records import Chunk, DecodeReport, FrameBatch, Video, VideoIndex
 
@@ -75,6 +76,11 @@ def _ask(process: DecodeProcess, job: Message) -> Message:
     if "refused" in answer:  # an unexpected exception: treated as an unknown format
         raise VideoError("undecodable", answer["refused"])
     return answer
+
+
+def failure_report(error: VideoError) -> DecodeReport:
+    """Create the report on a video whose container cannot be used."""
+    return DecodeReport(error.status, str(error), decoding_version=decoding_version())
 
 
 def num_images(chunk: Chunk) -> int:
@@ -342,4 +348,5 @@ def index_fields(index: VideoIndex) -> dict[str, Any]:
         "packets": index.packets,
         "packets_discarded": index.packets_discarded,
         "frames_from_header": index.frames_from_header,
+        "decoding_version": decoding_version(),
     }

@@ -203,6 +203,10 @@ class FeatureStore:
         """
         return [chunk.report for chunk in self._require_cover(video_id)]
 
+    def stored_reports(self, video_id: str) -> list[DecodeReport]:
+        """Return the decode reports of all stored chunks of a video, complete or not."""
+        return [chunk.report for chunk in self._chunks.get(video_id, [])]
+
     def stream(self, video_id: str) -> Iterator[FrameFeatures]:
         """
         Read the features of a video chunk by chunk: memory does not grow with its length.

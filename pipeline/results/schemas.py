@@ -77,6 +77,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("frames_missing", pa.int64()),
             ("frames_damaged", pa.int64()),
             ("frames_sampled", pa.int64()),
+            ("decoding_version", pa.int16()),
             ("clips", pa.int32()),
             ("size_bytes", pa.int64()),
             *_PROVENANCE,

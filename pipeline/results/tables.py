@@ -27,6 +27,7 @@ import pyarrow.compute as pc
 from pipeline.config import fingerprint
 from pipeline.encode.feature_store import FeatureStore, features_folder
 from pipeline.errors import DamagedFileError, SourceError
+from pipeline.records import DecodeReport
 from pipeline.results.rows import RowOptions, VideoRows, build_tables
 from pipeline.results.schemas import COMMIT_TABLE, SCHEMAS
 from pipeline.storage import (
@@ -196,6 +197,23 @@ def finished_videos(out: Path, config_id: str) -> list[FinishedVideo]:
         for shard in read_shards(out, config_id, columns)
         for row in shard[COMMIT_TABLE].to_pylist()
     ]
+
+
+def read_reports(
+    out: Path, config_id: str, before_version: int
+) -> Iterator[tuple[str, DecodeReport]]:
+    """Read video ids and decode reports from the rows of earlier versions of the decoding."""
+    names = ["video_id", *DecodeReport.__dataclass_fields__]
+    for shard in read_shards(out, config_id, {COMMIT_TABLE: names}):
+        rows = shard[COMMIT_TABLE]
+        # rows without a version are older than versions
+        versions = pc.fill_null(rows["decoding_version"], 1)
+        earlier = rows.set_column(
+            rows.schema.get_field_index("decoding_version"), "decoding_version", versions
+        ).filter(pc.less(versions, before_version))
+        for row in earlier.to_pylist():
+            attempts = (row.pop("attempts") or "").split("; ")
+            yield row.pop("video_id"), DecodeReport.from_json({**row, "attempts": attempts})
 
 
 def drop_rows(out: Path, config_id: str, video_ids: set[str]) -> int:

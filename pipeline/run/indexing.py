@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from functools import partial
 
-from pipeline.decode.fallback import index_video
+from pipeline.decode.fallback import failure_report, index_video
 from pipeline.decode.process_pool import INDEX_PRIORITY, DecodePool, PoolStopped
 from pipeline.errors import MachineError, VideoError
 from pipeline.records import DecodeReport, Video, VideoIndex
@@ -49,7 +49,7 @@ def _result(pool: DecodePool, video: Video, future: Future[VideoIndex]) -> Index
         try:
             return video, future.result()
         except VideoError as error:
-            return video, DecodeReport(error.status, str(error))
+            return video, failure_report(error)
         except PoolStopped:
             raise
         except MachineError as error:

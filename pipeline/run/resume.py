@@ -6,20 +6,30 @@ What is already done in a results folder, and what has to be done again.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from pipeline.decode.versions import (
+    decoding_version,
+    describe_reasons,
+    reason_to_decode_again,
+)
+from pipeline.encode.feature_store import FeatureStore
 from pipeline.records import Video
 from pipeline.results.tables import (
     FinishedVideo,
     drop_rows,
     finished_videos,
+    read_reports,
     remove_incomplete,
 )
 from pipeline.run.session import Session
 from pipeline.storage import printable
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +50,51 @@ def resume(session: Session, videos: Sequence[Video]) -> list[Video]:
     assert out is not None
     remove_incomplete(out, session.row_options)
     rows = finished_videos(out, config_id)
-    unfinished = find_unfinished(rows, videos, session.options.retry)
+    changed = outdated_rows(session, videos)
+    unfinished = find_unfinished(rows, videos, session.options.retry, changed)
     discard_outdated(session, unfinished)
+    outdated = outdated_features(session.store, unfinished.videos)
+    discard_features(session.store, outdated, also=changed)
     return list(unfinished.videos)
+
+
+def outdated_rows(session: Session, videos: Sequence[Video]) -> dict[str, str]:
+    """Find the videos with rows that are decoded differently now: the reason by video id."""
+    assert session.out is not None
+    by_id = {video.video_id: video for video in videos}
+    reports = read_reports(session.out, session.config.config_id, decoding_version())
+    found = {
+        video_id: reason_to_decode_again(by_id[video_id], [report])
+        for video_id, report in reports
+        if video_id in by_id
+    }
+    return {video_id: reason for video_id, reason in found.items() if reason}
+
+
+def outdated_features(store: FeatureStore, videos: Sequence[Video]) -> dict[str, str]:
+    """Find the videos with features that are decoded differently now: the reason by video id."""
+    found = {
+        video.video_id: reason_to_decode_again(video, store.stored_reports(video.video_id))
+        for video in videos
+    }
+    return {video_id: reason for video_id, reason in found.items() if reason}
+
+
+def discard_features(
+    store: FeatureStore, outdated: Mapping[str, str], also: Mapping[str, str] | None = None
+) -> None:
+    """
+    Delete features that are decoded differently now, and log how many videos that concerns.
+
+    Args:
+        store: the feature store.
+        outdated: reasons by video id.
+        also: reasons for videos whose rows were deleted; their features may not be stored.
+    """
+    store.forget(outdated)
+    reasons = {**(also or {}), **outdated}
+    if reasons:
+        logger.warning(describe_reasons(reasons.values()))
 
 
 def discard_outdated(session: Session, unfinished: Unfinished) -> None:
@@ -54,7 +106,10 @@ def discard_outdated(session: Session, unfinished: Unfinished) -> None:
 
 
 def find_unfinished(
-    rows: Sequence[FinishedVideo], videos: Sequence[Video], retry: Collection[str] = ()
+    rows: Sequence[FinishedVideo],
+    videos: Sequence[Video],
+    retry: Collection[str] = (),
+    changed: Collection[str] = (),
 ) -> Unfinished:
     """
     Compare the videos of a run with the rows of earlier ones.
@@ -63,6 +118,7 @@ def find_unfinished(
         rows: of `videos`, of the same configuration.
         videos: of the run.
         retry: statuses whose videos are decoded again.
+        changed: ids of videos that are decoded differently now.
     """
     wanted = {printable(place): v.video_id for v in videos for place in _locations(v)}
     ids = {video.video_id for video in videos} | set(wanted.values())
@@ -71,11 +127,11 @@ def find_unfinished(
     again, retried = set(), set()
     for row in rows:
         places[row.video_id].add(row.path)
-        changed = row.path in wanted and wanted[row.path] != row.video_id
+        other_content = row.path in wanted and wanted[row.path] != row.video_id
         gone = row.path not in wanted and not os.path.exists(row.path)
         if row.status in retry and row.video_id in ids:
             retried.add(row.video_id)
-        elif changed or gone:
+        elif other_content or gone or row.video_id in changed:
             again.add(row.video_id)
         if row.path not in wanted and not gone:
             elsewhere[row.video_id].append((row.video, row.path))

@@ -1,0 +1,73 @@
+"""
+Which videos have to be decoded again, because this version decodes them differently.
+
+Every `DecodeReport`, and so every row of `videos` and every stored chunk of features, has the
+`decoding_version` with which its video was decoded: 1 plus the number of `CHANGES` at that time.
+(Reports without one are of version 1.) Features and rows of an earlier version remain valid unless
+a later change affects the video. The next run deletes those of affected videos, decodes these
+again, and logs how many there are and why; all other videos are neither read nor decoded.
+
+To change decoded pixels, times, or the status of some videos, append a `Change` to `CHANGES`. Its
+function `affects(video, report)` returns whether the change concerns a video, given the report of
+the earlier version. It must be cheap, since it is called for every row of an earlier version: test
+the fields of the report first, and read at most a few bytes of the file, only if these fit. Never
+remove or reorder changes. `FEATURES_VERSION` of the feature store, in contrast, is for changes that
+affect all videos.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from pipeline.records import DecodeReport, Video
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A change of the decoding of some videos."""
+
+    reason: str
+    """What is different now, for the user: "raw H.264 has the frame rate that it states"."""
+    affects: Callable[[Video, DecodeReport], bool]
+    """Whether a video is affected, given its report of an earlier version."""
+
+
+CHANGES: tuple[Change, ...] = ()
+"""All changes, in the order in which they were made."""
+
+
+def decoding_version() -> int:
+    """Return the version that new reports have."""
+    return 1 + len(CHANGES)
+
+
+def reason_to_decode_again(video: Video, reports: Iterable[DecodeReport]) -> str:
+    """
+    Return why a video has to be decoded again.
+
+    Args:
+        video: as it was found now.
+        reports: earlier ones on it, or on its chunks, of any version.
+
+    Returns:
+        The reason of the first change that affects it; empty if its results are still valid.
+    """
+    for report in reports:
+        for change in CHANGES[report.decoding_version - 1 :]:
+            if change.affects(video, report):
+                return change.reason
+    return ""
+
+
+def describe_reasons(reasons: Iterable[str]) -> str:
+    """Describe in one sentence how many videos are decoded again, given one reason for each."""
+    counts = Counter(reasons)
+    videos = counts.total()
+    told = "; ".join(
+        reason if count == videos else f"{reason} ({count})"
+        for reason, count in counts.most_common()
+    )
+    what = "1 video is" if videos == 1 else f"{videos:,} videos are"
+    return f"{what} decoded again, because this version decodes them differently: {told}"
