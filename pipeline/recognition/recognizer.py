@@ -14,22 +14,30 @@ import json
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from pipeline.config import ClipWindows, Sampling, fingerprint
+from pipeline.config import ClipWindows, Sampling, fingerprint, require_one_of
 from pipeline.errors import OptionError, RecognizerError
 from pipeline.storage import write_json
 from pipeline.temporal.models import TemporalModel
 from pipeline.temporal.options import TemporalOptions
 
 FORMAT = 1
+"""Of folders that older versions read: their recognizers label clips."""
+FRAMES_FORMAT = 2
+"""Of folders whose recognizers use fields that older versions do not know."""
 DESCRIPTION = "recognizer.json"
 TEMPORAL_WEIGHTS = "temporal.safetensors"
 BACKBONE_WEIGHTS = "backbone.safetensors"
+EXTERNAL_FEATURES = "features-from"
+"""Name of the backbone of recognizers that were trained on features made elsewhere."""
 BUNDLED = Path(__file__).resolve().parents[1] / "recognizers"
+
+Task = Literal["clips", "frames"]
+"""What a recognizer was trained to label: clips, or the sampled frames of whole videos."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +45,8 @@ class BackboneSpec:
     """The backbone that a recognizer needs."""
 
     name: str
-    """A name for `load_backbone`; `pairs` is a frame pair network stored with the recognizer."""
+    """A name for `load_backbone`; `pairs` is a frame pair network stored with the recognizer;
+    `features-from`: features made elsewhere."""
     weights_hash: str
     feature_size: int
     tap: str | None = None
@@ -79,20 +88,47 @@ class Recognizer:
     """JSON description of the backbone whose weights are in the folder; None if the backbone is
     loaded by its name."""
     folder: Path | None = None
+    task: Task = "clips"
+    """Whether the model was trained on one label a clip, or on one label a sampled frame."""
+    multi_label: bool = False
+    """Whether labels are independent of each other (sigmoid): a clip or frame may have several."""
+    thresholds: tuple[float, ...] | None = None
+    """Score from which a label is predicted, (K,), with multi_label; 0.5 each if None."""
+    background: str | None = None
+    """The label of frames without a labelled action, if there is one."""
 
     def __post_init__(self) -> None:
-        if len(set(self.labels)) != len(self.labels) or not self.labels:
-            raise RecognizerError(f"labels must be unique and at least one, got {self.labels}")
-        if self.model.num_labels != len(self.labels):
-            raise RecognizerError(
-                f"{len(self.labels)} labels, but {self.model.num_labels} outputs of the model"
-            )
+        require_one_of(Task, task=self.task)
+        self._check_labels()
         if self.cut is not None and not 0 <= self.cut.feature < self.backbone.feature_size:
             raise RecognizerError(
                 f"cut.feature must be in [0, {self.backbone.feature_size}), got {self.cut.feature}"
             )
         if not self.temperature > 0:
             raise RecognizerError(f"temperature must be above 0, got {self.temperature}")
+
+    def _check_labels(self) -> None:
+        if len(set(self.labels)) != len(self.labels) or not self.labels:
+            raise RecognizerError(f"labels must be unique and at least one, got {self.labels}")
+        if self.model.num_labels != len(self.labels):
+            raise RecognizerError(
+                f"{len(self.labels)} labels, but {self.model.num_labels} outputs of the model"
+            )
+        if self.thresholds is not None and len(self.thresholds) != len(self.labels):
+            raise RecognizerError(f"{len(self.labels)} labels, but {self.thresholds=}")
+        if self.background is not None and self.background not in self.labels:
+            raise RecognizerError(f"background must be a label, got {self.background!r}")
+
+    @property
+    def frame_fields(self) -> dict[str, Any]:
+        """Fields of recognizers that older versions do not know, as JSON; without defaults."""
+        found = {
+            "task": self.task if self.task != "clips" else None,
+            "multi_label": self.multi_label or None,
+            "thresholds": list(self.thresholds) if self.thresholds else None,
+            "background": self.background,
+        }
+        return {name: value for name, value in found.items() if value is not None}
 
     @property
     def identity(self) -> str:
@@ -108,6 +144,7 @@ class Recognizer:
             self.switch_penalty,
             self.temperature,
             weights.hexdigest(),
+            *([self.frame_fields] if self.frame_fields else []),
         )
 
 
@@ -174,7 +211,7 @@ def save_recognizer(
         save_file(tensors, temporary)
         temporary.replace(folder / name)
     description = {
-        "format": FORMAT,
+        "format": FRAMES_FORMAT if recognizer.frame_fields else FORMAT,
         "name": recognizer.name,
         "labels": list(recognizer.labels),
         "sampling": dataclasses.asdict(recognizer.sampling),
@@ -187,6 +224,7 @@ def save_recognizer(
         "network": recognizer.network,
         "weights": {name: hash_file(folder / name) for name in files},
         "notes": recognizer.notes,
+        **recognizer.frame_fields,
     }
     write_json(description, folder / DESCRIPTION)  # last: it marks the folder as complete
 
@@ -202,10 +240,10 @@ def load_recognizer(name: str | Path) -> Recognizer:
     folder = find_recognizer(name)
     try:
         description = json.loads((folder / DESCRIPTION).read_text())
-        if description["format"] != FORMAT:
+        if description["format"] not in (FORMAT, FRAMES_FORMAT):
             raise RecognizerError(
-                f"{folder} has format {description['format']}, this Clipline reads {FORMAT}: "
-                "update it"
+                f"{folder} has format {description['format']}, this Clipline reads {FORMAT} and "
+                f"{FRAMES_FORMAT}: update it"
             )
         _check_files(folder, description["weights"])
         options = TemporalOptions(**description["temporal"])
@@ -226,11 +264,21 @@ def load_recognizer(name: str | Path) -> Recognizer:
             notes=description["notes"],
             network=description.get("network"),  # missing in older files
             folder=folder,
+            **_frame_fields(description),
         )
     except (KeyError, TypeError, AttributeError, ValueError) as error:  # also from the options
         raise RecognizerError(f"{folder / DESCRIPTION} is damaged: {error!r}") from error
     except (OSError, SafetensorError, RuntimeError) as error:
         raise RecognizerError(f"{folder} cannot be loaded: {error}") from error
+
+
+def _frame_fields(description: dict[str, Any]) -> dict[str, Any]:
+    """Read what `Recognizer.frame_fields` gave; what is missing has its default."""
+    names = ("task", "multi_label", "thresholds", "background")
+    found = {name: description[name] for name in names if name in description}
+    if "thresholds" in found:
+        found["thresholds"] = tuple(found["thresholds"])
+    return found
 
 
 def _check_files(folder: Path, weights: dict[str, str]) -> None:

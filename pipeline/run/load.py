@@ -17,7 +17,12 @@ from pipeline.encode.feature_store import features_folder
 from pipeline.encode.frame_pair import load_frame_pair
 from pipeline.errors import OptionError, RecognizerError
 from pipeline.progress import RunProgress
-from pipeline.recognition.recognizer import BACKBONE_WEIGHTS, Recognizer, load_recognizer
+from pipeline.recognition.recognizer import (
+    BACKBONE_WEIGHTS,
+    EXTERNAL_FEATURES,
+    Recognizer,
+    load_recognizer,
+)
 from pipeline.records import Video
 from pipeline.run.choose_precision import EngineFactory, PrecisionSelector
 from pipeline.run.run_config import RunConfig, resolve_config, resolve_sampling
@@ -93,6 +98,11 @@ def load_models(options: RunOptions) -> tuple[Recognizer | None, Backbone]:
         return None, backbone
     recognizer = load_recognizer(options.recognizer)
     spec = recognizer.backbone
+    if spec.name == EXTERNAL_FEATURES:
+        raise RecognizerError(
+            f"{recognizer.name} was trained on features made elsewhere (--features-from), so it "
+            "cannot read videos: train one with --videos and --backbone"
+        )
     contains_backbone = spec.name == "pairs" or recognizer.network is not None
     if contains_backbone and (options.backbone or options.weights):
         raise OptionError(

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pipeline.config import ClipWindows, Sampling
-from pipeline.errors import RecognizerError
+from pipeline.errors import OptionError, RecognizerError
 from pipeline.recognition import recognizer as module
 from pipeline.recognition.recognizer import (
     BackboneSpec,
@@ -71,6 +71,8 @@ class TestSaveAndLoad:
             {"options": TemporalOptions(cell="gru_transformer", size=8, bidirectional=True)},
             {"labels": ("ja", "nein", "vielleicht – 多分")},
             {"network": {"architecture": "test_resnet", "options": {}, "config": {}}},
+            {"task": "frames", "background": "still"},
+            {"task": "frames", "multi_label": True, "thresholds": (0.5, 0.25, 0.75)},
         ],
     )
     def test_round_trip(self, tmp_path, changes):
@@ -237,10 +239,22 @@ class TestChangedFiles:
         with pytest.raises(RecognizerError, match=r"walk cannot be loaded: (?s:.*)size mismatch"):
             load_recognizer(folder)
 
-    def test_a_newer_format_fails(self, folder):
-        describe(folder, format=2)
+    def test_recognizers_of_frames_are_refused_by_versions_that_do_not_know_them(self, tmp_path):
+        save_recognizer(make(task="frames"), tmp_path / "walk")
 
-        with pytest.raises(RecognizerError, match="has format 2, this Clipline reads 1: update"):
+        description = json.loads((tmp_path / "walk" / "recognizer.json").read_text())
+        assert description["format"] == 2
+        assert description["task"] == "frames"
+
+    def test_recognizers_of_clips_are_written_as_before(self, folder):
+        description = json.loads((folder / "recognizer.json").read_text())
+
+        assert not {"task", "multi_label", "thresholds", "background"} & description.keys()
+
+    def test_a_newer_format_fails(self, folder):
+        describe(folder, format=3)
+
+        with pytest.raises(RecognizerError, match="has format 3, this Clipline reads 1 and 2: up"):
             load_recognizer(folder)
 
 
@@ -322,6 +336,14 @@ class TestChecks:
             make(temperature=temperature)
 
 
+    @pytest.mark.parametrize(
+        "changes", [{"thresholds": (0.5,)}, {"background": "run"}, {"task": "both"}]
+    )
+    def test_fields_that_do_not_fit_the_labels_fail(self, changes):
+        with pytest.raises((RecognizerError, OptionError), match=next(iter(changes))):
+            make(**changes)
+
+
 class Evil:
     """Creates a file when it is unpickled."""
 
@@ -365,6 +387,10 @@ class TestIdentity:
             make(cut=CutSpec(4, 0.0)),
             make(backbone=dataclasses.replace(spec, weights_hash="dcba")),
             make(options=dataclasses.replace(OPTIONS, residual=False)),
+            make(task="frames"),
+            make(multi_label=True),
+            make(multi_label=True, thresholds=(0.5, 0.25, 0.75)),
+            make(task="frames", background="still"),
         ]
         assert len({recognizer.identity for recognizer in made}) == len(made)
 

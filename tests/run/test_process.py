@@ -28,7 +28,11 @@ from pipeline.decode.process_pool import DecodePool
 from pipeline.decode.shared_memory import BufferBlock
 from pipeline.errors import EngineError, MachineError, OptionError, RecognizerError
 from pipeline.progress import RunProgress
-from pipeline.recognition.recognizer import load_recognizer, save_recognizer
+from pipeline.recognition.recognizer import (
+    EXTERNAL_FEATURES,
+    load_recognizer,
+    save_recognizer,
+)
 from pipeline.results.schemas import SCHEMAS
 from pipeline.results.tables import load, read_run
 from pipeline.run import stages
@@ -1122,6 +1126,14 @@ class TestOpening:
     def test_the_backbone_must_be_the_one_that_the_recognizer_was_made_with(self, plain_runs):
         with pytest.raises(RecognizerError, match="backbone of plain: made with weights"):
             plain_runs.open(backbone="random:test_convnext")
+
+    def test_recognizers_of_features_made_elsewhere_cannot_read_videos(self, plain_runs, tmp_path):
+        recognizer = load_recognizer(plain_runs.recognizer)
+        spec = replace(recognizer.backbone, name=EXTERNAL_FEATURES)
+        save_recognizer(replace(recognizer, backbone=spec), tmp_path / "elsewhere")
+
+        with pytest.raises(RecognizerError, match="trained on features made elsewhere"):
+            plain_runs.open(recognizer=str(tmp_path / "elsewhere"))
 
     def test_the_cache_of_the_user_follows_the_environment(self, monkeypatch, tmp_path):
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
