@@ -335,7 +335,6 @@ class TestChecks:
         with pytest.raises(RecognizerError, match="temperature must be above 0, got"):
             make(temperature=temperature)
 
-
     @pytest.mark.parametrize(
         "changes", [{"thresholds": (0.5,)}, {"background": "run"}, {"task": "both"}]
     )
