@@ -84,7 +84,8 @@ SWITCH = Parameter(show_default=False)
 Videos = Annotated[
     str,
     Parameter(
-        help="Files, folders, globs, lists (.csv, .parquet, .txt), folders of numbered images.",
+        help="Files, folders, globs, lists (.csv, .tsv, .txt, .parquet), or folders of numbered "
+        "images.",
         required=True,
     ),
 ]

@@ -9,22 +9,23 @@ from __future__ import annotations
 import errno
 import glob
 import os
+import re
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
-
-import pandas as pd
 
 from pipeline.errors import SourceError
 from pipeline.records import Video
 from pipeline.sources.fingerprint import Source, identify
 from pipeline.sources.image_sequence import IMAGE_SUFFIXES, natural_key
+from pipeline.sources.table_values import file_name, file_path
+from pipeline.sources.tables import SPREADSHEET_SUFFIXES, normalized_name, read_table, read_text
 from pipeline.storage import printable, redact_url
 
-LIST_SUFFIXES = frozenset({".csv", ".parquet", ".txt"})
+LIST_SUFFIXES = frozenset({".csv", ".tsv", ".parquet", ".txt"}) | SPREADSHEET_SUFFIXES
+"""Of spreadsheets, too: reading them says how to save them as a list."""
 SIDECAR_SUFFIXES = frozenset(
     (  # noqa: SIM905  a list would take one line for each suffix
         ".csv .tsv .txt .json .jsonl .yaml .yml .toml .xml .html .htm .md .rst .log .ini .cfg "
@@ -51,7 +52,7 @@ def find_videos(
     Find every video that the sources name, once each, in natural order.
 
     Args:
-        sources: files, folders, globs, and lists (.csv, .parquet, .txt).
+        sources: files, folders, globs, and lists (.csv, .tsv, .parquet, .txt).
         image_fps: frame rate of image sequences.
         full_hash: fingerprint whole files instead of some blocks of them.
         progress: called with the number of fingerprinted files, and of all files.
@@ -150,7 +151,7 @@ def in_folder(folder: Path) -> list[Source]:
 
 def _in_folder(folder: Path) -> Iterator[Source]:
     """Walk a folder in natural order. Links are followed; each real folder is entered once."""
-    if not os.access(folder, os.R_OK | os.X_OK, effective_ids=True):
+    if not _may_be_listed(folder):
         raise SourceError(f"{printable(folder)} cannot be read: {os.strerror(errno.EACCES)}")
     seen: set[tuple[int, int]] = set()
     # a stack instead of recursion: folders may be nested by thousands
@@ -163,6 +164,10 @@ def _in_folder(folder: Path) -> Iterator[Source]:
             yield entry
         else:
             entered.append(iter(_entries(entry, seen)))
+
+
+def _may_be_listed(folder: str | Path) -> bool:
+    return os.access(folder, os.R_OK | os.X_OK, effective_ids=True)
 
 
 def _entries(folder: Path, seen: set[tuple[int, int]]) -> list[Source | Path]:
@@ -215,49 +220,65 @@ def _looks_like_video(path: Path) -> bool:
     )
 
 
-def read_list(path: Path) -> pd.DataFrame:
+def read_list(path: Path) -> list[str]:
     """
-    Read a list of videos: CSV or Parquet with a column `video`, or text with one path a line.
+    Read a list of videos: a table with a column `video`, or text with one path per line.
+
+    The column may also be named `path`, `file` or `filename`.
 
     Returns:
-        The table; its column `video` is the first of `video`, `path`, `file`, `filename`.
+        The names, as their files are on disk; at least one.
 
     Raises:
         SourceError: the list cannot be read, has no such column, or is empty.
     """
-    try:
-        if path.suffix.lower() == ".parquet":
-            table = pd.read_parquet(path)
-        elif path.suffix.lower() == ".csv":
-            # as text: the file name 0007 is not the number 7
-            table = pd.read_csv(path, skipinitialspace=True, dtype=dict.fromkeys(LIST_COLUMNS, str))
-        else:
-            # as objects: the string type of pandas cannot hold undecodable file names
-            table = pd.DataFrame({"video": _lines(path)}, dtype=object)
-    except (OSError, ValueError) as error:
-        raise SourceError(f"the list {printable(path)} cannot be read: {error}") from error
+    folder = path.resolve().parent
+    if path.suffix.lower() == ".txt":
+        text, encoding = read_text(path)
+        lines = re.split(r"\r\n|\r|\n", text)
+        if not _is_header(next(filter(str.strip, lines), "")):
+            names = [file_name(line, folder, encoding) for line in lines if line.strip()]
+            return _require_names(names, path)
+    table = read_table(path, LIST_COLUMNS)
+    table.problems.raise_if_any()
     column = next((name for name in LIST_COLUMNS if name in table.columns), None)
     if column is None:
         raise SourceError(
             f"the list {printable(path)} has no column `video`, only: "
-            f"{', '.join(map(str, table.columns)) or 'nothing'}"
+            f"{', '.join(table.columns) or 'nothing'}; its first line must name the columns"
         )
-    table = table.rename(columns={column: "video"}).dropna(subset=["video"])
-    if table.empty:
+    names = [table.file_name(row, column, folder) for row in table.rows if row[column]]
+    return _require_names(names, path)
+
+
+def _is_header(line: str) -> bool:
+    """Whether a line is the header of a table of several columns, saved as text by Excel."""
+    cells = line.split("\t")
+    return len(cells) > 1 and any(normalized_name(cell) in LIST_COLUMNS for cell in cells)
+
+
+def _require_names(names: list[str], path: Path) -> list[str]:
+    if not names:
         raise SourceError(f"the list {printable(path)} names no videos")
-    return table
-
-
-def _lines(path: Path) -> list[str]:
-    text = path.read_text("utf-8-sig", errors="surrogateescape")
-    if "\0" in text:
-        raise ValueError("it is no text in UTF-8")
-    return [line for line in text.splitlines() if line.strip()]
+    return names
 
 
 def _in_list(path: Path) -> Iterator[Source]:
     folder = path.resolve().parent
-    for name in map(redact_url, map(str, read_list(path)["video"])):
-        location = os.path.abspath(folder / os.path.expanduser(name))
-        kind: Literal["file", "images"] = "images" if os.path.isdir(location) else "file"
-        yield Source(printable(name), location, kind)
+    for name in read_list(path):
+        location = file_path(name, folder)
+        if os.path.isdir(location):
+            yield from _in_listed_folder(name, location)
+        else:
+            yield Source(printable(redact_url(name)), location, "file")
+
+
+def _in_listed_folder(name: str, location: str) -> Iterator[Source]:
+    """Walk a folder that a list names; its videos are shown relative to the list as well."""
+    found = list(_in_folder(Path(location))) if _may_be_listed(location) else []
+    for source in found:
+        inside = os.path.relpath(source.location, location)
+        shown = name if inside == "." else os.path.join(name, inside)
+        yield replace(source, path=printable(shown))
+    if not found:  # gets a row with an error
+        yield Source(printable(name), location, "file")

@@ -46,10 +46,21 @@ def identify(source: Source, image_fps: float | None, full_hash: bool = False) -
         return Video(source.path, source.location, "file", video_id, size)
     except OSError as error:
         missing = isinstance(error, FileNotFoundError)
-        failure = ("missing" if missing else "unreadable", f"{error.strerror}: {source.path}")
+        failure = (
+            "missing" if missing else "unreadable",
+            f"{_reason(error, source)}: {source.path}",
+        )
         # without content, the path is hashed instead
         video_id = _hash([b"unread", os.fsencode(source.location)])
         return Video(source.path, source.location, source.kind, video_id, 0, None, failure)
+
+
+def _reason(error: OSError, source: Source) -> str:
+    if "://" in source.location:
+        return "a URL: fetch it first"
+    if isinstance(error, IsADirectoryError):
+        return "a folder without videos"
+    return error.strerror or str(error)
 
 
 def _hash(parts: Iterable[bytes]) -> str:

@@ -3,29 +3,39 @@ Read annotations of videos: a CSV table of labelled clips, or a folder with a su
 
     video,label[,start_seconds,end_seconds][,group][,split]
 
-All checks that need no decoding are done here; messages name the rows.
+All checks that need no decoding are done here; one message names the rows of all mistakes.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
-
 from pipeline.errors import SourceError
 from pipeline.sources.discovery import in_folder
+from pipeline.sources.table_problems import Problems, format_lines
+from pipeline.sources.table_values import file_path, parse_seconds, split_labels
+from pipeline.sources.tables import Row, Table, read_table
 from pipeline.storage import printable
 
 REQUIRED = ("video", "label")
 TIMES = ("start_seconds", "end_seconds")
 COLUMNS = (*REQUIRED, *TIMES, "group", "split")
 SPLITS = ("train", "validation", "test")
+OTHER_SPLIT_NAMES = {
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "testing": "test",
+}
 MAX_LISTED = 5
-"""Rows or values that a message lists."""
+"""Values that a message lists."""
+Part = tuple[str, float | None, float | None]
+"""What a clip shows: its video, and the times of the part of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +63,8 @@ class Annotations:
 
     clips: tuple[Annotation, ...]
     labels: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    """What the user should know of the table or folder, a sentence each."""
 
     def __post_init__(self) -> None:
         unknown = {clip.label for clip in self.clips} - set(self.labels)
@@ -72,14 +84,17 @@ def read_annotations(path: Path, videos: Path | None = None) -> Annotations:
         SourceError: the table or folder is invalid; the message names the rows and the reason.
     """
     path = path.expanduser()
+    notes = []
     if path.is_dir():
         clips = _read_folder(path)
     else:
-        folder = videos.expanduser() if videos else path.resolve().parent
-        clips = _read_table(path, folder)
-    _check_clips(clips, path)
+        table = read_table(path, COLUMNS)
+        clips = _read_clips(table, videos.expanduser() if videos else path.resolve().parent)
+        notes.append(table.note)
     clips = _without_duplicates(clips)
-    return Annotations(tuple(clips), tuple(sorted({clip.label for clip in clips})))
+    labels = tuple(sorted({clip.label for clip in clips}))
+    notes += _similar_labels(labels)
+    return Annotations(tuple(clips), labels, tuple(filter(None, notes)))
 
 
 def require_groups(annotations: Annotations, minimum: int = 2) -> None:
@@ -103,11 +118,8 @@ def require_groups(annotations: Annotations, minimum: int = 2) -> None:
 
 
 def format_rows(clips: Iterable[Annotation]) -> str:
-    """List the rows of clips: `rows 2, 3, 9`, or the first ones and the number of the others."""
-    rows = sorted({clip.row for clip in clips})
-    listed = ", ".join(map(str, rows[:MAX_LISTED]))
-    more = f" and {len(rows) - MAX_LISTED} more" if len(rows) > MAX_LISTED else ""
-    return f"row{'s' * (len(rows) != 1)} {listed}{more}"
+    """List the rows of clips: `rows 2, 4 to 9, 12`."""
+    return format_lines(clip.row for clip in clips)
 
 
 def _read_folder(folder: Path) -> list[Annotation]:
@@ -121,93 +133,107 @@ def _read_folder(folder: Path) -> list[Annotation]:
     ]
 
 
-def _read_table(path: Path, folder: Path) -> list[Annotation]:
-    try:
-        # as text: 0007 is not 7
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False)
-    except (OSError, ValueError) as error:
-        raise SourceError(f"{printable(path)} cannot be read: {error}") from error
-    if not isinstance(table.index, pd.RangeIndex):  # pandas uses surplus values as index
-        raise SourceError(
-            f"the rows of {printable(path)} have more values than the header has columns: add the "
-            "missing columns, or remove commas at the end of rows"
-        )
-    table.columns = table.columns.str.strip()
-    _check_columns(list(table.columns), path)
-    rows = [(row, values) for row, values in enumerate(table.to_dict("records"), start=2)]
-    clips = [_clip(row, values, folder, path) for row, values in rows if any(values.values())]
-    if not clips:
-        raise SourceError(f"{printable(path)} has no rows")
+def _read_clips(table: Table, folder: Path) -> list[Annotation]:
+    """Convert the rows of a table, and report all mistakes in it."""
+    problems = table.problems
+    _check_columns(table)
+    found = [(row, _clip(row, table, folder)) for row in table.rows]
+    clips = [clip for _, clip in found if clip]
+    if not table.rows:
+        problems.add("the table has no rows")
+    problems.add_all("the row has no video", [row.line for row, clip in found if not clip])
+    _check_values(clips, problems)
+    _check_labels_agree(clips, problems)
+    _check_splits(clips, problems)
+    problems.raise_if_any()
     return clips
 
 
-def _check_columns(columns: Sequence[str], path: Path) -> None:
+def _check_columns(table: Table) -> None:
+    """
+    Require the columns of annotations.
+
+    Raises:
+        SourceError: the video or the label is missing, so that no row can be checked.
+    """
+    columns = table.columns
     missing = [name for name in REQUIRED if name not in columns]
     unknown = [name for name in columns if name not in COLUMNS]
     alone = [name for name in TIMES if name in columns]
-    if missing or unknown or len(alone) == 1 or len(set(columns)) < len(columns):
-        raise SourceError(
-            f"{printable(path)} has the columns {', '.join(columns)}; expected are "
+    if missing or unknown or len(alone) == 1:
+        table.problems.add(
+            f"the first line names the columns {', '.join(columns)}; expected are "
             "video,label[,start_seconds,end_seconds][,group][,split]"
             + f"; missing: {', '.join(missing)}" * bool(missing)
             + f"; unknown: {', '.join(unknown)}" * bool(unknown)
         )
+    if missing:
+        table.problems.raise_if_any()
 
 
-def _clip(row: int, values: dict[str, str], folder: Path, path: Path) -> Annotation:
-    name = values["video"].strip()
+def _clip(row: Row, table: Table, folder: Path) -> Annotation | None:
+    """Convert a row, and note what is wrong with its values; None if it names no video."""
+    name = table.file_name(row, "video", folder)
     if not name:
-        raise SourceError(f"row {row} of {printable(path)} has no video")
-    video = os.path.abspath(folder / os.path.expanduser(name))
-    start, end = (_seconds(row, column, values.get(column, "")) for column in TIMES)
-    if (start is None) != (end is None):
-        raise SourceError(f"row {row} must have both start_seconds and end_seconds, or neither")
+        return None
+    video = file_path(name, folder)
+    labels = split_labels(row["label"])
+    if len(labels) > 1:
+        table.problems.add(f"there are several labels, {', '.join(labels)}: keep one", [row.line])
+    start, end = (_seconds(row, column, table.problems) for column in TIMES)
     return Annotation(
         video=video,
-        label=values["label"],
+        label=labels[0] if labels else "",
         start_seconds=start,
         end_seconds=end,
-        group=values.get("group", "").strip() or video,
-        split=values.get("split", "").strip() or None,
-        row=row,
+        group=row["group"] or video,
+        split=split_name(row["split"]) or None,
+        row=row.line,
     )
 
 
-def _seconds(row: int, column: str, text: str) -> float | None:
-    if not text.strip():
+def split_name(text: str) -> str:
+    """Return the name of a split as it is in `SPLITS`; other text in lower case."""
+    name = text.casefold()
+    return OTHER_SPLIT_NAMES.get(name, name)
+
+
+def _seconds(row: Row, column: str, problems: Problems) -> float | None:
+    text = row[column]
+    if not text:
         return None
     try:
-        return float(text)
+        return parse_seconds(text)
     except ValueError as error:
-        raise SourceError(f"row {row}: {column} must be seconds, got {text!r}") from error
+        problems.add(f"{column}: {error}", [row.line])
+        return None
 
 
-def _check_clips(clips: Sequence[Annotation], path: Path) -> None:
-    def require_none(invalid: Sequence[Annotation], message: str) -> None:
-        if invalid:
-            raise SourceError(f"{format_rows(invalid)} of {printable(path)}: {message}")
+def _check_values(clips: Sequence[Annotation], problems: Problems) -> None:
+    """Check the values of each row by itself."""
 
-    require_none([clip for clip in clips if not clip.label], "the label is empty")
-    spaced = [clip for clip in clips if clip.label.split() != [clip.label]]
-    require_none(spaced, f"labels must not contain spaces, got {_quoted(spaced)}: use shake_hands")
-    require_none(
-        [clip for clip in clips if not _is_range(clip)],
-        "start_seconds must be at least 0 and less than end_seconds",
+    def require(valid: Callable[[Annotation], bool], message: str) -> None:
+        problems.add_all(message, [clip.row for clip in clips if not valid(clip)])
+
+    wrong = problems.lines
+    require(lambda clip: bool(clip.label), "the label is empty")
+    require(
+        lambda clip: (
+            clip.row in wrong or (clip.start_seconds is None) == (clip.end_seconds is None)
+        ),
+        "start_seconds and end_seconds must be given both, or neither",
     )
-    invalid = [clip for clip in clips if clip.split not in (None, *SPLITS)]
-    require_none(invalid, f"split must be one of {', '.join(SPLITS)}")
-    unsplit = [clip for clip in clips if clip.split is None]
-    mixed = unsplit if len(unsplit) < len(clips) else []
-    require_none(mixed, "split is empty, but other rows have one")
-    missing = [clip for clip in clips if not os.path.exists(clip.video)]
-    paths = sorted({clip.video for clip in missing})[:MAX_LISTED]
-    require_none(missing, f"no such file: {', '.join(paths)}")
-    _check_labels_agree(clips, path)
-    _check_splits(clips, path)
-
-
-def _quoted(clips: Sequence[Annotation]) -> str:
-    return ", ".join(sorted({repr(clip.label) for clip in clips})[:MAX_LISTED])
+    require(_is_range, "start_seconds must be at least 0 and less than end_seconds")
+    require(lambda clip: clip.split in (None, *SPLITS), f"split must be one of {', '.join(SPLITS)}")
+    if any(clip.split for clip in clips):
+        require(lambda clip: bool(clip.split), "split is empty, but other rows have one")
+    lost = [clip for clip in clips if not os.path.exists(clip.video)]
+    names = sorted({printable(clip.video) for clip in lost})
+    more = f" and {len(names) - MAX_LISTED} more" * (len(names) > MAX_LISTED)
+    hint = "; --videos names the folder to which they are relative" * (len(lost) == len(clips))
+    problems.add_all(
+        f"no such file: {', '.join(names[:MAX_LISTED])}{more}{hint}", [clip.row for clip in lost]
+    )
 
 
 def _is_range(clip: Annotation) -> bool:
@@ -216,44 +242,57 @@ def _is_range(clip: Annotation) -> bool:
     return 0 <= clip.start_seconds < clip.end_seconds < float("inf")
 
 
-def _part(clip: Annotation) -> tuple[str, float | None, float | None]:
+def _part(clip: Annotation) -> Part:
     return clip.video, clip.start_seconds, clip.end_seconds
 
 
-def _check_labels_agree(clips: Sequence[Annotation], path: Path) -> None:
+def _check_labels_agree(clips: Sequence[Annotation], problems: Problems) -> None:
     """Require that duplicates of a clip have the same label, group and split."""
-    parts: dict[tuple[str, float | None, float | None], list[Annotation]] = defaultdict(list)
+    parts: dict[Part, list[Annotation]] = defaultdict(list)
     for clip in clips:
         parts[_part(clip)].append(clip)
     for same in parts.values():
         for name in ("label", "group", "split"):
             values = sorted({str(getattr(clip, name)) for clip in same})
             if len(values) > 1:
-                raise SourceError(
-                    f"{format_rows(same)} of {printable(path)} are the same clip with different "
-                    f"{name}s: {', '.join(values)}"
+                problems.add(
+                    f"the same clip has different {name}s: {', '.join(values)}",
+                    [clip.row for clip in same],
                 )
 
 
-def _check_splits(clips: Sequence[Annotation], path: Path) -> None:
+def _check_splits(clips: Sequence[Annotation], problems: Problems) -> None:
     """Require that all clips of a group or video have the same split."""
     for name in ("group", "video"):
         clips_by: dict[str, list[Annotation]] = defaultdict(list)
         for clip in clips:
-            clips_by[getattr(clip, name)].append(clip)
+            if clip.split in SPLITS and (name == "video" or clip.group != clip.video):
+                clips_by[getattr(clip, name)].append(clip)
         for value, same in clips_by.items():
             splits = sorted({str(clip.split) for clip in same})
             if len(splits) > 1:
-                raise SourceError(
-                    f"{format_rows(same)} of {printable(path)} are of one {name}, "
-                    f"{printable(value)}, but in different splits: {', '.join(splits)}. That would "
-                    "test on what was trained on"
+                problems.add(
+                    f"clips of one {name}, {printable(value)}, are in different splits, "
+                    f"{', '.join(splits)}: that would test on what was trained on",
+                    [clip.row for clip in same],
                 )
+
+
+def _similar_labels(labels: Sequence[str]) -> list[str]:
+    """Warn of labels that differ in upper case, blanks, hyphens or underscores only."""
+    spellings: dict[str, list[str]] = defaultdict(list)
+    for label in labels:
+        spellings[re.sub(r"[\s_\-]+", "", label).casefold()].append(label)
+    return [
+        f"the labels {' and '.join(same)} differ in spelling only: are they one label?"
+        for same in spellings.values()
+        if len(same) > 1
+    ]
 
 
 def _without_duplicates(clips: Sequence[Annotation]) -> list[Annotation]:
     """Keep the first row of each clip."""
-    first: dict[tuple[str, float | None, float | None], Annotation] = {}
+    first: dict[Part, Annotation] = {}
     for clip in clips:
         first.setdefault(_part(clip), clip)
     return list(first.values())
