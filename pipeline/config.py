@@ -13,7 +13,9 @@ import dataclasses
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 from pipeline.errors import OptionError
@@ -25,11 +27,17 @@ Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Fit = Literal["short", "squash"]
 
 
+OMIT_DEFAULT: Mapping[str, bool] = MappingProxyType({"omit default from fingerprint": True})
+"""Metadata of a field that was added later: at its default it is left out of fingerprints, so that
+files of earlier versions keep their ids."""
+
+
 def fingerprint(*parts: Any) -> str:
     """
     Hash options and plain values into 16 hex digits, the same on every machine.
 
-    Dataclasses are hashed by class name and fields, everything else as JSON.
+    Dataclasses are hashed by class name and fields, everything else as JSON. Fields with the
+    metadata `OMIT_DEFAULT` are left out where they have their default.
     """
     text = json.dumps(parts, default=_plain, sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
@@ -37,7 +45,11 @@ def fingerprint(*parts: Any) -> str:
 
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        fields = {
+            field.name: getattr(value, field.name)
+            for field in dataclasses.fields(value)
+            if field.metadata != OMIT_DEFAULT or getattr(value, field.name) != field.default
+        }
         return {"class": type(value).__name__, **fields}
     raise TypeError(f"cannot hash a {type(value).__name__}")
 

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.config import (
+    OMIT_DEFAULT,
     ClipWindows,
     DecodeOptions,
     EncodeOptions,
@@ -297,3 +298,19 @@ class TestDevice:
 
         with pytest.raises(OptionError, match="no CUDA device here; use --device cpu or auto"):
             resolve_device("cuda")
+
+
+def test_fields_that_were_added_later_change_no_fingerprint_at_their_default():
+    @dataclasses.dataclass(frozen=True)
+    class Options:
+        size: int = 1
+
+    before = fingerprint(Options())
+
+    @dataclasses.dataclass(frozen=True)
+    class Options:
+        size: int = 1
+        depth: int = dataclasses.field(default=2, metadata=OMIT_DEFAULT)
+
+    assert fingerprint(Options()) == before
+    assert fingerprint(Options(depth=3)) != before

@@ -17,7 +17,7 @@ import torch
 from pipeline.diagnostics.gates import GateSaturation, measure_gates
 from pipeline.diagnostics.gradients import GradientByLag, measure_gradients, without_signed_sqrt
 from pipeline.recognition.recognizer import Recognizer
-from pipeline.temporal.batching import Example
+from pipeline.temporal.batching import Example, valid_frames
 from pipeline.temporal.models import TemporalModel
 from pipeline.temporal.normalization import fit_normalization
 from pipeline.temporal.options import CellName, TemporalOptions, TrainingOptions
@@ -111,7 +111,7 @@ def untrained_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = TemporalModel(examples[0].features.shape[1], num_labels, options)
-    fit_normalization(model, examples)
+    fit_normalization(model, valid_frames(examples))
     return model.eval()
 
 

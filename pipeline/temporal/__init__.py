@@ -20,11 +20,15 @@ if TYPE_CHECKING:
     from pipeline.temporal.cells import CELLS, linear_scan
     from pipeline.temporal.models import Logits, State, TemporalModel
     from pipeline.temporal.options import TemporalOptions, TrainingOptions
+    from pipeline.temporal.sequence_trainer import fit_sequences, predict_sequences
+    from pipeline.temporal.sequences import LabelledSequence, LabelledSequences
     from pipeline.temporal.trainer import TrainingResult, fit, predict
 
 __all__ = [
     "CELLS",
     "Example",
+    "LabelledSequence",
+    "LabelledSequences",
     "Logits",
     "State",
     "TemporalModel",
@@ -32,14 +36,18 @@ __all__ = [
     "TrainingOptions",
     "TrainingResult",
     "fit",
+    "fit_sequences",
     "linear_scan",
     "predict",
+    "predict_sequences",
 ]
 _MODULES = {
     "batching": ("Example",),
     "cells": ("CELLS", "linear_scan"),
     "models": ("Logits", "State", "TemporalModel"),
     "options": ("TemporalOptions", "TrainingOptions"),
+    "sequence_trainer": ("fit_sequences", "predict_sequences"),
+    "sequences": ("LabelledSequence", "LabelledSequences"),
     "trainer": ("TrainingResult", "fit", "predict"),
 }
 """Modules of this package, and the public names that they define."""

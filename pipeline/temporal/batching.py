@@ -8,8 +8,10 @@ batch, and the order of the batches, is random in every epoch.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -58,6 +60,10 @@ class Example:
                 f"sample_index must have the shape {self.mask.shape}, got {self.sample_index.shape}"
             )
 
+    def label_counts(self) -> Counter[int]:
+        """Count the labels of the clip: once its label."""
+        return Counter([self.label])
+
 
 @dataclass(frozen=True, slots=True)
 class Examples:
@@ -72,6 +78,14 @@ class Examples:
             raise ValueError(
                 f"labels must be in [0, {len(self.labels)}), but are not in the clips {wrong}"
             )
+
+
+class HasFeatures(Protocol):
+    """A clip or a sequence."""
+
+    @property
+    def features(self) -> NDArray[np.float32]:
+        """(L, D)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +104,11 @@ class Batch:
         return Batch(self.x.to(device), self.mask.to(device), self.labels.to(device))
 
 
+def valid_frames(examples: Iterable[Example]) -> list[Tensor]:
+    """Give the features of the frames in the mask of each clip, (L, D)."""
+    return [torch.from_numpy(example.features[example.mask]) for example in examples]
+
+
 def collate(examples: Sequence[Example]) -> Batch:
     """Pad clips to the length of the longest and stack them."""
     longest = max(len(example.features) for example in examples)
@@ -102,14 +121,14 @@ def collate(examples: Sequence[Example]) -> Batch:
     return Batch(x, mask, torch.tensor([example.label for example in examples]))
 
 
-def batches_by_length(examples: Sequence[Example], batch_size: int) -> Iterator[list[int]]:
+def batches_by_length(examples: Sequence[HasFeatures], batch_size: int) -> Iterator[list[int]]:
     """Yield batches of indices into examples, sorted by length; each index once."""
     order = sorted(range(len(examples)), key=lambda n: len(examples[n].features))
     yield from _split(order, batch_size)
 
 
 def shuffled_batches(
-    examples: Sequence[Example], batch_size: int, generator: torch.Generator
+    examples: Sequence[HasFeatures], batch_size: int, generator: torch.Generator
 ) -> Iterator[list[int]]:
     """
     Yield batches of indices into examples in random order; each index once.

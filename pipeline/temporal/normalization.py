@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from pipeline.temporal.batching import Example, mean_and_std
+from pipeline.temporal.batching import mean_and_std
 from pipeline.temporal.models import TemporalModel
 
 WITHIN_CLIP_FLOOR = 0.05
@@ -15,7 +15,7 @@ WITHIN_CLIP_FLOOR = 0.05
 may have nearly equal means by coincidence."""
 
 
-def fit_normalization(model: TemporalModel, examples: Sequence[Example]) -> None:
+def fit_normalization(model: TemporalModel, clips: Sequence[Tensor]) -> None:
     """
     Set the mean and standard deviation of features, and the scaling of rectified differences.
 
@@ -23,8 +23,12 @@ def fit_normalization(model: TemporalModel, examples: Sequence[Example]) -> None
     frames. What tells clips apart differs between clips. Backgrounds do so but hardly change from
     frame to frame, so that a scale measured between frames makes memorized backgrounds drown
     motion.
+
+    Args:
+        model: its inputs are normalized.
+        clips: features of the frames of each clip, (L, D). Clips of sequences with a label for
+            each frame are the stretches of equal labels.
     """
-    clips = [torch.from_numpy(example.features[example.mask]) for example in examples]
     model.set_standardization(*mean_and_std(model.inputs.signed_sqrt(frames) for frames in clips))
     if model.options.rectified:
         nonempty = [frames for frames in clips if len(frames)]

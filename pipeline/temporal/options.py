@@ -7,10 +7,16 @@ This module imports no torch: the command line reads options and defaults from i
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-from pipeline.config import Device, require_in_range, require_one_of, require_positive
+from pipeline.config import (
+    OMIT_DEFAULT,
+    Device,
+    require_in_range,
+    require_one_of,
+    require_positive,
+)
 from pipeline.errors import OptionError
 
 CellName = Literal[
@@ -122,6 +128,12 @@ class TrainingOptions:
     precision: TrainingPrecision = "auto"
     """Precision of the convolutions in fine-tuning: `auto` is bfloat16 on GPUs that support it,
     else float32. Temporal models are trained in float32."""
+    smoothing: float = field(default=0.0, metadata=OMIT_DEFAULT)
+    """Weight in the loss of the squared differences between the log-probabilities of neighbouring
+    frames; only where every frame has a label."""
+    stretch: float = field(default=1.0, metadata=OMIT_DEFAULT)
+    """Greatest random factor by which sequences are stretched or compressed in time; 1 disables it;
+    only where every frame has a label."""
 
     def __post_init__(self) -> None:
         require_positive(
@@ -137,6 +149,8 @@ class TrainingOptions:
         require_one_of(TrainingPrecision, precision=self.precision)
         require_in_range(0, math.inf, weight_decay=self.weight_decay, l1=self.l1, seed=self.seed)
         require_in_range(0, math.inf, frame_weight=self.frame_weight, mirror_grid=self.mirror_grid)
+        require_in_range(0, math.inf, smoothing=self.smoothing)
+        require_in_range(1, math.inf, stretch=self.stretch)
         require_in_range(0, 1, warm_up=self.warm_up, shortest_crop=self.shortest_crop)
         for name in ("label_smoothing", "drop_frames", "validation"):
             if not 0 <= getattr(self, name) < 1:

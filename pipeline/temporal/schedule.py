@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
 
-from pipeline.temporal.batching import Example
+from pipeline.records import Integers
 
 
 def learning_rate(step: int, steps: int, warm_up: float) -> float:
@@ -24,18 +25,38 @@ def learning_rate(step: int, steps: int, warm_up: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - first) / max(1, steps - first)))
 
 
-def class_weights(labels: Sequence[int], num_labels: int, *, balanced: bool) -> torch.Tensor:
-    """Give the weight of each class (K,): its inverse frequency if balanced, with a mean of 1."""
+def class_weights(
+    labels: Sequence[int] | Integers, num_labels: int, *, balanced: bool, power: float = 1.0
+) -> torch.Tensor:
+    """
+    Give the weight of each class (K,), with a mean of 1.
+
+    If balanced, it is the inverse frequency of the class to the given power; else it is 1.
+    """
     if not balanced:
         return torch.ones(num_labels)
     counts = np.bincount(labels, minlength=num_labels)
-    weights = np.where(counts > 0, len(labels) / np.maximum(counts, 1), 0)
+    weights = np.where(counts > 0, (len(labels) / np.maximum(counts, 1)) ** power, 0)
     return torch.from_numpy(weights / weights[counts > 0].mean()).float()
 
 
+class Grouped(Protocol):
+    """A clip or a sequence."""
+
+    @property
+    def group(self) -> str:
+        """Examples of a group are on the same side of a split."""
+
+    def label_counts(self) -> Counter[int]:
+        """Count its labels."""
+
+
+Item = TypeVar("Item", bound=Grouped)
+
+
 def train_validation_split(
-    examples: Sequence[Example], share: float, seed: int
-) -> tuple[list[Example], list[Example]]:
+    examples: Sequence[Item], share: float, seed: int
+) -> tuple[list[Item], list[Item]]:
     """
     Split examples into a training and a validation set; groups are not split.
 
@@ -45,17 +66,17 @@ def train_validation_split(
     Returns:
         Training and validation set; the latter is empty if no group can be moved to it.
     """
-    groups: dict[str, list[Example]] = defaultdict(list)
+    groups: dict[str, list[Item]] = defaultdict(list)
     for example in examples:
         groups[example.group].append(example)
     names = sorted(groups)
-    left = Counter(example.label for example in examples)
+    left = _count_labels(examples)
     validation: set[str] = set()
     wanted = round(share * len(examples))
     for number in np.random.default_rng(seed).permutation(len(names)):
         group = groups[names[number]]
         missing = wanted - sum(len(groups[name]) for name in validation)
-        labels = Counter(example.label for example in group)
+        labels = _count_labels(group)
         # a larger group would bring the size further from the wanted one than leaving it out
         if len(group) < 2 * missing and all(left[label] > labels[label] for label in labels):
             validation.add(names[number])
@@ -64,6 +85,10 @@ def train_validation_split(
         [example for example in examples if example.group not in validation],
         [example for example in examples if example.group in validation],
     )
+
+
+def _count_labels(examples: Iterable[Grouped]) -> Counter[int]:
+    return sum((example.label_counts() for example in examples), Counter[int]())
 
 
 class EarlyStopping:

@@ -24,6 +24,7 @@ from pipeline.temporal.batching import (
     batches_by_length,
     collate,
     hash_examples,
+    valid_frames,
 )
 from pipeline.temporal.calibration import fit_temperature
 from pipeline.temporal.checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
@@ -60,6 +61,8 @@ class TrainingResult:
     """Epochs of the training with the validation set held out, if there is one."""
     validation_model: TemporalModel | None = None
     """The model that was not trained on the validation set, if `model` was."""
+    thresholds: tuple[float, ...] | None = None
+    """With multi-label, the probability from which each label applies (K)."""
 
     @property
     def best(self) -> Epoch:
@@ -146,7 +149,7 @@ class Trainer:
         self.device = training_device(task.options)
         feature_size = task.examples[0].features.shape[1]
         self.model = TemporalModel(feature_size, task.num_labels, task.temporal)
-        fit_normalization(self.model, task.examples)
+        fit_normalization(self.model, valid_frames(task.examples))
         self.model.to(self.device)
         groups = parameter_groups(self.model.parameters(), self.options.weight_decay)
         self.optimizer = torch.optim.AdamW(groups, lr=self.options.learning_rate)

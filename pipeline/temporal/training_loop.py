@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -21,12 +21,13 @@ from torch import Tensor, nn
 
 from pipeline.config import resolve_device
 from pipeline.errors import OptionError
-from pipeline.temporal.batching import Example, shuffled_batches
+from pipeline.temporal.batching import HasFeatures, shuffled_batches
 from pipeline.temporal.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from pipeline.temporal.options import TrainingOptions
 from pipeline.temporal.schedule import EarlyStopping, learning_rate
 
 MAX_SEED = 2**62
+Item = TypeVar("Item", bound=HasFeatures)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +70,10 @@ class EpochTotals:
     """Loss times clips, of each step."""
     norms: list[float] = field(default_factory=list)
     clips: int = 0
-    correct: int = 0
+    correct: float = 0
+    """Clips, or sums of the shares of frames, that were predicted correctly."""
 
-    def add(self, loss: float, correct: int, norm: float, clips: int) -> None:
+    def add(self, loss: float, correct: float, norm: float, clips: int) -> None:
         """Add a step: mean loss, correctly predicted clips, gradient norm, number of clips."""
         self.losses.append(loss * clips)
         self.norms.append(norm)
@@ -100,9 +102,7 @@ class TrainingProgress:
         torch.manual_seed(seed)  # dropout uses the global generator
         return torch.Generator().manual_seed(seed)
 
-    def batches(
-        self, examples: Sequence[Example], generator: torch.Generator
-    ) -> Iterator[list[Example]]:
+    def batches(self, examples: Sequence[Item], generator: torch.Generator) -> Iterator[list[Item]]:
         """Yield the batches of the next epoch; the learning rate is set for the step of each."""
         batches = list(shuffled_batches(examples, self.options.batch_size, generator))
         first, total = len(self.history) * len(batches), self.options.epochs * len(batches)

@@ -7,7 +7,14 @@ import math
 import numpy as np
 import pytest
 
-from pipeline.temporal.calibration import MAX_TEMPERATURE, MIN_TEMPERATURE, fit_temperature, softmax
+from pipeline.temporal.calibration import (
+    MAX_TEMPERATURE,
+    MIN_TEMPERATURE,
+    fit_binary_temperature,
+    fit_temperature,
+    fit_thresholds,
+    softmax,
+)
 
 
 def two_labels(margin: float, correct: int, wrong: int):
@@ -103,3 +110,30 @@ class TestTemperature:
 def test_temperature_fails(logits, labels, message):
     with pytest.raises(ValueError, match=message):
         fit_temperature(logits, labels)
+
+
+class TestThresholds:
+    def test_they_give_the_highest_f1(self):
+        logits = np.array([[2.0, -3], [1, -1], [-1, -2], [-2, -4]])
+        targets = np.array([[1, 0], [1, 1], [0, 1], [0, 0]])
+        probabilities = 1 / (1 + np.exp(-logits))
+        thresholds = fit_thresholds(logits, targets)
+
+        assert ((probabilities >= thresholds) == targets).all()
+
+    def test_labels_that_no_row_or_every_row_has_keep_one_half(self):
+        logits = np.array([[2.0, -3], [1, -1]])
+
+        assert fit_thresholds(logits, np.array([[1, 0], [1, 0]])) == (0.5, 0.5)
+        assert fit_thresholds(np.zeros((0, 3)), np.zeros((0, 3))) == (0.5, 0.5, 0.5)
+
+    def test_the_temperature_of_independent_labels(self):
+        rng = np.random.default_rng(0)
+        logits = rng.normal(size=(4000, 2)) * 2
+        targets = (rng.random((4000, 2)) < 1 / (1 + np.exp(-logits))).astype(np.int64)
+
+        assert fit_binary_temperature(3 * logits, targets) == pytest.approx(3, rel=0.1)
+
+    def test_targets_of_another_shape_fail(self):
+        with pytest.raises(ValueError, match=r"must be \(n, K\), got \(2, 2\) and \(2,\)"):
+            fit_thresholds(np.zeros((2, 2)), np.zeros(2, np.int64))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.temporal.batching import valid_frames
 from pipeline.temporal.models import TemporalModel
 from pipeline.temporal.normalization import fit_normalization
 from pipeline.temporal.options import TemporalOptions
@@ -17,7 +18,7 @@ IS_FIRST = torch.ones(1, dtype=torch.bool)
 
 def make_model(options, examples) -> TemporalModel:
     model = TemporalModel(examples[0].features.shape[1], 2, options)
-    fit_normalization(model, examples)
+    fit_normalization(model, valid_frames(examples))
     return model
 
 
