@@ -91,7 +91,7 @@ class TestCounts:
 
     def test_transitions_are_counted_and_smoothed(self):
         sequence = frames(*[(label, 8) for label in (0, 1, 0, 1, 0, 1, 0, 1, 2)])
-        ((none, likely, rare), *_), = count(sequence).transitions
+        (((none, likely, rare), *_),) = count(sequence).transitions
 
         assert none == 0
         assert likely > 0.8
