@@ -136,11 +136,11 @@ class TestDecode:
         np.testing.assert_array_equal(found, truth)
 
     def test_labels_with_short_segments_keep_them(self):
-        training = frames(*[(0, 80), (1, 4), (0, 70), (1, 5)] * 8, (2, 20))
-        seen = frames((0, 80), (1, 5), (0, 40))
+        training = frames(*[(0, 80), (1, 2), (0, 70), (1, 3)] * 8, (2, 20))
+        seen = frames((0, 80), (1, 3), (0, 40))
 
-        short = count(training).decode(confident(seen, 3, 0.95), 1 / 8)
-        long = count(self.TRAINING).decode(confident(seen, 3, 0.95), 1 / 8)
+        short = count(training).decode(confident(seen, 3, 0.9), 1 / 8)
+        long = count(self.TRAINING).decode(confident(seen, 3, 0.9), 1 / 8)
 
         np.testing.assert_array_equal(short, seen)
         np.testing.assert_array_equal(long, np.zeros_like(seen))
