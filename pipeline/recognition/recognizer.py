@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 
 from pipeline.config import ClipWindows, Sampling, fingerprint, require_one_of
 from pipeline.errors import OptionError, RecognizerError
+from pipeline.recognition.segment_model import SegmentModel
 from pipeline.storage import write_json
 from pipeline.temporal.models import TemporalModel
 from pipeline.temporal.options import TemporalOptions
@@ -96,6 +97,9 @@ class Recognizer:
     """Score from which a label is predicted, (K,), with multi_label; 0.5 each if None."""
     background: str | None = None
     """The label of frames without a labelled action, if there is one."""
+    segments: SegmentModel | None = None
+    """Durations and transitions of labels, from which `segments` are decoded; None: segments are
+    decoded with `switch_penalty`."""
 
     def __post_init__(self) -> None:
         require_one_of(Task, task=self.task)
@@ -118,6 +122,14 @@ class Recognizer:
             raise RecognizerError(f"{len(self.labels)} labels, but {self.thresholds=}")
         if self.background is not None and self.background not in self.labels:
             raise RecognizerError(f"background must be a label, got {self.background!r}")
+        if self.segments is not None and (
+            self.segments.num_labels != len(self.labels)
+            or self.segments.multi_label != self.multi_label
+        ):
+            raise RecognizerError(
+                f"{len(self.labels)} labels with multi_label {self.multi_label}, but segments are "
+                f"of {self.segments.num_labels} labels with multi_label {self.segments.multi_label}"
+            )
 
     @property
     def frame_fields(self) -> dict[str, Any]:
@@ -127,6 +139,7 @@ class Recognizer:
             "multi_label": self.multi_label or None,
             "thresholds": list(self.thresholds) if self.thresholds else None,
             "background": self.background,
+            "segments": self.segments.to_json() if self.segments else None,
         }
         return {name: value for name, value in found.items() if value is not None}
 
@@ -274,10 +287,12 @@ def load_recognizer(name: str | Path) -> Recognizer:
 
 def _frame_fields(description: dict[str, Any]) -> dict[str, Any]:
     """Read what `Recognizer.frame_fields` gave; what is missing has its default."""
-    names = ("task", "multi_label", "thresholds", "background")
+    names = ("task", "multi_label", "thresholds", "background", "segments")
     found = {name: description[name] for name in names if name in description}
     if "thresholds" in found:
         found["thresholds"] = tuple(found["thresholds"])
+    if "segments" in found:
+        found["segments"] = SegmentModel.from_json(found["segments"])
     return found
 
 

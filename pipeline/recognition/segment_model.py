@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from pipeline.recognition.duration_viterbi import (
 )
 from pipeline.recognition.windows import run_length_encode
 from pipeline.records import Integers, Seconds
+from pipeline.temporal.sequences import IGNORED, LabelledSequence
 
 MAX_STEPS = 256
 """Longest duration in steps with a probability of its own; longer ones are geometric."""
@@ -132,6 +134,17 @@ class SegmentModel:
         mean, std = zip(*(chain.durations() for chain in chains), strict=True)
         initial, transitions = zip(*(chain.transitions() for chain in chains), strict=True)
         return cls(mean, std, initial, transitions, multi_label)
+
+    @classmethod
+    def of(cls, sequences: Sequence[LabelledSequence], num_labels: int) -> SegmentModel:
+        """Count durations and transitions of sequences; frames outside their masks are unknown."""
+        targets = []
+        for one in sequences:
+            mask = one.mask[:, None] if one.multi_label else one.mask
+            targets.append(np.where(mask, one.targets.astype(np.int64), IGNORED))
+        multi_label = any(one.multi_label for one in sequences)
+        seconds = [one.seconds for one in sequences]
+        return cls.count(targets, seconds, num_labels, multi_label=multi_label)
 
     def decode(
         self,
@@ -242,15 +255,15 @@ class _Counts:
             return
         gap = float(np.median(np.diff(seconds))) if len(seconds) > 1 else 1.0
         ends = np.append(seconds[1:], seconds[-1] + gap)
-        before = -1
-        for start, stop, state in run_length_encode(states):
+        runs = run_length_encode(states)
+        known = [state for *_, state in runs if state >= 0]
+        self._initial[known[:1]] += 1
+        for start, stop, state in runs:
             if state >= 0:
                 self._log_seconds[state].append(np.log(max(ends[stop - 1] - seconds[start], 1e-6)))
-                if before >= 0:
-                    self._changes[before, state] += 1
-                if start == 0:
-                    self._initial[state] += 1
-            before = state
+        for (*_, before), (*_, after) in pairwise(runs):
+            if before >= 0 and after >= 0:
+                self._changes[before, after] += 1
 
     def durations(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Give mean and standard deviation of the log-durations of each state."""

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import pickle
 
+import numpy as np
 import pytest
 import torch
 
@@ -22,6 +23,7 @@ from pipeline.recognition.recognizer import (
     load_recognizer,
     save_recognizer,
 )
+from pipeline.recognition.segment_model import SegmentModel
 from pipeline.temporal.models import TemporalModel
 from pipeline.temporal.options import TemporalOptions
 
@@ -62,6 +64,9 @@ def describe(folder, **changes):
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
+SEGMENTS = SegmentModel.count([np.array([0, 0, 1, 2, 2])], [np.arange(5.0)], 3)
+
+
 class TestSaveAndLoad:
     @pytest.mark.parametrize(
         "changes",
@@ -73,6 +78,7 @@ class TestSaveAndLoad:
             {"network": {"architecture": "test_resnet", "options": {}, "config": {}}},
             {"task": "frames", "background": "still"},
             {"task": "frames", "multi_label": True, "thresholds": (0.5, 0.25, 0.75)},
+            {"task": "frames", "segments": SEGMENTS},
         ],
     )
     def test_round_trip(self, tmp_path, changes):
@@ -249,7 +255,9 @@ class TestChangedFiles:
     def test_recognizers_of_clips_are_written_as_before(self, folder):
         description = json.loads((folder / "recognizer.json").read_text())
 
-        assert not {"task", "multi_label", "thresholds", "background"} & description.keys()
+        assert (
+            not {"task", "multi_label", "thresholds", "background", "segments"} & description.keys()
+        )
 
     def test_a_newer_format_fails(self, folder):
         describe(folder, format=3)
@@ -336,7 +344,13 @@ class TestChecks:
             make(temperature=temperature)
 
     @pytest.mark.parametrize(
-        "changes", [{"thresholds": (0.5,)}, {"background": "run"}, {"task": "both"}]
+        "changes",
+        [
+            {"thresholds": (0.5,)},
+            {"background": "run"},
+            {"task": "both"},
+            {"segments": SEGMENTS, "multi_label": True},
+        ],
     )
     def test_fields_that_do_not_fit_the_labels_fail(self, changes):
         with pytest.raises((RecognizerError, OptionError), match=next(iter(changes))):
@@ -390,6 +404,7 @@ class TestIdentity:
             make(multi_label=True),
             make(multi_label=True, thresholds=(0.5, 0.25, 0.75)),
             make(task="frames", background="still"),
+            make(task="frames", segments=SEGMENTS),
         ]
         assert len({recognizer.identity for recognizer in made}) == len(made)
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pipeline.recognition.duration_viterbi import Durations, Transitions, decode_durations
 from pipeline.recognition.segment_model import SegmentModel
 from pipeline.recognition.windows import run_length_encode
+from pipeline.temporal.sequences import LabelledSequence
 
 
 def frames(*runs):
@@ -113,6 +114,23 @@ class TestCounts:
 
         assert np.exp(model.mean_log_seconds) == pytest.approx(np.ones((1, 3)))
         assert model.transitions == count(frames((0, 8)), frames((1, 8))).transitions
+
+    @pytest.mark.parametrize("multi_label", [False, True])
+    def test_frames_outside_the_mask_are_unknown(self, multi_label):
+        labels = frames((0, 8), (1, 8), (0, 8))
+        targets = labels[:, None] == np.arange(2) if multi_label else labels
+        mask = np.arange(24) < 12
+        sequence = LabelledSequence(
+            "v", "v", "g", np.zeros((24, 1), np.float32), targets, mask, np.arange(24) / 8
+        )
+
+        found = SegmentModel.of([sequence], 2)
+
+        known = np.where(mask[:, None] if multi_label else mask, targets.astype(np.int64), -1)
+        assert found == SegmentModel.count([known], [sequence.seconds], 2, multi_label=multi_label)
+        assert found != SegmentModel.count(
+            [targets.astype(np.int64)], [sequence.seconds], 2, multi_label=multi_label
+        )
 
     @pytest.mark.parametrize(
         ("target", "message"),
