@@ -32,6 +32,7 @@ from pipeline.training.build_dataset import (
     build_dataset,
     find_labelled_videos,
 )
+from pipeline.training.feature_source import FeatureSource
 from pipeline.training.finetune.finetune import load_tunable
 from pipeline.training.options import LearningOptions
 from pipeline.training.train_recognizer import train_recognizer
@@ -127,7 +128,9 @@ def run_training(
         with on_stop(session.stop):
             callbacks.on_features(progress)
             not_stored = steps.ensure_features(session, videos, progress)
-            dataset = build_dataset(annotations, session, videos, not_stored)
+            dataset = build_dataset(
+                annotations, FeatureSource.of_session(session, not_stored), videos
+            )
             if blocks:
                 dataset = steps.add_frame_cache(dataset, session, videos)
     return steps.train(dataset, out, options, callbacks)

@@ -66,6 +66,7 @@ def diagnose(
     from pipeline.recognition.recognizer import load_recognizer, require_labels
     from pipeline.training.annotations import read_annotations
     from pipeline.training.build_dataset import build_dataset, find_labelled_videos
+    from pipeline.training.feature_source import FeatureSource
 
     labelled, saved = read_annotations(labels, videos), load_recognizer(recognizer)
     require_labels(saved, labelled.labels, "use labels that it was trained on")
@@ -74,7 +75,9 @@ def diagnose(
     clips = find_labelled_videos(labelled, options.image_fps)
     show = partial(watch, quiet=quiet)
     with open_with_features(options, clips, show) as (session, not_stored):
-        found = build_dataset(labelled, session, clips, not_stored).examples
+        found = build_dataset(
+            labelled, FeatureSource.of_session(session, not_stored), clips
+        ).examples
     report = cell_reporter(training.epochs, quiet=quiet)
     cells = [
         diagnose_cell(

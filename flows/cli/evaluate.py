@@ -131,11 +131,13 @@ def _gather(
     from flows.cli.console import watch
     from flows.server.launch import open_with_features
     from pipeline.training.build_dataset import build_dataset, find_labelled_videos
+    from pipeline.training.feature_source import FeatureSource
 
     videos = find_labelled_videos(labelled, options.image_fps)
     show = partial(watch, quiet=quiet)
     with open_with_features(options, videos, show) as (session, not_stored):
-        return build_dataset(labelled, session, videos, not_stored), session.store
+        source = FeatureSource.of_session(session, not_stored)
+        return build_dataset(labelled, source, videos), session.store
 
 
 def _evaluate_folds(

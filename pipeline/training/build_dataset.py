@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from pipeline.config import ClipWindows, Sampling
-from pipeline.encode.backbone import LOCAL_DIR, local_folder
 from pipeline.errors import SourceError
 from pipeline.recognition.recognizer import BackboneSpec
-from pipeline.records import DecodeReport, Video
+from pipeline.records import Video
 from pipeline.run.session import Session
 from pipeline.sources.discovery import find_videos
 from pipeline.temporal.batching import Example, Examples
 from pipeline.training.annotations import Annotation, Annotations, format_rows
 from pipeline.training.clip_dataset import ClipDatasetBuilder, SkippedClip
+from pipeline.training.feature_source import FeatureSource
 from pipeline.training.finetune.frame_cache import FrameCache, cache_frames
 
 
@@ -80,36 +80,29 @@ def _require_agreement(clips: Sequence[Annotation]) -> None:
 
 
 def build_dataset(
-    annotations: Annotations,
-    session: Session,
-    videos: Sequence[Video],
-    not_stored: Mapping[str, DecodeReport],
+    annotations: Annotations, source: FeatureSource, videos: Sequence[Video]
 ) -> LabelledDataset:
     """
     Build the examples of labelled clips from the stored features of their videos.
 
     Args:
         annotations: labelled clips.
-        session: its feature store is read.
+        source: of the features.
         videos: from `find_labelled_videos`.
-        not_stored: from `ensure_features`: the reports of videos without features.
 
     Raises:
         SourceError: times are outside of a video, features are not finite, or a label has no usable
             clip; the message names the rows.
     """
-    backbone = session.engine.backbone
-    builder = ClipDatasetBuilder(
-        annotations, session.store, session.sampling, backbone.previous_frames, not_stored
-    )
+    builder = ClipDatasetBuilder(annotations, source)
     built, skipped = _build_examples(builder, videos)
     _require_labels(annotations, built, skipped)
     return LabelledDataset(
         examples=Examples(tuple(example for _, example in built), annotations.labels),
         splits=tuple(clip.split for clip, _ in built),
-        backbone=backbone_spec(session),
-        licence=backbone.licence,
-        sampling=session.sampling,
+        backbone=source.backbone,
+        licence=source.licence,
+        sampling=source.sampling,
         windows=windows_for(annotations),
         skipped=tuple(skipped),
     )
@@ -195,31 +188,19 @@ def _require_labels(
 
 
 def windows_for(annotations: Annotations) -> ClipWindows:
-    """Give clip windows of the median length of the labelled clips, with an overlap of one half."""
-    lengths = [
-        clip.end_seconds - (clip.start_seconds or 0.0)
-        for clip in annotations.clips
-        if clip.end_seconds is not None
-    ]
-    if not lengths:
-        return ClipWindows()
-    median = round(float(np.median(lengths)), 3)
-    return ClipWindows(median, median / 2)
-
-
-def backbone_spec(session: Session) -> BackboneSpec:
-    """Describe the backbone of a session; paths in its name become absolute."""
-    backbone, options = session.engine.backbone, session.options
-    name = backbone.name
-    folder = local_folder(name)
-    if folder is not None:
-        name = f"{LOCAL_DIR}:{folder.resolve()}"
-    return BackboneSpec(
-        name=name,
-        weights_hash=backbone.weights_hash,
-        feature_size=backbone.feature_size,
-        tap=options.tap,
-        grid=options.grid,
-        context=backbone.previous_frames,
-        precision=session.engine.precision,
+    """Give clip windows for the labelled clips that have times."""
+    return clip_windows(
+        [
+            clip.end_seconds - (clip.start_seconds or 0.0)
+            for clip in annotations.clips
+            if clip.end_seconds is not None
+        ]
     )
+
+
+def clip_windows(durations: Sequence[float]) -> ClipWindows:
+    """Give clip windows of the median duration with an overlap of one half; whole shots if none."""
+    if not durations:
+        return ClipWindows()
+    median = round(float(np.median(durations)), 3)
+    return ClipWindows(median, median / 2)

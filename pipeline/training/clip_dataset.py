@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import Sampling
-from pipeline.encode.feature_store import FeatureStore
 from pipeline.errors import SourceError
 from pipeline.recognition.recognize import sample_times
 from pipeline.recognition.windows import EPSILON_SECONDS, Samples
@@ -17,6 +15,7 @@ from pipeline.records import DecodeReport, Integers, Video, merge_reports
 from pipeline.storage import printable
 from pipeline.temporal.batching import Example
 from pipeline.training.annotations import Annotation, Annotations
+from pipeline.training.feature_source import FeatureSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,25 +46,15 @@ class ClipDatasetBuilder:
 
     Args:
         annotations: all clips; they define the label indices.
-        store: has the features of the videos.
-        sampling: of the features.
-        context: previous frames that each frame was encoded with.
-        not_stored: reports of videos whose features are not stored, by id.
+        source: of the features.
     """
 
     annotations: Annotations
-    store: FeatureStore
-    sampling: Sampling
-    context: int = 0
-    not_stored: Mapping[str, DecodeReport] = field(default_factory=dict)
+    source: FeatureSource
 
     def problem(self, video: Video) -> str:
         """Give the reason why a video has no features, or an empty string if it has some."""
-        if not self.store.has(video.video_id):
-            report = self.not_stored.get(video.video_id)
-            return f"{report.status}: {report.error}" if report else "its features are not stored"
-        report = self._report(video)
-        return "" if report.frames_sampled else f"{report.status}: {report.error}"
+        return feature_problem(video, self.source)
 
     def build(self, video: Video, clips: list[Annotation]) -> list[Example | SkippedClip]:
         """
@@ -74,19 +63,16 @@ class ClipDatasetBuilder:
         Raises:
             SourceError: a clip is outside of the video or too short, or features are not finite.
         """
-        parts = list(self.store.stream(video.video_id))
+        parts = list(self.source.store.stream(video.video_id))
         samples = Samples(
-            np.concatenate([sample_times(part, self.sampling) for part in parts]),
+            np.concatenate([sample_times(part, self.source.sampling) for part in parts]),
             np.concatenate([part.values for part in parts]),
         )
         sample_index = np.concatenate([part.sample_index for part in parts])
-        report = self._report(video)
+        report = merge_reports(self.source.store.reports(video.video_id))
         duration = report.duration_seconds or float(samples.seconds[-1])
         features = _VideoFeatures(video, samples, sample_index, report, duration)
         return [self._build(clip, features) for clip in clips]
-
-    def _report(self, video: Video) -> DecodeReport:
-        return merge_reports(self.store.reports(video.video_id))
 
     def _build(self, clip: Annotation, source: _VideoFeatures) -> Example | SkippedClip:
         start = clip.start_seconds or 0.0
@@ -94,7 +80,7 @@ class ClipDatasetBuilder:
         first, stop = _frame_range(clip, source.samples)
         if first >= stop and source.report.status != "ok":
             return SkippedClip(clip.row, clip.video, _missing_frames(start, end, source.report))
-        self._check_times(clip, start, end, source.duration_seconds)
+        require_inside(clip, source.duration_seconds, self.source.sampling)
         features = source.samples.features[first:stop].astype(np.float32)
         if not len(features):
             raise SourceError(
@@ -119,19 +105,42 @@ class ClipDatasetBuilder:
             video=printable(clip.video),
         )
 
-    def _check_times(self, clip: Annotation, start: float, end: float, duration: float) -> None:
-        tolerance = 1 / self.sampling.fps if self.sampling.fps else 0.1
-        if (start > 0 and start >= duration) or end > duration + tolerance:
-            raise SourceError(
-                f"row {clip.row}: {start:g} to {end:g} seconds are outside of "
-                f"{printable(clip.video)}, which is {duration:g} seconds long"
-            )
-
     def _mask(self, first: int, length: int) -> NDArray[np.bool_]:
         """Mask the first frame of a video if frames are encoded with the previous one, (L,)."""
         mask = np.ones(length, np.bool_)
-        mask[0] = not (self.context and first == 0 and length > 1)
+        mask[0] = not (self.source.backbone.context and first == 0 and length > 1)
         return mask
+
+
+def feature_problem(video: Video, source: FeatureSource) -> str:
+    """Give the reason why a video has no features, or an empty string if it has some."""
+    if not source.store.has(video.video_id):
+        failed = source.not_stored.get(video.video_id)
+        return f"{failed.status}: {failed.error}" if failed else "its features are not stored"
+    report = merge_reports(source.store.reports(video.video_id))
+    return "" if report.frames_sampled else f"{report.status}: {report.error}"
+
+
+def require_inside(clip: Annotation, duration: float, sampling: Sampling) -> None:
+    """
+    Require that a clip ends with its video, up to one sample later.
+
+    Args:
+        clip: a labelled part of the video.
+        duration: of the video, in seconds.
+        sampling: of its frames.
+
+    Raises:
+        SourceError: it is outside of the video.
+    """
+    start = clip.start_seconds or 0.0
+    end = duration if clip.end_seconds is None else clip.end_seconds
+    tolerance = 1 / sampling.fps if sampling.fps else 0.1
+    if (start > 0 and start >= duration) or end > duration + tolerance:
+        raise SourceError(
+            f"row {clip.row}: {start:g} to {end:g} seconds are outside of "
+            f"{printable(clip.video)}, which is {duration:g} seconds long"
+        )
 
 
 def _frame_range(clip: Annotation, samples: Samples) -> tuple[int, int]:

@@ -1,10 +1,12 @@
 """
-Train a recognizer on a dataset, fine-run_finetune its backbone if requested, and save it.
+Train a recognizer on labelled clips, fine-tune its backbone if requested, and save it.
 
     options = LearningOptions(RunOptions(recognizer=None, backbone="resnet18", ...))
     annotations = read_annotations(Path("labels.csv"))
-    with open_session(out, options.run) as session:
-        dataset = build_dataset(annotations, session)
+    videos = find_labelled_videos(annotations)
+    with open_session(None, options.run, videos=videos) as session:
+        source = FeatureSource.of_session(session, ensure_features(session, videos))
+        dataset = build_dataset(annotations, source, videos)
     train_recognizer(dataset, Path("my-recognizer"), options)
 """
 

@@ -10,9 +10,11 @@ import pytest
 from pipeline.config import Sampling
 from pipeline.encode.feature_store import FeatureStore
 from pipeline.errors import SourceError
+from pipeline.recognition.recognizer import BackboneSpec
 from pipeline.records import DecodeReport, FrameFeatures, Video
 from pipeline.training.annotations import Annotation, Annotations
 from pipeline.training.clip_dataset import ClipDatasetBuilder, SkippedClip
+from pipeline.training.feature_source import FeatureSource
 
 FPS = 8
 VIDEO = Video("a.mp4", "/a.mp4", "file", "id-a", 1)
@@ -46,7 +48,9 @@ def builder(tmp_path):
         for part in parts or (stored(0, 16),):
             store.write([part])
         annotations = Annotations((CLIP,), ("nod", "wave"))
-        return ClipDatasetBuilder(annotations, store, sampling or Sampling(fps=FPS), context)
+        spec = BackboneSpec("random:test", "abcd", 2, context=context)
+        source = FeatureSource(store, spec, sampling or Sampling(fps=FPS))
+        return ClipDatasetBuilder(annotations, source)
 
     return make
 
@@ -179,7 +183,8 @@ class TestProblem:
     def test_a_video_over_a_limit_says_so(self, builder):
         other = replace(VIDEO, video_id="other")
         report = DecodeReport("too_long", "lasts 9 s; at most 2 s are allowed")
-        made = replace(builder(), not_stored={"other": report})
+        made = builder()
+        made = replace(made, source=replace(made.source, not_stored={"other": report}))
 
         assert made.problem(other) == "too_long: lasts 9 s; at most 2 s are allowed"
 

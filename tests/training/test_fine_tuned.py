@@ -24,6 +24,7 @@ from pipeline.temporal.options import TemporalOptions, TrainingOptions
 from pipeline.temporal.trainer import predict
 from pipeline.training.annotations import read_annotations
 from pipeline.training.build_dataset import add_frame_cache, build_dataset, find_labelled_videos
+from pipeline.training.feature_source import FeatureSource
 from pipeline.training.finetune.encoder import ClipEncoder
 from pipeline.training.finetune.options import TuningOptions
 from pipeline.training.options import LearningOptions
@@ -96,7 +97,7 @@ def dataset(videos, options, tmp_path_factory, engine_cache):
     with open_session(None, options.run, engine_cache) as session:
         found = find_labelled_videos(annotations)
         not_stored = ensure_features(session, found)
-        dataset = build_dataset(annotations, session, found, not_stored)
+        dataset = build_dataset(annotations, FeatureSource.of_session(session, not_stored), found)
         return add_frame_cache(dataset, session, found)
 
 

@@ -29,6 +29,7 @@ from pipeline.training.build_dataset import (
     windows_for,
 )
 from pipeline.training.clip_dataset import ClipDatasetBuilder, SkippedClip
+from pipeline.training.feature_source import FeatureSource
 from pipeline.training.options import DEFAULT_MODEL, LearningOptions
 from pipeline.training.train_recognizer import split, train_recognizer, with_mirror
 from tests.temporal.synthetic_clips import make_example
@@ -72,7 +73,7 @@ def make_dataset(annotations, session, progress=None):
     """Compute the features of the labelled videos, and build the dataset."""
     videos = find_labelled_videos(annotations)
     not_stored = ensure_features(session, videos, progress)
-    return build_dataset(annotations, session, videos, not_stored)
+    return build_dataset(annotations, FeatureSource.of_session(session, not_stored), videos)
 
 
 @pytest.fixture(scope="module")
