@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("pipeline", "flows")
 FILES = sorted(path for name in PACKAGES for path in (ROOT / name).rglob("*.py"))
-NOT_COMMANDS = {"__init__", "app", "console", "options", "derive", "bench_runs"}
+NOT_COMMANDS = {"__init__", "app", "console", "options", "derive", "dataset", "bench_runs"}
 """Files of `flows/cli` that commands share."""
 MUTABLE = {"dict", "list", "set", "defaultdict", "deque", "Lock", "RLock", "Event", "local"}
 """Calls that make mutable objects."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,8 +52,7 @@ def diagnose(
     Each cell replaces that of the recognizer, and is measured before and after training; the
     recognizer itself is measured without training.
     """
-    from flows.cli.console import watch
-    from flows.server.launch import open_with_features
+    from flows.cli.dataset import gather_clips
     from flows.signals import exit_now
     from pipeline.diagnostics.compare_cells import (
         COMPARED,
@@ -65,19 +63,12 @@ def diagnose(
     from pipeline.diagnostics.tables import Diagnosis
     from pipeline.recognition.recognizer import load_recognizer, require_labels
     from pipeline.training.annotations import read_annotations
-    from pipeline.training.build_dataset import build_dataset, find_labelled_videos
-    from pipeline.training.feature_source import FeatureSource
 
     labelled, saved = read_annotations(labels, videos), load_recognizer(recognizer)
     require_labels(saved, labelled.labels, "use labels that it was trained on")
     options = recognizer_options(given, recognizer, saved.backbone.precision)
     training = training_options(options, given[TrainingOptions])
-    clips = find_labelled_videos(labelled, options.image_fps)
-    show = partial(watch, quiet=quiet)
-    with open_with_features(options, clips, show) as (session, not_stored):
-        found = build_dataset(
-            labelled, FeatureSource.of_session(session, not_stored), clips
-        ).examples
+    found = gather_clips(labelled, options, quiet=quiet)[0].examples
     report = cell_reporter(training.epochs, quiet=quiet)
     cells = [
         diagnose_cell(

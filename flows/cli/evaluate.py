@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,7 +25,6 @@ from flows.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from pipeline.config import RunOptions
     from pipeline.encode.feature_store import FeatureStore
     from pipeline.evaluation.evaluate import CrossValidation, Evaluation
     from pipeline.evaluation.predictions import FoldResult
@@ -74,6 +72,7 @@ def evaluate(
 
     Tables, figures and a page are written to OUT. Features stored by train are reused.
     """
+    from flows.cli.dataset import gather_clips
     from pipeline.evaluation.evaluate import (
         CrossValidation,
         evaluate_saved,
@@ -91,7 +90,7 @@ def evaluate(
     _require_compatible(saved, labelled, chosen.folds)
     silent = quiet or as_json
     options = recognizer_options(given, recognizer, saved.backbone.precision)
-    dataset, store = _gather(labelled, options, quiet=silent)
+    dataset, store = gather_clips(labelled, options, quiet=silent)
     if chosen.folds is None:
         found = evaluate_saved(saved, dataset, read_stored(store))
     else:
@@ -122,22 +121,6 @@ def _require_compatible(saved: Recognizer, labelled: Annotations, folds: int | N
     require_groups(labelled)
     clips = labelled.clips
     group_folds([clip.group for clip in clips], [clip.label for clip in clips], folds)
-
-
-def _gather(
-    labelled: Annotations, options: RunOptions, *, quiet: bool
-) -> tuple[LabelledDataset, FeatureStore]:
-    """Build the dataset of labelled clips; features that are missing are computed and stored."""
-    from flows.cli.console import watch
-    from flows.server.launch import open_with_features
-    from pipeline.training.build_dataset import build_dataset, find_labelled_videos
-    from pipeline.training.feature_source import FeatureSource
-
-    videos = find_labelled_videos(labelled, options.image_fps)
-    show = partial(watch, quiet=quiet)
-    with open_with_features(options, videos, show) as (session, not_stored):
-        source = FeatureSource.of_session(session, not_stored)
-        return build_dataset(labelled, source, videos), session.store
 
 
 def _evaluate_folds(
