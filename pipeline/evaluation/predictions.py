@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from pipeline.evaluation.baselines import (
     BASELINES,
@@ -20,6 +22,7 @@ from pipeline.evaluation.baselines import (
     prior_logits,
 )
 from pipeline.evaluation.cross_validation import Fold
+from pipeline.evaluation.side_by_side import parallel_trainings, run_trainings
 from pipeline.records import Integers
 from pipeline.temporal.batching import Example, Examples
 from pipeline.temporal.calibration import Scores
@@ -27,6 +30,7 @@ from pipeline.temporal.models import TemporalModel
 from pipeline.temporal.options import TemporalOptions, TrainingOptions
 from pipeline.temporal.schedule import train_validation_split
 from pipeline.temporal.trainer import TrainingResult, fit, predict
+from pipeline.temporal.training_loop import Epoch
 
 MODEL = "model"
 SHUFFLED_FRAMES = "model, frames shuffled"
@@ -144,6 +148,36 @@ class FoldResult:
     """Of the model and its ablations."""
 
 
+@dataclass(frozen=True)
+class _FoldTask:
+    """One training of a cross-validation."""
+
+    fold: Fold
+    temporal: TemporalOptions
+    options: TrainingOptions
+
+
+@dataclass(frozen=True)
+class _FoldOutcome:
+    """Plain data of a `FoldResult`: without tensors, so that a process can send it."""
+
+    predictions: tuple[Predictions, ...]
+    weights: dict[str, NDArray[np.generic]]
+    temperature: float
+    history: tuple[Epoch, ...]
+
+
+def _run_fold(examples: Examples, task: _FoldTask) -> _FoldOutcome:
+    """Train a model on a fold, and predict its test clips."""
+    trained = train_fold(examples, task.fold, task.temporal, task.options)
+    return _FoldOutcome(
+        tuple(predict_model(examples, task.fold, trained, task.options.seed)),
+        {name: tensor.numpy() for name, tensor in trained.model.state_dict().items()},
+        trained.temperature,
+        trained.history,
+    )
+
+
 def cross_validate(
     examples: Examples,
     folds: Sequence[Fold],
@@ -155,6 +189,8 @@ def cross_validate(
     """
     Train a model on every fold with every seed, and predict the test clips.
 
+    Trainings run side by side, see `run_trainings`.
+
     Args:
         examples: labelled clips.
         folds: training and test sets.
@@ -163,12 +199,25 @@ def cross_validate(
         seeds: trainings per fold.
 
     Yields:
-        The result of each training when it is done.
+        The result of each training when it and those before it are done.
     """
-    labels = np.array([item.label for item in examples.items])
-    for seed in range(options.seed, options.seed + seeds):
-        for fold in folds:
-            trained = train_fold(examples, fold, temporal, replace(options, seed=seed))
-            predictions = predict_model(examples, fold, trained, seed)
-            correct = predictions[0].logits.argmax(1) == labels[fold.test]
-            yield FoldResult(fold, seed, trained, float(correct.mean()), tuple(predictions))
+    tasks = [
+        _FoldTask(fold, temporal, replace(options, seed=seed))
+        for seed in range(options.seed, options.seed + seeds)
+        for fold in folds
+    ]
+    outcomes = run_trainings(_run_fold, examples, tasks, parallel_trainings(options))
+    for task, outcome in zip(tasks, outcomes, strict=True):
+        yield _fold_result(examples, task, outcome)
+
+
+def _fold_result(examples: Examples, task: _FoldTask, outcome: _FoldOutcome) -> FoldResult:
+    model = TemporalModel(
+        examples.items[0].features.shape[1], len(examples.labels), task.temporal
+    ).eval()
+    model.load_state_dict({n: torch.from_numpy(v) for n, v in outcome.weights.items()})
+    labels = np.array([examples.items[index].label for index in task.fold.test.tolist()])
+    correct = outcome.predictions[0].logits.argmax(1) == labels
+    trained = TrainingResult(model, outcome.temperature, outcome.history)
+    seed, accuracy = task.options.seed, float(correct.mean())
+    return FoldResult(task.fold, seed, trained, accuracy, outcome.predictions)

@@ -43,6 +43,7 @@ from pipeline.temporal.training_loop import (
     isolated_rng,
     parameter_groups,
     run_training,
+    single_thread,
     training_device,
 )
 
@@ -134,7 +135,7 @@ def fit(
 
 
 def _train(task: TrainingTask, on_epoch: OnEpoch | None, checkpoint: Path | None) -> TrainingResult:
-    with isolated_rng(task.options):
+    with isolated_rng(task.options), single_thread():
         torch.manual_seed(task.options.seed)
         trainer = Trainer(task)
         run_training(trainer, task.key, on_epoch, checkpoint)
