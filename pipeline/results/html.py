@@ -1,13 +1,21 @@
-"""HTML pages from templates: single files without scripts, in which every value is escaped."""
+"""
+HTML pages from templates: single files in which every value is escaped.
+
+A page loads nothing. Its Content-Security-Policy allows the stylesheet and the script that are part
+of it, by their hashes, and nothing else.
+"""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.storage import write_text
 
+TEMPLATES = Path(__file__).parent / "templates"
 COLOURS = (
     *("#4e79a7", "#f28e2b", "#59a14f", "#e15759", "#76b7b2", "#edc948", "#b07aa1"),
     *("#ff9da7", "#9c755f", "#bab0ac", "#86bcb6", "#d37295", "#8cd17d", "#499894"),
@@ -20,19 +28,35 @@ def label_colours(labels: Sequence[str]) -> dict[str, str]:
     return {label: COLOURS[number % len(COLOURS)] for number, label in enumerate(labels)}
 
 
-def write_page(template: str, path: Path, **values: Any) -> Path:
+def read_scripts(folder: str, names: Sequence[str]) -> str:
+    """Join the scripts of a folder of `templates`; together they are one module."""
+    paths = [TEMPLATES / folder / f"{name}.js" for name in names]
+    return "\n".join(path.read_text("utf-8") for path in paths)
+
+
+def write_page(
+    template: str,
+    path: Path,
+    *,
+    styles: Sequence[str] = ("style.css",),
+    script: str = "",
+    **values: Any,
+) -> Path:
     """
-    Render a template of the folder `templates` with the shared stylesheet.
+    Render a template of the folder `templates`.
 
     Args:
         template: file name of the template.
         path: file to write.
+        styles: stylesheets of that folder.
+        script: the script of the page, an ES module; none by default.
         **values: variables of the template.
 
     Returns:
         The path of the page.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
 
     environment = Environment(
         loader=PackageLoader("pipeline.results"),
@@ -44,8 +68,34 @@ def write_page(template: str, path: Path, **values: Any) -> Path:
     environment.filters["thousands"] = lambda number: f"{number:,}"
     environment.filters["hours"] = _format_hours
     environment.filters["fact"] = _format_fact
-    write_text(environment.get_template(template).render(values), path)
+    style = "\n".join((TEMPLATES / name).read_text("utf-8") for name in styles)
+    page = environment.get_template(template).render(
+        values,
+        # both are files of this package
+        style=Markup(style),  # noqa: S704
+        script=Markup(script),  # noqa: S704
+        policy=_content_security_policy(style, script),
+    )
+    write_text(page, path)
     return path
+
+
+def _content_security_policy(style: str, script: str) -> str:
+    """Allow the stylesheet, the script, and images that are beside the page."""
+    sources = {
+        "default-src": "'none'",
+        "img-src": "'self' file: data: blob:",
+        "style-src": _hash_source(style),
+        "script-src": _hash_source(script) if script else "'none'",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+    }
+    return "; ".join(f"{directive} {allowed}" for directive, allowed in sources.items())
+
+
+def _hash_source(text: str) -> str:
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return f"'sha256-{digest}'"
 
 
 def _format_hours(seconds: float) -> str:

@@ -1,183 +1,230 @@
-"""The report of a run as an HTML page: labels, segments of each video, failures, configuration."""
+"""
+The report of a run: one HTML file in which every clip can be searched, filtered and sorted.
+
+Its script (`templates/explorer/*.js`) reads the columns that are embedded in the page. The page
+loads nothing, and its Content-Security-Policy allows no other script.
+"""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from pipeline.records import STATUSES
-from pipeline.results.html import label_colours, write_page
+from pipeline.results.html import COLOURS, read_scripts, write_page
+from pipeline.results.packed_columns import PackedNumbers, PackedTexts
 from pipeline.results.tables import read_run, read_shards
 
-MAX_VIDEOS = 200
-"""Rows of each list of videos; the tables hold all of them."""
-TIMELINE_WIDTH = 1000
-"""Width of a timeline in SVG units."""
+MAX_ROWS = 500_000
+"""Clips, segments or videos in the page; further ones are in the tables only."""
+TICKS_PER_SECOND = 10_000
+"""Unit of the times in the page."""
+SCORE_STEPS = 10_000
+"""Unit of the scores in the page."""
+NO_LABEL = 0xFFFF
+"""Index of the label of clips without a label."""
 COLUMNS = {
-    "videos": ("video", "video_id", "status", "error", "duration_seconds", "frames_decoded"),
-    "clips": ("label", "score"),
+    "videos": (
+        *("video", "video_id", "path", "status", "error", "duration_seconds"),
+        *("frames_decoded", "decoder"),
+    ),
+    "clips": ("video", "video_id", "start_seconds", "end_seconds", "label", "score", "novelty"),
     "segments": (
         *("video", "video_id", "shot_index", "start_seconds", "end_seconds"),
         *("label", "score"),
     ),
 }
 """Columns that the report reads."""
-
-Row = Mapping[str, Any]
+SCRIPTS = ("data", "selection", "timeline", "list", "filters", "details", "explorer")
+"""Files of `templates/explorer`, in the order in which they are joined to one script."""
 
 
 def write_report(out: Path) -> Path:
     """
     Write `OUT/report.html` from the results of the newest run.
 
-    Reads one shard at a time; memory does not grow with their number.
+    Reads one shard at a time; only compressed columns stay in memory.
 
     Returns:
         The path of the page.
     """
     run = read_run(out)
     configuration = run["configuration"]
-    contents = _Contents()
+    contents = _Contents(configuration["labels"])
     for shard in read_shards(out, run["config_id"], COLUMNS):
         contents.add(shard)
     return write_page(
         "run.html.j2",
         out / "report.html",
+        styles=("style.css", "explorer/explorer.css"),
+        script=read_scripts("explorer", SCRIPTS),
         title=out.name,
         recognizer=configuration["recognizer"],
         finished_at=run["finished_at"],
         contents=contents,
-        label_counts=contents.label_counts(configuration["labels"]),
-        colours=label_colours(configuration["labels"]),
-        statuses=STATUSES,
+        label_rows=contents.label_rows(),
+        statuses={name: STATUSES.get(name, "") for name in sorted(contents.num_videos_by_status)},
+        data=contents.as_json(),
         facts=_facts(run),
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Box:
-    """One segment of a timeline, in SVG units."""
-
-    x: float
-    width: float
-    label: str
-    tooltip: str
-    starts_shot: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Timeline:
-    """The segments of one video."""
-
-    video: str
-    duration_seconds: float
-    boxes: list[_Box]
-
-
-@dataclass(frozen=True, slots=True)
-class _LabelCount:
-    """Clips of one label."""
-
-    label: str
-    num_clips: int
-    percent_of_largest: float
-    mean_score: float
-
-
-@dataclass
 class _Contents:
-    """What the report shows of the tables, added up shard by shard."""
+    """The columns of the page and its totals, added up shard by shard."""
 
-    num_videos: int = 0
-    duration_seconds: float = 0.0
-    num_clips: int = 0
-    clips_by_label: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    scores_by_label: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    """Sums."""
-    num_failures: int = 0
-    failures: list[Row] = field(default_factory=list)
-    """The first `MAX_VIDEOS` rows of `videos` whose status is not ok."""
-    failure_statuses: set[str] = field(default_factory=set)
-    num_timelines: int = 0
-    timelines: list[_Timeline] = field(default_factory=list)
-    """Of the first `MAX_VIDEOS` videos that have segments."""
+    def __init__(self, labels: Sequence[str]) -> None:
+        self.labels = list(labels)
+        self._label_index = pa.array(self.labels, pa.string())
+        self.num_videos = self.num_clips = self.num_segments = 0
+        self.duration_seconds = 0.0
+        self.num_videos_by_status: dict[str, int] = {}
+        self.clips_by_label = np.zeros(len(self.labels), np.int64)
+        self._score_sums = np.zeros(len(self.labels))
+        self._videos = {
+            "name": PackedTexts(),
+            "path": PackedTexts(),
+            "status": PackedTexts(),
+            "error": PackedTexts(),
+            "decoder": PackedTexts(),
+            "duration": PackedNumbers("Uint32Array"),
+            "frames": PackedNumbers("Uint32Array"),
+        }
+        self._clips = {**_range_columns(), "novelty": PackedNumbers("Float32Array")}
+        self._segments = {**_range_columns(), "shot": PackedNumbers("Uint8Array")}
+        self._has_novelty = False
+
+    @property
+    def num_failures(self) -> int:
+        """Videos that are not `ok`."""
+        return self.num_videos - self.num_videos_by_status.get("ok", 0)
+
+    @property
+    def num_left_out(self) -> dict[str, int]:
+        """Rows that the page does not hold, by table."""
+        totals = {"videos": self.num_videos, "clips": self.num_clips, "segments": self.num_segments}
+        return {name: total - MAX_ROWS for name, total in totals.items() if total > MAX_ROWS}
 
     def add(self, shard: Mapping[str, pa.Table]) -> None:
         """Add the rows of one shard."""
-        self._add_clips(shard["clips"])
-        self._add_videos(shard["videos"])
-        self._add_timelines(shard["videos"], shard["segments"])
-
-    def _add_clips(self, clips: pa.Table) -> None:
-        self.num_clips += len(clips)
-        groups = clips.group_by("label").aggregate([("score", "count"), ("score", "sum")])
-        for row in groups.to_pylist():
-            self.clips_by_label[row["label"]] += row["score_count"]
-            self.scores_by_label[row["label"]] += row["score_sum"]
+        first = self.num_videos
+        videos = shard["videos"]
+        # two lists of sources may give two videos the same name
+        keys = zip(videos["video"].to_pylist(), videos["video_id"].to_pylist(), strict=True)
+        index = {key: first + number for number, key in enumerate(keys)}
+        self._add_videos(videos)
+        self._add_clips(shard["clips"], index)
+        self._add_segments(shard["segments"], index)
 
     def _add_videos(self, videos: pa.Table) -> None:
-        self.num_videos += len(videos)
         self.duration_seconds += pc.sum(videos["duration_seconds"]).as_py() or 0.0
-        failures = videos.filter(pc.not_equal(videos["status"], "ok"))
-        self.num_failures += len(failures)
-        self.failure_statuses.update(pc.unique(failures["status"]).to_pylist())
-        self.failures += failures.slice(0, MAX_VIDEOS - len(self.failures)).to_pylist()
+        for status in videos["status"].to_pylist():
+            self.num_videos_by_status[status] = self.num_videos_by_status.get(status, 0) + 1
+        kept = videos.slice(0, max(0, MAX_ROWS - self.num_videos))
+        self.num_videos += len(videos)
+        self._videos["name"].add(kept["video"].to_pylist())
+        for column in ("path", "status", "error", "decoder"):
+            self._videos[column].add(text or "" for text in kept[column].to_pylist())
+        self._videos["duration"].add(_ticks(kept["duration_seconds"]))
+        self._videos["frames"].add(pc.fill_null(kept["frames_decoded"], 0).to_numpy())
 
-    def _add_timelines(self, videos: pa.Table, segments: pa.Table) -> None:
-        # two source lists may give two videos the same name
-        keys = ["video", "video_id"]
-        self.num_timelines += len(segments.group_by(keys).aggregate([]))
-        if len(self.timelines) == MAX_VIDEOS:
-            return
-        by_video = defaultdict(list)
-        for segment in segments.to_pylist():
-            by_video[segment["video"], segment["video_id"]].append(segment)
-        for video in videos.to_pylist():
-            found = by_video.get((video["video"], video["video_id"]))
-            if found and len(self.timelines) < MAX_VIDEOS:
-                self.timelines.append(_timeline(video, found))
+    def _add_clips(self, clips: pa.Table, index: Mapping[tuple[str, str], int]) -> None:
+        labels = self._indices_of_labels(clips)
+        known = labels != NO_LABEL
+        scores = clips["score"].to_numpy()
+        size = len(self.labels)
+        self.clips_by_label += np.bincount(labels[known], minlength=size)
+        self._score_sums += np.bincount(labels[known], weights=scores[known], minlength=size)
+        kept = max(0, MAX_ROWS - self.num_clips)
+        self.num_clips += len(clips)
+        clips, labels = clips.slice(0, kept), labels[:kept]
+        _add_ranges(self._clips, clips, labels, index)
+        novelty = clips["novelty"].to_numpy().astype(np.float32)
+        self._has_novelty |= bool(np.isfinite(novelty).any())
+        self._clips["novelty"].add(novelty)
 
-    def label_counts(self, labels: Sequence[str]) -> list[_LabelCount]:
+    def _add_segments(self, segments: pa.Table, index: Mapping[tuple[str, str], int]) -> None:
+        kept = segments.slice(0, max(0, MAX_ROWS - self.num_segments))
+        self.num_segments += len(segments)
+        _add_ranges(self._segments, kept, self._indices_of_labels(kept), index)
+        # the script only needs to know where the shot changes
+        self._segments["shot"].add(pc.fill_null(kept["shot_index"], 0).to_numpy() % 256)
+
+    def _indices_of_labels(self, table: pa.Table) -> NDArray[np.int64]:
+        """Return the index of the label of each row, (n,)."""
+        found = pc.index_in(table["label"], self._label_index)
+        indices: NDArray[np.int64] = pc.fill_null(found, NO_LABEL).to_numpy().astype(np.int64)
+        return indices
+
+    def label_rows(self) -> list[dict[str, Any]]:
         """Summarize the clips of each label that occurs, in the order of the recognizer."""
-        largest = max(self.clips_by_label.values(), default=0)
+        counts = self.clips_by_label.tolist()
         return [
-            _LabelCount(
-                label,
-                count,
-                max(0.5, 100 * count / largest),
-                self.scores_by_label[label] / count,
-            )
-            for label in labels
-            if (count := self.clips_by_label.get(label, 0))
+            {"label": label, "clips": counts[number], "score": self._score_sums[number] / count}
+            for number, label in enumerate(self.labels)
+            if (count := counts[number])
         ]
 
+    def as_json(self) -> dict[str, Any]:
+        """Return the data of the page."""
+        tables = {"videos": self._videos, "clips": self._clips, "segments": self._segments}
+        if not self._has_novelty:
+            self._clips.pop("novelty", None)
+        return {
+            "labels": self.labels,
+            "colours": list(COLOURS),
+            "statuses": STATUSES,
+            "ticksPerSecond": TICKS_PER_SECOND,
+            "scoreSteps": SCORE_STEPS,
+            "noLabel": NO_LABEL,
+            "tables": {
+                table: {name: column.finish() for name, column in columns.items()}
+                for table, columns in tables.items()
+            },
+        }
 
-def _timeline(video: Row, segments: Sequence[Row]) -> _Timeline:
-    duration = max(video["duration_seconds"] or segments[-1]["end_seconds"], 1e-6)
-    boxes, shot = [], 0
-    for segment in segments:
-        start, end = segment["start_seconds"], segment["end_seconds"]
-        x = TIMELINE_WIDTH * start / duration
-        boxes.append(
-            _Box(
-                x,
-                max(1.0, TIMELINE_WIDTH * end / duration - x),
-                segment["label"],
-                f"{start:.2f}–{end:.2f} s {segment['label']} ({segment['score']:.2f})",
-                segment["shot_index"] != shot,
-            )
-        )
-        shot = segment["shot_index"]
-    return _Timeline(video["video"], duration, boxes)
+
+def _range_columns() -> dict[str, Any]:
+    """Make the columns that clips and segments share."""
+    return {
+        "video": PackedNumbers("Uint32Array", differences=True),
+        "start": PackedNumbers("Uint32Array", differences=True),
+        "length": PackedNumbers("Uint32Array", differences=True),
+        "label": PackedNumbers("Uint16Array"),
+        "score": PackedNumbers("Uint16Array"),
+    }
 
 
-def _facts(run: Row) -> dict[str, Any]:
+def _add_ranges(
+    columns: Mapping[str, Any],
+    rows: pa.Table,
+    labels: NDArray[np.int64],
+    index: Mapping[tuple[str, str], int],
+) -> None:
+    """Add the rows of clips or segments to their columns."""
+    videos = zip(rows["video"].to_pylist(), rows["video_id"].to_pylist(), strict=True)
+    start, end = _ticks(rows["start_seconds"]), _ticks(rows["end_seconds"])
+    score = np.nan_to_num(rows["score"].to_numpy().astype(np.float64))
+    columns["video"].add([index[key] for key in videos])
+    columns["start"].add(start)
+    columns["length"].add(np.maximum(end - start, 0))
+    columns["label"].add(labels)
+    columns["score"].add(np.rint(np.clip(score, 0, 1) * SCORE_STEPS))
+
+
+def _ticks(seconds: pa.ChunkedArray) -> NDArray[np.int64]:
+    """Convert times to ticks, (n,)."""
+    values = pc.fill_null(seconds, 0.0).to_numpy()
+    ticks: NDArray[np.int64] = np.rint(values * TICKS_PER_SECOND).clip(0, 2**32 - 1)
+    return ticks.astype(np.int64)
+
+
+def _facts(run: Mapping[str, Any]) -> dict[str, Any]:
     configuration = run["configuration"]
     return {
         "configuration id": run["config_id"],

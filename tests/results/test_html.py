@@ -11,8 +11,12 @@ from tests.evaluation.example_evaluation import FRAMES, make_evaluation
 from tests.results.example_report import MIXED, write_example
 
 TEMPLATES = Path(html.__file__).parent / "templates"
-STYLE = (TEMPLATES / "style.css").read_text("utf-8")
-TEMPLATE_TEXT = "".join(path.read_text("utf-8") for path in TEMPLATES.glob("*.j2"))
+SHARED, EXPLORER = (
+    (TEMPLATES / name).read_text("utf-8") for name in ("style.css", "explorer/explorer.css")
+)
+STYLE = SHARED + EXPLORER
+SCRIPTS = "".join(path.read_text("utf-8") for path in TEMPLATES.glob("explorer/*.js"))
+TEMPLATE_TEXT = SCRIPTS + "".join(path.read_text("utf-8") for path in TEMPLATES.glob("*.j2"))
 DECLARATION = re.compile(r"(--)?[a-z]+(-[a-z]+)*: \S[^;{}]*")
 
 
@@ -43,18 +47,19 @@ class TestStyle:
     def test_media_features_are_known(self):
         features = re.findall(r"@media \(([a-z-]+): [a-z0-9.]+\) \{", STYLE)
 
-        assert features == ["prefers-color-scheme", "max-width"]
+        assert features == ["prefers-color-scheme", "max-width", "max-width"]
         assert STYLE.count("@") == len(features)
 
     def test_every_colour_is_defined(self):
-        used = set(re.findall(r"var\((--[a-z]+)\)", STYLE))
+        used = set(re.findall(r"var\((--[a-z]+)\)", STYLE)) - {"--row"}
 
         for scheme in re.findall(r":root \{([^{}]*)\}", STYLE):
             assert set(re.findall(r"(--[a-z]+):", scheme)) == used
 
-    def test_it_is_part_of_both_pages(self, pages):
+    def test_it_is_part_of_the_pages(self, pages):
         for page in pages:
-            assert STYLE.strip() in page
+            assert SHARED.strip() in page
+        assert [EXPLORER.strip() in page for page in pages] == [True, False]
 
     def test_every_class_has_a_rule(self, pages):
         """Each page is complete without another file."""
@@ -62,6 +67,11 @@ class TestStyle:
             name
             for page in pages
             for names in re.findall(r'class="(.*?)"', page)
+            for name in names.split()
+        }
+        classes |= {
+            name
+            for names in re.findall(r'makeElement\("[a-z]+", "([a-z -]+)"', SCRIPTS)
             for name in names.split()
         }
 

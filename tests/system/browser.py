@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import collections
 import contextlib
 import itertools
 import json
@@ -10,6 +11,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 
 import pytest
 from websockets.sync.client import connect
@@ -34,6 +36,7 @@ class Page:
         self._socket = socket
         self._ids = itertools.count()
         self._session = None
+        self._events = collections.deque(maxlen=1000)
         target = self._call("Target.createTarget", url="about:blank")["targetId"]
         attached = self._call("Target.attachToTarget", targetId=target, flatten=True)
         self._session = attached["sessionId"]
@@ -47,12 +50,15 @@ class Page:
         self._socket.send(json.dumps(message))
         while True:
             answer = json.loads(self._socket.recv(timeout=30))
+            if "method" in answer:
+                self._events.append(answer)
             if answer.get("id") == number:
                 assert "error" not in answer, answer
                 return answer["result"]
 
-    def open(self, path, width, scheme="light", height=900):
+    def open(self, path, width, scheme="light", height=900, address=""):
         """Show a file in a window of this width in CSS pixels, in a `light` or `dark` scheme."""
+        self._call("Page.navigate", url="about:blank")  # a new document, not a new fragment
         self._call(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -62,7 +68,7 @@ class Page:
         )
         feature = {"name": "prefers-color-scheme", "value": scheme}
         self._call("Emulation.setEmulatedMedia", features=[feature])
-        self._call("Page.navigate", url=path.as_uri())
+        self._call("Page.navigate", url=path.as_uri() + address)
         while self.evaluate("document.readyState") != "complete":
             pass
 
@@ -71,6 +77,26 @@ class Page:
         found = self._call("Runtime.evaluate", expression=expression, returnByValue=True)
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
+
+    def wait(self, expression, seconds=30):
+        """Wait until a JavaScript expression is true."""
+        deadline = time.monotonic() + seconds
+        while not self.evaluate(expression):
+            assert time.monotonic() < deadline, f"still false: {expression}"
+            time.sleep(0.02)
+
+    def record_requests(self, action):
+        """Return the addresses that are requested during an action."""
+        self._call("Network.enable")
+        self._events.clear()
+        action()
+        self._call("Network.disable")
+        return [
+            event["params"]["request"]["url"]
+            for event in self._events
+            if event["method"] == "Network.requestWillBeSent"
+            and event["params"]["request"]["url"] != "about:blank"
+        ]
 
     def screenshot(self, path):
         """Write the page, also what is outside of the window, as a PNG image."""

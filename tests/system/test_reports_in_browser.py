@@ -56,11 +56,15 @@ class TestLayout:
 
 @pytest.mark.parametrize("name", ["run", "evaluation"])
 def test_the_legend_has_colours(browser, reports, name):
-    browser.open(reports[name], 768)
+    browser.open(reports[name], 1440)
+    browser.wait("document.querySelectorAll('.swatch').length >= 2")
 
     swatches = browser.evaluate(
-        "[...document.querySelectorAll('.swatch')].map(swatch => "
-        "[swatch.offsetWidth, swatch.offsetHeight, getComputedStyle(swatch).backgroundColor])"
+        "[...document.querySelectorAll('#labels .swatch, .legend .swatch')].map(swatch => {"
+        "const { width, height } = swatch.getBoundingClientRect();"
+        "const rect = swatch.querySelector('rect');"
+        "const style = getComputedStyle(rect ?? swatch);"
+        "return [width, height, rect ? style.fill : style.backgroundColor] })"
     )
     assert len(swatches) >= 2
     assert len({colour for _, _, colour in swatches}) == len(swatches)
