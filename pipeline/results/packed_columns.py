@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 ArrayName = Literal["Uint8Array", "Uint16Array", "Uint32Array", "Float32Array"]
 """Typed arrays of JavaScript."""
-_DTYPES = {
+_DTYPES: dict[ArrayName, np.dtype[Any]] = {
     "Uint8Array": np.dtype("u1"),
     "Uint16Array": np.dtype("<u2"),
     "Uint32Array": np.dtype("<u4"),
@@ -56,7 +56,7 @@ class PackedNumbers:
     def __init__(self, array: ArrayName, *, differences: bool = False) -> None:
         self._array, self._differences = array, differences
         self._dtype = _DTYPES[array]
-        self._last = self._dtype.type(0)
+        self._last: Any = self._dtype.type(0)
         self._compressor = _Compressor()
 
     def add(self, values: ArrayLike) -> None:

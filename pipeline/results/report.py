@@ -86,7 +86,7 @@ class _Contents:
         self.num_videos_by_status: dict[str, int] = {}
         self.clips_by_label = np.zeros(len(self.labels), np.int64)
         self._score_sums = np.zeros(len(self.labels))
-        self._videos = {
+        self._videos: dict[str, Any] = {
             "name": PackedTexts(),
             "path": PackedTexts(),
             "status": PackedTexts(),
@@ -95,8 +95,8 @@ class _Contents:
             "duration": PackedNumbers("Uint32Array"),
             "frames": PackedNumbers("Uint32Array"),
         }
-        self._clips = {**_range_columns(), "novelty": PackedNumbers("Float32Array")}
-        self._segments = {**_range_columns(), "shot": PackedNumbers("Uint8Array")}
+        self._clips: dict[str, Any] = {**_range_columns(), "novelty": PackedNumbers("Float32Array")}
+        self._segments: dict[str, Any] = {**_range_columns(), "shot": PackedNumbers("Uint8Array")}
         self._has_novelty = False
 
     @property
