@@ -223,6 +223,11 @@ class DecodeReport:
     frames_damaged: int = 0
     """Frames that the decoder marked as corrupt, and packets that it could not decode."""
     frames_sampled: int = 0
+    one_sample_per_frame: bool = False
+    """Whether each frame was sampled once, at the time from which it is shown, since the video has
+    at most one frame per second; otherwise samples have the times of the sampling."""
+    note: str = ""
+    """What a user should know about a video that was decoded as it should be."""
     decoding_version: int = 1
     """Version of the decoding, see `pipeline.decode.versions`."""
 

@@ -14,7 +14,7 @@ from pipeline.config import DecodeOptions, Geometry, ReaderName, Sampling
 from pipeline.decode.downscale import decoded_size
 from pipeline.decode.fallback import decode_chunk, index_video, new_buffer
 from pipeline.decode.process_pool import DecodePool, DecodeProcess
-from pipeline.decode.sampling import SamplePlan
+from pipeline.decode.sampling import SamplePlan, sampling_of
 from pipeline.decode.shared_memory import FrameBuffer, discard_buffer
 from pipeline.errors import VideoError
 from pipeline.records import Chunk, DecodeReport, FrameBatch, Video
@@ -67,7 +67,7 @@ def plan_jobs(
             except VideoError:
                 continue
             height, width = decoded_size(index.height, index.width, geometry)
-            total = SamplePlan(index, sampling).num_samples
+            total = SamplePlan(index, sampling_of(index, sampling)).num_samples
             max_samples = max(1, MAX_BYTES // (height * width * 3))
             chunks.append(Chunk(video, index, 0, min(total, max_samples), total))
     return DecodeJobs(tuple(chunks), sampling, geometry)

@@ -9,7 +9,7 @@ from functools import partial
 from pipeline.config import DecodeOptions, Geometry, Sampling
 from pipeline.decode.fallback import decode_chunk, failure_report, index_video
 from pipeline.decode.process_pool import DecodePool, DecodeProcess
-from pipeline.decode.sampling import SamplePlan
+from pipeline.decode.sampling import SamplePlan, sampling_of
 from pipeline.decode.shared_memory import discard_buffer
 from pipeline.errors import VideoError
 from pipeline.records import Chunk, DecodeReport, Video
@@ -42,6 +42,6 @@ def _examine(process: DecodeProcess, video: Video, sampling: Sampling) -> Decode
         index = index_video(process, video)
     except VideoError as error:
         return failure_report(error)
-    total = SamplePlan(index, sampling).num_samples
+    total = SamplePlan(index, sampling_of(index, sampling)).num_samples
     chunk = Chunk(video, index, 0, total, total)
     return decode_chunk(process, chunk, sampling, THUMBNAIL, discard_buffer()).report

@@ -18,7 +18,7 @@ from pipeline.decode.downscale import decoded_size
 from pipeline.decode.process_pool import DecodeProcess, JobTimeout
 from pipeline.decode.protocol import Message
 from pipeline.decode.readers.choose import choose_readers, has_one_frame_per_packet
-from pipeline.decode.sampling import SamplePlan
+from pipeline.decode.sampling import SamplePlan, frames_are_samples, sampling_of
 from pipeline.decode.shared_memory import SPARE_IMAGES, FrameBuffer
 from pipeline.decode.versions import decoding_version
 from pipeline.errors import DecoderLost, VideoError
@@ -117,6 +117,8 @@ def decode_chunk(
     """
     index = chunk.index
     assert index is not None
+    once = frames_are_samples(index, sampling)
+    sampling = sampling_of(index, sampling)
     size = decoded_size(index.height, index.width, geometry)
     job: Message = {
         "do": "decode",
@@ -131,15 +133,27 @@ def decode_chunk(
     }
     answer, report = ReaderFallback(process, chunk, sampling, job, buffer).run()
     samples = np.asarray(answer["sample_index"], dtype=np.int64)
+    report = replace(
+        report,
+        frames_sampled=int(np.sum(samples >= chunk.start)),
+        one_sample_per_frame=once,
+        note=_note(index, once),
+    )
     return FrameBatch(
         chunk=chunk,
         images=buffer.images[: len(samples)],
         sample_index=samples,
         frame_index=np.asarray(answer["frame_index"], dtype=np.int64),
         pts_seconds=np.asarray(answer["pts_seconds"], dtype=np.float64),
-        report=replace(report, frames_sampled=int(np.sum(samples >= chunk.start))),
+        report=report,
         resized=buffer.resize is not None,
     )
+
+
+def _note(index: VideoIndex, one_sample_per_frame: bool) -> str:
+    if not one_sample_per_frame:
+        return ""
+    return f"each frame is one sample: it is shown for {index.frame_seconds:g} s"
 
 
 EMPTY_ANSWER: Message = {

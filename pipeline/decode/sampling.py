@@ -3,6 +3,10 @@ Select sampled frames by their presentation times.
 
 Sample k of `Sampling(fps=F)` is the frame that a player shows at k / F seconds: the last one whose
 time is not later. So variable frame rates, cuts and late starts need no special case.
+
+The exception are videos of at most one frame per second (time-lapse): there each frame is one
+sample, so that it is decoded, encoded and stored once, and is one step of the sequence. All callers
+resolve the sampling of a video with `sampling_of`.
 """
 
 from __future__ import annotations
@@ -20,6 +24,11 @@ from pipeline.records import Images, Integers, VideoIndex
 
 TICK_TOLERANCE_SECONDS = 5e-4
 """Containers round times to ticks, often of 1 ms: a frame may be late by half a tick."""
+SLOW_FRAME_SECONDS = 1.0
+"""From this time between frames on, each frame is sampled once."""
+MIN_REPEATS = 2
+"""Samples that a frame of such a video would be; with fewer, sampling by time repeats no frame."""
+EVERY_FRAME = Sampling(every=1)
 MAX_HOLD_SECONDS = 1.0
 """How long a frame replaces following ones that could not be decoded."""
 
@@ -43,6 +52,17 @@ class Sample:
     rgb: Images
     frame_index: int
     pts_seconds: float
+
+
+def frames_are_samples(index: VideoIndex, sampling: Sampling) -> bool:
+    """Whether each frame of a video is one sample, although samples are wanted at a higher rate."""
+    slow = index.frame_seconds >= SLOW_FRAME_SECONDS - TICK_TOLERANCE_SECONDS
+    return slow and index.frame_seconds * (sampling.fps or 0) >= MIN_REPEATS
+
+
+def sampling_of(index: VideoIndex, sampling: Sampling) -> Sampling:
+    """Return how one video is sampled, given the sampling of the run."""
+    return EVERY_FRAME if frames_are_samples(index, sampling) else sampling
 
 
 class SamplePlan:

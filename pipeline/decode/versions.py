@@ -23,6 +23,9 @@ from dataclasses import dataclass
 
 from pipeline.records import DecodeReport, Video
 
+SLOW_FRAMES_PER_SECOND = 1.01
+"""Average rate of a time-lapse video, at most: whose usual frame is shown for a second or more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Change:
@@ -34,7 +37,14 @@ class Change:
     """Whether a video is affected, given its report of an earlier version."""
 
 
-CHANGES: tuple[Change, ...] = ()
+def _repeats_frames(video: Video, report: DecodeReport) -> bool:
+    slow = report.frame_rate is not None and report.frame_rate <= SLOW_FRAMES_PER_SECOND
+    return slow and report.frames_sampled > report.frames_decoded
+
+
+CHANGES: tuple[Change, ...] = (
+    Change("each frame of a time-lapse video is one sample", _repeats_frames),
+)
 """All changes, in the order in which they were made."""
 
 

@@ -174,11 +174,14 @@ def _decode_file(
     frame_index: list[int] = []
     pts_seconds: list[float] = []
     full = False
+    image: Images | None = None
     for sample in selector.select(_with_progress(reader, progress)):
         if len(frame_index) == job["capacity"]:
             full = True
             break
-        ring.put(downscale(sample.rgb, (height, width)), sample.frame_index)
+        if image is None or sample.frame_index != frame_index[-1]:
+            image = downscale(sample.rgb, (height, width))
+        ring.put(image, sample.frame_index)
         sample_index.append(sample.number)
         frame_index.append(sample.frame_index)
         pts_seconds.append(sample.pts_seconds)

@@ -20,13 +20,13 @@ from pipeline.config import ClipWindows, Sampling
 from pipeline.recognition.recognizer import Recognizer
 from pipeline.recognition.smoothing import smooth
 from pipeline.recognition.windows import (
-    EPSILON_SECONDS,
     ClipWindow,
     FeatureArray,
     Samples,
     ShotChunk,
     ShotSplitter,
     WindowCutter,
+    first_in,
     run_length_encode,
 )
 from pipeline.records import FrameFeatures, Integers, Seconds
@@ -219,8 +219,12 @@ def _compute_batch(recognizer: Recognizer, sequences: list[_Sequence]) -> list[_
 
 
 def sample_times(features: FrameFeatures, sampling: Sampling) -> Seconds:
-    """Give the time of each sample, (T,): its sampling time, not when its frame was displayed."""
-    if sampling.fps:
+    """
+    Give the time of each sample, (T,): its sampling time, not when its frame was displayed.
+
+    Where each frame is one sample, its time is that from which the frame is displayed.
+    """
+    if sampling.fps and not features.report.one_sample_per_frame:
         return features.sample_index / sampling.fps
     return features.pts_seconds
 
@@ -234,11 +238,13 @@ def _recognize_video(
     scorer: FrameScorer | None,
 ) -> Video:
     result = Recognition(video_id)
-    reader = _VideoReader(recognizer, windows, result)
+    reader: _VideoReader | None = None
     seconds: list[Seconds] = []
     for features in chunks:
         if not len(features.values):
             continue
+        shown_on = features.report.one_sample_per_frame
+        reader = reader or _VideoReader(recognizer, windows, result, shown_on=shown_on)
         result.sample_index.append(features.sample_index)
         result.frame_index.append(features.frame_index)
         result.pts_seconds.append(features.pts_seconds)
@@ -248,18 +254,22 @@ def _recognize_video(
             result.novelty.append(scorer.score(features.values.astype(np.float32)))
         for chunk in reader.splitter.feed(samples, reader.cuts(samples)):
             yield from reader.read(chunk)
+    if reader is None:
+        return result
     for chunk in reader.splitter.finish(duration_seconds):
         yield from reader.read(chunk)
-    if scorer is not None and seconds:
-        _score_clips(result, np.concatenate(seconds), scorer)
+    if scorer is not None:
+        _score_clips(result, np.concatenate(seconds), scorer, shown_on=reader.shown_on)
     return result
 
 
-def _score_clips(result: Recognition, seconds: Seconds, scorer: FrameScorer) -> None:
+def _score_clips(
+    result: Recognition, seconds: Seconds, scorer: FrameScorer, *, shown_on: bool
+) -> None:
     """Set the novelty of each clip from the scores of its frames."""
     scores = np.concatenate(result.novelty)
     for number, clip in enumerate(result.clips):
-        first = int(np.searchsorted(seconds, clip.start_seconds - EPSILON_SECONDS))
+        first = first_in(seconds, clip.start_seconds, shown_on=shown_on)
         novelty = scorer.clip_score(scores[first : first + clip.num_frames])
         result.clips[number] = dataclasses.replace(clip, novelty=novelty)
 
@@ -269,13 +279,23 @@ def _median_gap_seconds(times: Seconds) -> float:
 
 
 class _VideoReader:
-    """Processes the chunks of one video."""
+    """
+    Processes the chunks of one video.
 
-    def __init__(self, recognizer: Recognizer, windows: ClipWindows, result: Recognition) -> None:
-        self.recognizer, self.result = recognizer, result
+    Args:
+        recognizer: the model, its labels and sampling.
+        windows: how clips are cut.
+        result: receives clips, frames and segments.
+        shown_on: each sample is a frame that is shown until the next one.
+    """
+
+    def __init__(
+        self, recognizer: Recognizer, windows: ClipWindows, result: Recognition, *, shown_on: bool
+    ) -> None:
+        self.recognizer, self.result, self.shown_on = recognizer, result, shown_on
         self.model: TemporalModel = recognizer.model
         self.splitter = ShotSplitter()
-        self._cutter = WindowCutter(windows) if windows.seconds else None
+        self._cutter = WindowCutter(windows, shown_on=shown_on) if windows.seconds else None
         self._state: State | None = None
         self._seconds: list[Seconds] = []
         self._frames: list[Probabilities] = []
@@ -324,7 +344,7 @@ class _VideoReader:
         if self.model.streams:
             return None
         if chunk.starts_shot:
-            fps = self.recognizer.sampling.fps
+            fps = None if self.shown_on else self.recognizer.sampling.fps
             gap = 1 / fps if fps else _median_gap_seconds(chunk.samples.seconds)
             self._limiting_cutter = WindowCutter(ClipWindows(MAX_CLIP_SAMPLES * gap))
         return self._limiting_cutter

@@ -124,14 +124,35 @@ class ShotSplitter:
         yield ShotChunk(samples, self._shot, starts_shot, end is not None, end_seconds)
 
 
-class WindowCutter:
-    """Cuts shots into clips, chunk by chunk."""
+def first_in(seconds: Seconds, start: float, *, shown_on: bool = False) -> int:
+    """
+    Return the position of the first sample of a clip.
 
-    def __init__(self, windows: ClipWindows) -> None:
+    Args:
+        seconds: of all samples, (T,), ascending.
+        start: of the clip.
+        shown_on: each sample is shown until the next one, so the first one may begin earlier.
+    """
+    if shown_on:
+        return max(0, int(np.searchsorted(seconds, start + EPSILON_SECONDS, side="right")) - 1)
+    return int(np.searchsorted(seconds, start - EPSILON_SECONDS))
+
+
+class WindowCutter:
+    """
+    Cuts shots into clips, chunk by chunk.
+
+    Args:
+        windows: length and stride of clips.
+        shown_on: each sample is shown until the next one, and belongs to all clips in this time.
+    """
+
+    def __init__(self, windows: ClipWindows, *, shown_on: bool = False) -> None:
         assert windows.seconds is not None
         self._length = windows.seconds
         self._stride = windows.stride_seconds or windows.seconds
         self._min_remainder = min(self._length, self._stride) / 2
+        self._shown_on = shown_on
         self._buffer: Samples | None = None
         self._shot_start = 0.0
         self._number = self._first = 0
@@ -161,11 +182,11 @@ class WindowCutter:
     def _cut(self, shot: int, start: float, end: float, *, to_end: bool) -> Iterator[ClipWindow]:
         assert self._buffer is not None
         times = self._buffer.seconds
-        a = int(np.searchsorted(times, start - EPSILON_SECONDS))
+        a = first_in(times, start, shown_on=self._shown_on)
         b = len(times) if to_end else int(np.searchsorted(times, end - EPSILON_SECONDS))
         if b > a:
             yield ClipWindow(self._buffer[a:b], shot, self._first + a, start, end)
         next_start = start + self._stride
-        used = int(np.searchsorted(times, next_start - EPSILON_SECONDS))
+        used = first_in(times, next_start, shown_on=self._shown_on)
         self._buffer = self._buffer[used:]
         self._first += used

@@ -77,6 +77,8 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("frames_missing", pa.int64()),
             ("frames_damaged", pa.int64()),
             ("frames_sampled", pa.int64()),
+            ("one_sample_per_frame", pa.bool_()),
+            ("note", pa.string()),
             ("decoding_version", pa.int16()),
             ("clips", pa.int32()),
             ("size_bytes", pa.int64()),

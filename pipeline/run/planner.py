@@ -10,7 +10,7 @@ from itertools import pairwise
 from pipeline.config import RunOptions, Sampling
 from pipeline.decode.downscale import decoded_size
 from pipeline.decode.process_pool import DecodePool
-from pipeline.decode.sampling import SamplePlan
+from pipeline.decode.sampling import SamplePlan, sampling_of
 from pipeline.encode.engine import Engine
 from pipeline.encode.feature_store import FeatureStore, StoredChunk
 from pipeline.encode.preprocess import staged_size
@@ -228,7 +228,7 @@ class Planner:
         if isinstance(index, DecodeReport):
             yield Chunk(video, None, 0, 0, 0, report=index), Cost(1)
             return
-        plan = SamplePlan(index, self.sampling)
+        plan = SamplePlan(index, sampling_of(index, self.sampling))
         total = plan.num_samples
         backbone = self.engine.backbone
         size = decoded_size(index.height, index.width, backbone.geometry)

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from pipeline.config import Sampling
 from pipeline.errors import SourceError
 from pipeline.recognition.recognize import sample_times
-from pipeline.recognition.windows import EPSILON_SECONDS, Samples
-from pipeline.records import DecodeReport, Integers, Video, merge_reports
+from pipeline.recognition.windows import EPSILON_SECONDS, Samples, first_in
+from pipeline.records import DecodeReport, Integers, Seconds, Video, merge_reports
 from pipeline.storage import printable
 from pipeline.temporal.batching import Example
 from pipeline.training.annotations import Annotation, Annotations
@@ -77,7 +77,9 @@ class ClipDatasetBuilder:
     def _build(self, clip: Annotation, source: _VideoFeatures) -> Example | SkippedClip:
         start = clip.start_seconds or 0.0
         end = source.duration_seconds if clip.end_seconds is None else clip.end_seconds
-        first, stop = _frame_range(clip, source.samples)
+        first, stop = _frame_range(
+            clip, source.samples.seconds, shown_on=source.report.one_sample_per_frame
+        )
         if first >= stop and source.report.status != "ok":
             return SkippedClip(clip.row, clip.video, _missing_frames(start, end, source.report))
         require_inside(clip, source.duration_seconds, self.source.sampling)
@@ -143,13 +145,12 @@ def require_inside(clip: Annotation, duration: float, sampling: Sampling) -> Non
         )
 
 
-def _frame_range(clip: Annotation, samples: Samples) -> tuple[int, int]:
+def _frame_range(clip: Annotation, seconds: Seconds, *, shown_on: bool) -> tuple[int, int]:
     """Give the sampled frames of a clip, [first, stop)."""
-    start = (clip.start_seconds or 0.0) - EPSILON_SECONDS
-    first = int(np.searchsorted(samples.seconds, start))
+    first = first_in(seconds, clip.start_seconds or 0.0, shown_on=shown_on)
     if clip.end_seconds is None:  # the last sample may lie exactly at the end of the video
-        return first, len(samples.seconds)
-    return first, int(np.searchsorted(samples.seconds, clip.end_seconds - EPSILON_SECONDS))
+        return first, len(seconds)
+    return first, int(np.searchsorted(seconds, clip.end_seconds - EPSILON_SECONDS))
 
 
 def _missing_frames(start: float, end: float, report: DecodeReport) -> str:

@@ -11,7 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pipeline.config import Sampling
-from pipeline.decode.sampling import MAX_HOLD_SECONDS, SamplePlan, Selector
+from pipeline.decode.sampling import MAX_HOLD_SECONDS, SamplePlan, Selector, sampling_of
 from pipeline.records import VideoIndex
 
 ALL = Sampling(every=1)
@@ -188,6 +188,35 @@ class TestSamplePlan:
 
         assert all(plan.wants(n) for n in range(4))
         assert SamplePlan(steady(4, 30), Sampling(fps=1)).wants(4), "more than the container holds"
+
+
+class TestTimeLapse:
+    @pytest.mark.parametrize("rate", [Fraction(1, 10), Fraction(1, 2), 1, Fraction(999, 1000)])
+    def test_each_frame_is_one_sample(self, rate):
+        index = steady(12, rate)
+        sampling = sampling_of(index, Sampling(fps=8))
+
+        assert images(index, sampling) == list(range(12))
+        assert SamplePlan(index, sampling).num_samples == 12
+
+    def test_rounded_times_make_no_difference(self):
+        index = index_at([n + (0.0005 if n % 2 else 0) for n in range(20)])
+
+        assert sampling_of(index, Sampling(fps=8)) == ALL
+
+    @pytest.mark.parametrize(
+        ("index", "sampling"),
+        [
+            (steady(12, 2), Sampling(fps=8)),
+            (steady(12, Fraction(1, 10)), Sampling(fps=0.1)),
+            (steady(12, Fraction(1, 10)), Sampling(every=3)),
+            (index_at([0, 0.1, 0.2, 0.3, 60], last=60), Sampling(fps=8)),
+            (index_at([0], last=20), Sampling(fps=8)),
+        ],
+        ids=["2 frames/s", "low sampling rate", "every 3rd", "one long frame", "one frame"],
+    )
+    def test_other_videos_are_sampled_as_before(self, index, sampling):
+        assert sampling_of(index, sampling) is sampling
 
 
 class TestSelector:

@@ -262,6 +262,29 @@ class TestShots:
         assert chunk.end_seconds == 2
 
 
+@pytest.mark.parametrize("sizes", [(), (1, 1, 1), (3,)])
+def test_a_sample_that_is_shown_on_is_in_every_clip_of_its_time(sizes):
+    cutter = WindowCutter(ClipWindows(4.0), shown_on=True)
+    chunks = shot_chunks(samples([0, 10, 20]), [False] * 3, 30.0, sizes)
+
+    found = [
+        (w.samples.features[:, 0].astype(int).tolist(), w.first, w.start_seconds, w.end_seconds)
+        for chunk in chunks
+        for w in cutter.feed(chunk)
+    ]
+
+    assert found == [
+        ([0], 0, 0, 4),
+        ([0], 0, 4, 8),
+        ([0, 1], 0, 8, 12),
+        ([1], 1, 12, 16),
+        ([1], 1, 16, 20),
+        ([2], 2, 20, 24),
+        ([2], 2, 24, 28),
+        ([2], 2, 28, 30),
+    ]
+
+
 def test_at_most_one_clip_is_in_memory():
     """67 minutes at 25 frames/s: 51 MB of features."""
     cutter = WindowCutter(ClipWindows(4.0, 1.0))

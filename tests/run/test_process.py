@@ -9,6 +9,7 @@ import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -1072,6 +1073,32 @@ class TestPlan:
         assert runs.rows("videos").video.tolist() == ["caf\\xe9.mp4"]
         assert runs.rows("videos").frames_decoded.tolist() == [30]
         assert runs(folder).videos_skipped == 1
+
+    def test_a_frame_of_a_time_lapse_video_is_encoded_once(self, runs, tmp_path):
+        write_video(tmp_path / "slow.mp4", 12, fps=Fraction(1, 10))
+
+        progress = runs(tmp_path / "slow.mp4", clips=ClipWindows(), frames=True)
+
+        assert (progress.frames_decoded, progress.frames_encoded) == (12, 12)
+        (row,) = runs.rows("videos").itertuples()
+        assert (row.status, row.duration_seconds, row.frames_sampled) == ("ok", 120, 12)
+        assert row.one_sample_per_frame
+        assert row.note == "each frame is one sample: it is shown for 10 s"
+        frames = runs.rows("frames")
+        assert frames.pts_seconds.tolist() == [10 * n for n in range(12)]
+        clips, segments = runs.rows("clips"), runs.rows("segments")
+        assert (clips.start_seconds.min(), clips.end_seconds.max()) == (0, 120)
+        assert (segments.start_seconds.min(), segments.end_seconds.max()) == (0, 120)
+        assert segments.start_seconds.tolist()[1:] == segments.end_seconds.tolist()[:-1]
+
+    def test_clips_of_a_time_lapse_video_cover_it(self, runs, tmp_path):
+        write_video(tmp_path / "slow.mp4", 4, fps=Fraction(1, 10))
+
+        runs(tmp_path / "slow.mp4", clips=ClipWindows(4.0))
+
+        clips = runs.rows("clips")
+        assert clips.start_seconds.tolist() == [4 * n for n in range(10)]
+        assert clips.end_seconds.tolist() == [4 * n for n in range(1, 11)]
 
     def test_image_sequences_are_videos(self, runs, tmp_path):
         write_images(tmp_path / "seq", range(5, 25))

@@ -193,3 +193,19 @@ class TestProblem:
         nothing = FrameFeatures.empty("id-a", 2, report)
 
         assert builder(nothing).problem(VIDEO) == "not_video: holds no video"
+
+
+class TestTimeLapse:
+    SLOW = replace(OK, duration_seconds=160.0, one_sample_per_frame=True)
+
+    @pytest.mark.parametrize(
+        ("part", "expected"),
+        [((0, 30), [0, 1, 2]), ((12, 17), [1]), ((20, 30), [2]), ((15, 35), [1, 2, 3])],
+    )
+    def test_a_clip_has_the_frames_that_are_shown_in_its_time(self, builder, part, expected):
+        """Frames are shown for 10 seconds each."""
+        slow = replace(stored(0, 16, report=self.SLOW), pts_seconds=np.arange(16) * 10.0)
+
+        (example,) = builder(slow).build(VIDEO, [timed(*part)])
+
+        assert numbers(example) == expected

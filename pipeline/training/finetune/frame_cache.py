@@ -20,7 +20,7 @@ import numpy as np
 from pipeline.config import Sampling, fingerprint
 from pipeline.decode.fallback import decode_chunk, index_video, num_images
 from pipeline.decode.process_pool import DecodeProcess
-from pipeline.decode.sampling import SamplePlan
+from pipeline.decode.sampling import SamplePlan, sampling_of
 from pipeline.decode.shared_memory import FrameBuffer
 from pipeline.encode.backbone import Backbone
 from pipeline.encode.preprocess import preprocess_decoded
@@ -145,7 +145,7 @@ def _decode(process: DecodeProcess, video: Video, session: Session) -> Iterator[
     geometry, sampling = session.engine.backbone.geometry, session.sampling
     index = index_video(process, video)
     size = max(1, CHUNK_BYTES // (geometry.height * geometry.width * 3))
-    total = SamplePlan(index, sampling).num_samples
+    total = SamplePlan(index, sampling_of(index, sampling)).num_samples
     for start in range(0, total, size):
         chunk = Chunk(video, index, start, min(start + size, total), total)
         shape = (num_images(chunk), geometry.height, geometry.width, 3)
