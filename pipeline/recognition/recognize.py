@@ -279,15 +279,7 @@ def _median_gap_seconds(times: Seconds) -> float:
 
 
 class _VideoReader:
-    """
-    Processes the chunks of one video.
-
-    Args:
-        recognizer: the model, its labels and sampling.
-        windows: how clips are cut.
-        result: receives clips, frames and segments.
-        shown_on: each sample is a frame that is shown until the next one.
-    """
+    """Processes the chunks of one video; `shown_on`: each sample is shown until the next one."""
 
     def __init__(
         self, recognizer: Recognizer, windows: ClipWindows, result: Recognition, *, shown_on: bool
