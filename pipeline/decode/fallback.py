@@ -133,27 +133,25 @@ def decode_chunk(
     }
     answer, report = ReaderFallback(process, chunk, sampling, job, buffer).run()
     samples = np.asarray(answer["sample_index"], dtype=np.int64)
-    report = replace(
-        report,
-        frames_sampled=int(np.sum(samples >= chunk.start)),
-        one_sample_per_frame=once,
-        note=_note(index, once),
-    )
     return FrameBatch(
         chunk=chunk,
         images=buffer.images[: len(samples)],
         sample_index=samples,
         frame_index=np.asarray(answer["frame_index"], dtype=np.int64),
         pts_seconds=np.asarray(answer["pts_seconds"], dtype=np.float64),
-        report=report,
+        report=replace(
+            report,
+            frames_sampled=int(np.sum(samples >= chunk.start)),
+            **_sampling_fields(index, once),
+        ),
         resized=buffer.resize is not None,
     )
 
 
-def _note(index: VideoIndex, one_sample_per_frame: bool) -> str:
-    if not one_sample_per_frame:
-        return ""
-    return f"each frame is one sample: it is shown for {index.frame_seconds:g} s"
+def _sampling_fields(index: VideoIndex, once: bool) -> dict[str, Any]:
+    """Describe the sampling of a video as fields of a `DecodeReport`."""
+    note = f"each frame is one sample: it is shown for {index.frame_seconds:g} s"
+    return {"one_sample_per_frame": once, "note": note if once else ""}
 
 
 EMPTY_ANSWER: Message = {
