@@ -117,13 +117,12 @@ def decode_chunk(
     """
     index = chunk.index
     assert index is not None
-    once = frames_are_samples(index, sampling)
-    sampling = sampling_of(index, sampling)
+    resolved = sampling_of(index, sampling)
     size = decoded_size(index.height, index.width, geometry)
     job: Message = {
         "do": "decode",
         "location": chunk.video.location,
-        "sampling": {"fps": sampling.fps, "every": sampling.every},
+        "sampling": {"fps": resolved.fps, "every": resolved.every},
         "start": chunk.start,
         "stop": chunk.stop,
         "context": chunk.context,
@@ -131,7 +130,7 @@ def decode_chunk(
         "capacity": num_images(chunk) + SPARE_IMAGES,
         "by_order": False,
     }
-    answer, report = ReaderFallback(process, chunk, sampling, job, buffer).run()
+    answer, report = ReaderFallback(process, chunk, resolved, job, buffer).run()
     samples = np.asarray(answer["sample_index"], dtype=np.int64)
     return FrameBatch(
         chunk=chunk,
@@ -139,19 +138,18 @@ def decode_chunk(
         sample_index=samples,
         frame_index=np.asarray(answer["frame_index"], dtype=np.int64),
         pts_seconds=np.asarray(answer["pts_seconds"], dtype=np.float64),
-        report=replace(
-            report,
-            frames_sampled=int(np.sum(samples >= chunk.start)),
-            **_sampling_fields(index, once),
-        ),
+        report=_with_sampling(report, index, sampling, int(np.sum(samples >= chunk.start))),
         resized=buffer.resize is not None,
     )
 
 
-def _sampling_fields(index: VideoIndex, once: bool) -> dict[str, Any]:
-    """Describe the sampling of a video as fields of a `DecodeReport`."""
-    note = f"each frame is one sample: it is shown for {index.frame_seconds:g} s"
-    return {"one_sample_per_frame": once, "note": note if once else ""}
+def _with_sampling(
+    report: DecodeReport, index: VideoIndex, sampling: Sampling, count: int
+) -> DecodeReport:
+    """Add how the video was sampled, and the number of samples."""
+    once = frames_are_samples(index, sampling)
+    note = f"each frame is one sample: it is shown for {index.frame_seconds:g} s" if once else ""
+    return replace(report, frames_sampled=count, one_sample_per_frame=once, note=note)
 
 
 EMPTY_ANSWER: Message = {
