@@ -39,6 +39,7 @@ from pipeline.evaluation.segmentation import (
     StoredFeatures,
     find_sequences,
     held_out_parts,
+    predict_most_frequent,
     predict_sequences,
 )
 from pipeline.recognition.recognizer import Recognizer, require_labels
@@ -368,12 +369,13 @@ def _evaluation(
     warnings: Sequence[str],
     metadata: dict[str, Any],
 ) -> Evaluation:
+    first = [one for one in sequences if one.seed == sequences[0].seed]
     return Evaluation(
         examples,
         tuple(predictions),
         tuple(score_methods(examples, predictions)),
         tuple(sequences),
-        tuple(score_sequences(sequences)),
+        tuple(score_sequences([*sequences, *predict_most_frequent(first)])),
         tuple(warnings),
         metadata,
     )

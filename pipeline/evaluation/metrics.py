@@ -1,25 +1,15 @@
-"""
-Metrics of predictions, computed from numpy arrays.
-
-Clips:      true labels (n,) and scores (n, K); the predicted label has the highest score
-Sequences:  true and predicted label of every frame, (T,); frames with a negative true label are
-            not labelled and are ignored
-"""
+"""Metrics of predicted clips, computed from their true labels (n,) and scores (n, K)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from sklearn.metrics import average_precision_score
 
-from pipeline.recognition.windows import run_length_encode
 from pipeline.records import Integers
 from pipeline.temporal.calibration import Scores
 
-NOT_LABELLED = -1
-"""Label index of a frame without a label."""
 BINS = 15
 """Of the expected calibration error."""
 
@@ -134,85 +124,3 @@ def reliability(truth: Integers, probabilities: Scores, bins: int = BINS) -> Rel
 
 def _bin_sums(values: Scores, index: Integers, bins: int) -> Scores:
     return np.bincount(index, values, bins).astype(np.float64)
-
-
-@dataclass(frozen=True, slots=True)
-class SequenceMetrics:
-    """Metrics of temporal segmentation (Lea et al. 2017); all in [0, 1]."""
-
-    frame_accuracy: float
-    """Share of labelled frames whose label is correct."""
-    edit_score: float
-    """Mean over videos of 1 − edit distance of the sequences of segment labels / the longer
-    length."""
-    f1_at_10: float
-    """Segment F1 over all videos; a predicted segment is correct if its intersection over union
-    with a segment of the same label is at least 10 %."""
-    f1_at_25: float
-    f1_at_50: float
-
-
-def sequence_metrics(videos: Sequence[tuple[Integers, Integers]]) -> SequenceMetrics:
-    """
-    Compare true and predicted labels of frames.
-
-    Args:
-        videos: true and predicted labels of each video, (T,) both; at least one frame is labelled.
-    """
-    masked = [(truth, np.where(truth < 0, NOT_LABELLED, pred)) for truth, pred in videos]
-    segments = [(_segments(truth), _segments(pred)) for truth, pred in masked if max(truth) >= 0]
-    labelled = sum(int((truth >= 0).sum()) for truth, _ in videos)
-    correct = sum(int(((truth == pred) & (truth >= 0)).sum()) for truth, pred in videos)
-    return SequenceMetrics(
-        frame_accuracy=correct / labelled,
-        edit_score=float(np.mean([_edit_score(*both) for both in segments])),
-        f1_at_10=_segment_f1(segments, 0.10),
-        f1_at_25=_segment_f1(segments, 0.25),
-        f1_at_50=_segment_f1(segments, 0.50),
-    )
-
-
-Segment = tuple[int, int, int]
-"""Start, stop and label of frames with equal labels, [start, stop)."""
-
-
-def _segments(labels: Integers) -> list[Segment]:
-    """Split labels of frames into segments; frames without a label belong to none."""
-    return [segment for segment in run_length_encode(labels) if segment[2] >= 0]
-
-
-def _edit_score(truth: list[Segment], predicted: list[Segment]) -> float:
-    """Compute 1 − the Levenshtein distance of the segment labels / the longer length."""
-    labels = np.array([label for *_, label in predicted])
-    row = np.arange(len(labels) + 1)
-    for count, (*_, label) in enumerate(truth, start=1):
-        substituted = row[:-1] + (labels != label)
-        above = np.append(count, np.minimum(substituted, row[1:] + 1))
-        # each insertion costs 1 per position, so the best start is a running minimum
-        positions = np.arange(len(above))
-        row = np.minimum.accumulate(above - positions) + positions
-    return 1 - float(row[-1]) / max(len(truth), len(predicted))
-
-
-def _segment_f1(videos: Sequence[tuple[list[Segment], list[Segment]]], threshold: float) -> float:
-    """Compute F1 = 2 · matches / (true segments + predicted segments)."""
-    matches = sum(_matches(truth, predicted, threshold) for truth, predicted in videos)
-    return 2 * matches / sum(len(truth) + len(predicted) for truth, predicted in videos)
-
-
-def _matches(truth: list[Segment], predicted: list[Segment], threshold: float) -> int:
-    """Count the true segments that a predicted one overlaps with at least the threshold IoU."""
-    matched: set[int] = set()
-    for segment in predicted:
-        overlaps = [_intersection_over_union(segment, other) for other in truth]
-        best = int(np.argmax(overlaps))
-        if overlaps[best] >= threshold:
-            matched.add(best)
-    return len(matched)
-
-
-def _intersection_over_union(one: Segment, other: Segment) -> float:
-    if one[2] != other[2]:
-        return 0.0
-    intersection = min(one[1], other[1]) - max(one[0], other[0])
-    return max(0, intersection) / (max(one[1], other[1]) - min(one[0], other[0]))

@@ -16,16 +16,21 @@ import numpy as np
 
 from pipeline.evaluation.metrics import (
     Reliability,
-    SequenceMetrics,
     accuracy,
     confusion_matrix,
     macro_f1,
     mean_average_precision,
     reliability,
+)
+from pipeline.evaluation.predictions import METHODS, Predictions
+from pipeline.evaluation.segment_metrics import (
+    FrameLabels,
+    MultiLabelMetrics,
+    SequenceMetrics,
+    multi_label_metrics,
     sequence_metrics,
 )
-from pipeline.evaluation.predictions import METHODS, MODEL, PRIOR, Predictions
-from pipeline.evaluation.segmentation import LabelledFrames, predict_most_frequent
+from pipeline.evaluation.segmentation import LabelledFrames
 from pipeline.records import Integers
 from pipeline.temporal.batching import Examples
 from pipeline.temporal.calibration import Scores, softmax
@@ -62,7 +67,8 @@ class SequenceScores:
     """Metrics of one method on sequences."""
 
     method: str
-    seeds: tuple[SequenceMetrics, ...]
+    seeds: tuple[SequenceMetrics | MultiLabelMetrics, ...]
+    """One per seed, over the videos of all folds."""
 
 
 def mean_std(seeds: Sequence[Any], name: str) -> tuple[float, float | None]:
@@ -144,19 +150,28 @@ def _metrics(joined: _Joined) -> ClipMetrics:
     )
 
 
-def score_sequences(sequences: Sequence[LabelledFrames]) -> list[SequenceScores]:
-    """Compute the metrics of the model, and of the most frequent label, on sequences."""
-    if not sequences:
-        return []
-    seeds: dict[int, list[LabelledFrames]] = defaultdict(list)
-    for sequence in sequences:
-        seeds[sequence.seed].append(sequence)
-    most_frequent = predict_most_frequent(next(iter(seeds.values())))
+def score_sequences(
+    sequences: Sequence[LabelledFrames], background: int | None = None
+) -> list[SequenceScores]:
+    """
+    Compute the metrics of each method on sequences, in the order in which the methods occur.
+
+    Args:
+        sequences: of all methods and seeds.
+        background: label whose segments are left out of all metrics but the accuracy.
+    """
+    methods: dict[str, dict[int, list[FrameLabels]]] = defaultdict(lambda: defaultdict(list))
+    for one in sequences:
+        methods[one.method][one.seed].append(one.frame_labels)
     return [
-        SequenceScores(MODEL, tuple(map(_sequence_metrics, seeds.values()))),
-        SequenceScores(PRIOR, (_sequence_metrics(most_frequent),)),
+        SequenceScores(method, tuple(_sequence_metrics(v, background) for v in seeds.values()))
+        for method, seeds in methods.items()
     ]
 
 
-def _sequence_metrics(sequences: Sequence[LabelledFrames]) -> SequenceMetrics:
-    return sequence_metrics([(one.target, one.predicted) for one in sequences])
+def _sequence_metrics(
+    videos: Sequence[FrameLabels], background: int | None
+) -> SequenceMetrics | MultiLabelMetrics:
+    if videos[0].target.ndim == 2:
+        return multi_label_metrics(videos)
+    return sequence_metrics(videos, background)

@@ -12,8 +12,10 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
-from pipeline.evaluation.metrics import NOT_LABELLED
+from pipeline.evaluation.predictions import MODEL, PRIOR
+from pipeline.evaluation.segment_metrics import NOT_LABELLED, FrameLabels
 from pipeline.recognition.recognize import Recognition, recognize, sample_times
 from pipeline.recognition.recognizer import Recognizer
 from pipeline.recognition.windows import EPSILON_SECONDS
@@ -28,7 +30,11 @@ ReadVideo = Callable[[str], StoredFeatures]
 
 @dataclass(frozen=True)
 class LabelledFrames:
-    """True and predicted labels of the frames of one video; all arrays are (T,)."""
+    """
+    True and predicted labels of the frames of one video.
+
+    Arrays are (T,), and with several labels at once (T, K) of 0 and 1.
+    """
 
     video: str
     video_id: str
@@ -40,6 +46,15 @@ class LabelledFrames:
     """-1 for frames without a label."""
     predicted: Integers
     """-1 for frames without a prediction."""
+    scores: NDArray[np.floating] | None = None
+    """Of the predicted label, (T,), or of each label, (T, K); None if there are none."""
+    method: str = MODEL
+
+    @property
+    def frame_labels(self) -> FrameLabels:
+        """What metrics are computed from."""
+        scores = np.ones(self.predicted.shape) if self.scores is None else self.scores
+        return FrameLabels(self.target, self.predicted, scores)
 
 
 def find_sequences(items: Sequence[Example]) -> list[list[Example]]:
@@ -82,20 +97,23 @@ def predict_sequences(
     """
     videos = [(parts[0].video_id, *read_video(parts[0].video_id)) for parts in sequences]
     recognitions = recognize(recognizer, videos)
-    return [
-        LabelledFrames(
-            video=parts[0].video,
-            video_id=parts[0].video_id,
-            seed=seed,
-            fold=fold,
-            seconds=(seconds := _seconds(recognizer, features)),
-            target=_target(parts, seconds),
-            predicted=_predicted(recognition, seconds),
+    found = []
+    for parts, (_, features, _), recognition in zip(sequences, videos, recognitions, strict=True):
+        seconds = _seconds(recognizer, features)
+        predicted, scores = _predicted(recognition, seconds)
+        found.append(
+            LabelledFrames(
+                video=parts[0].video,
+                video_id=parts[0].video_id,
+                seed=seed,
+                fold=fold,
+                seconds=seconds,
+                target=_target(parts, seconds),
+                predicted=predicted,
+                scores=scores,
+            )
         )
-        for parts, (_, features, _), recognition in zip(
-            sequences, videos, recognitions, strict=True
-        )
-    ]
+    return found
 
 
 def _seconds(recognizer: Recognizer, features: Iterable[FrameFeatures]) -> Seconds:
@@ -109,12 +127,13 @@ def _target(parts: Iterable[Example], seconds: Seconds) -> Integers:
     return labels
 
 
-def _predicted(recognition: Recognition, seconds: Seconds) -> Integers:
-    labels = np.full(len(seconds), NOT_LABELLED)
+def _predicted(recognition: Recognition, seconds: Seconds) -> tuple[Integers, Seconds]:
+    """Give the label and the score of the segment that contains each frame."""
+    labels, scores = np.full(len(seconds), NOT_LABELLED), np.zeros(len(seconds))
     for segment in recognition.segments:
         frames = _frames_between(seconds, segment.start_seconds, segment.end_seconds)
-        labels[frames] = segment.label
-    return labels
+        labels[frames], scores[frames] = segment.label, segment.score
+    return labels, scores
 
 
 def _frames_between(seconds: Seconds, start: float, end: float) -> slice:
@@ -125,6 +144,16 @@ def _frames_between(seconds: Seconds, start: float, end: float) -> slice:
 
 def predict_most_frequent(sequences: Sequence[LabelledFrames]) -> list[LabelledFrames]:
     """Predict the most frequent target for every frame, as a baseline."""
+    if not sequences:
+        return []
     targets = np.concatenate([one.target[one.target >= 0] for one in sequences])
     label = int(np.bincount(targets).argmax())
-    return [replace(one, predicted=np.full_like(one.predicted, label)) for one in sequences]
+    return [
+        replace(
+            one,
+            predicted=np.full_like(one.predicted, label),
+            scores=np.full(one.predicted.shape, (targets == label).mean()),
+            method=PRIOR,
+        )
+        for one in sequences
+    ]

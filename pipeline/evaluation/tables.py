@@ -83,6 +83,9 @@ NAMES = {
     "f1_at_10": "F1@10",
     "f1_at_25": "F1@25",
     "f1_at_50": "F1@50",
+    "segment_map": "mAP of segments",
+    "frame_f1": "F1 of frames",
+    "frame_map": "mAP of frames",
 }
 """Names of metrics in tables and on the page."""
 

@@ -7,7 +7,7 @@ import numpy as np
 from pipeline.evaluation.evaluate import Evaluation
 from pipeline.evaluation.predictions import MODEL, PRIOR, Predictions
 from pipeline.evaluation.scores import score_methods, score_sequences
-from pipeline.evaluation.segmentation import LabelledFrames
+from pipeline.evaluation.segmentation import LabelledFrames, predict_most_frequent
 from pipeline.temporal.batching import Examples
 from tests.temporal.synthetic_clips import make_example
 
@@ -43,7 +43,7 @@ def make_evaluation(*, seeds=(0,), frames=(), folds=FOLDS, warnings=()) -> Evalu
         tuple(results),
         tuple(score_methods(EXAMPLES, results)),
         tuple(frames),
-        tuple(score_sequences(frames)),
+        tuple(score_sequences([*frames, *predict_most_frequent(frames)])),
         tuple(warnings),
         {"recognizer": f"mine{EVIL}", "folds": folds},
     )

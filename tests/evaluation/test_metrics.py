@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from pipeline.evaluation.metrics import (
     accuracy,
@@ -14,21 +12,11 @@ from pipeline.evaluation.metrics import (
     macro_f1,
     mean_average_precision,
     reliability,
-    sequence_metrics,
 )
 
 TRUTH = np.array([0, 0, 0, 1, 1, 2])
 SCORES = np.eye(4)[[0, 0, 1, 1, 2, 1]]
 """The last of four labels does not occur; 3 of 6 clips are correct."""
-
-
-def frames(text):
-    """Labels of frames, one per letter: a is 0, b is 1, and a dot is no label."""
-    return np.array([-1 if letter == "." else ord(letter) - ord("a") for letter in text])
-
-
-def segmentation(*videos):
-    return sequence_metrics([(frames(truth), frames(predicted)) for truth, predicted in videos])
 
 
 class TestConfusion:
@@ -132,80 +120,3 @@ class TestReliability:
 
     def test_certain_and_wrong_predictions_have_an_error_of_one(self):
         assert reliability(np.array([1]), np.array([[1.0, 0.0]])).error == 1
-
-
-class TestSequences:
-    def test_equal_labels_are_perfect(self):
-        metrics = segmentation(("aabbb", "aabbb"), ("bb", "bb"))
-
-        assert metrics.frame_accuracy == metrics.edit_score == 1
-        assert metrics.f1_at_10 == metrics.f1_at_25 == metrics.f1_at_50 == 1
-
-    def test_frames_are_counted_over_all_videos(self):
-        assert segmentation(("aaaa", "aaab"), ("bb", "aa")).frame_accuracy == 3 / 6
-
-    def test_the_edit_score_is_a_mean_over_videos(self):
-        """Orders ab and aba: one insertion of three; ab and ba: two of two."""
-        assert segmentation(("aabb", "aaba")).edit_score == pytest.approx(1 - 1 / 3)
-        assert segmentation(("aabb", "bbaa")).edit_score == 0
-        assert segmentation(("aabb", "aaba"), ("ab", "ba")).edit_score == pytest.approx(1 / 3)
-
-    def test_the_edit_score_is_independent_of_times(self):
-        assert segmentation(("abbbb", "aaaab")).edit_score == 1
-
-    def test_segments_match_by_their_overlap(self):
-        """The IoU of a is 2 / 5, that of b is 5 / 8."""
-        metrics = segmentation(("aaaaabbbbb", "aabbbbbbbb"))
-
-        assert metrics.f1_at_10 == metrics.f1_at_25 == 1
-        assert metrics.f1_at_50 == pytest.approx(2 * 1 / 4)
-
-    def test_a_segment_matches_once(self):
-        """One true and three predicted segments, two with an IoU of 0.4: 2 · 1 / (1 + 3)."""
-        assert segmentation(("aaaaa", "aabaa")).f1_at_25 == pytest.approx(2 / 4)
-
-    def test_an_overlap_equal_to_the_threshold_matches(self):
-        assert segmentation(("aaaa", "aabb")).f1_at_50 == pytest.approx(2 / 3)
-
-    def test_segments_are_counted_over_all_videos(self):
-        """2 · 1 / (1 + 1 + 1 + 1)."""
-        assert segmentation(("aa", "aa"), ("aa", "bb")).f1_at_10 == 0.5
-
-    def test_frames_without_a_label_are_ignored(self):
-        metrics = segmentation(("aa..bb", "aabbbb"))
-
-        assert metrics == segmentation(("aa..bb", "aa..bb"))
-        assert metrics.frame_accuracy == metrics.edit_score == metrics.f1_at_50 == 1
-
-    def test_frames_without_a_prediction_are_wrong(self):
-        metrics = segmentation(("aabb", "...."))
-
-        assert metrics.frame_accuracy == metrics.edit_score == metrics.f1_at_10 == 0
-
-    def test_videos_without_labels_are_ignored(self):
-        assert segmentation(("aab", "aab"), ("...", "bbb")) == segmentation(("aab", "aab"))
-
-
-def distance(one, other):
-    """Levenshtein distance by its recursive definition."""
-    if not one or not other:
-        return len(one) + len(other)
-    return min(
-        distance(one[1:], other) + 1,
-        distance(one, other[1:]) + 1,
-        distance(one[1:], other[1:]) + (one[0] != other[0]),
-    )
-
-
-def segment_labels(text):
-    return [letter for n, letter in enumerate(text) if n == 0 or text[n - 1] != letter]
-
-
-@given(st.text("abc", min_size=6, max_size=6), st.text("abc", min_size=6, max_size=6))
-@settings(max_examples=60, deadline=None)
-def test_the_edit_score_matches_its_definition(truth, predicted):
-    one, other = segment_labels(truth), segment_labels(predicted)
-
-    expected = 1 - distance(one, other) / max(len(one), len(other))
-
-    assert segmentation((truth, predicted)).edit_score == pytest.approx(expected)
