@@ -34,6 +34,7 @@ from pipeline.training.build_dataset import (
 )
 from pipeline.training.feature_source import FeatureSource
 from pipeline.training.finetune.finetune import load_tunable
+from pipeline.training.label_counts import require_trainable
 from pipeline.training.options import LearningOptions
 from pipeline.training.train_recognizer import train_recognizer
 
@@ -122,6 +123,7 @@ def run_training(
     run, blocks = options.run, options.tuning.blocks
     if blocks:
         load_tunable(run, blocks)  # raises before any work
+    require_trainable(annotations)
     videos = find_labelled_videos(annotations, run.image_fps)
     progress = RunProgress()
     with open_session(None, run, videos=videos, progress=progress) as session:

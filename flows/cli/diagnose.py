@@ -52,6 +52,7 @@ def diagnose(
     Each cell replaces that of the recognizer, and is measured before and after training; the
     recognizer itself is measured without training.
     """
+    from flows.cli.console import print_labels
     from flows.cli.dataset import gather_clips
     from flows.signals import exit_now
     from pipeline.diagnostics.compare_cells import (
@@ -65,6 +66,8 @@ def diagnose(
     from pipeline.training.annotations import read_annotations
 
     labelled, saved = read_annotations(labels, videos), load_recognizer(recognizer)
+    if not quiet:
+        print_labels(labelled)
     require_labels(saved, labelled.labels, "use labels that it was trained on")
     options = recognizer_options(given, recognizer, saved.backbone.precision)
     training = training_options(options, given[TrainingOptions])

@@ -72,6 +72,7 @@ def evaluate(
 
     Tables, figures and a page are written to OUT. Features stored by train are reused.
     """
+    from flows.cli.console import print_labels
     from flows.cli.dataset import gather_clips
     from pipeline.evaluation.evaluate import (
         CrossValidation,
@@ -87,8 +88,10 @@ def evaluate(
 
     chosen = Retraining(**given[Retraining])
     labelled, saved = read_annotations(labels, videos), load_recognizer(recognizer)
-    _require_compatible(saved, labelled, chosen.folds)
     silent = quiet or as_json
+    if not silent:
+        print_labels(labelled)
+    _require_compatible(saved, labelled, chosen.folds)
     options = recognizer_options(given, recognizer, saved.backbone.precision)
     dataset, store = gather_clips(labelled, options, quiet=silent)
     if chosen.folds is None:
@@ -113,11 +116,13 @@ def _require_compatible(saved: Recognizer, labelled: Annotations, folds: int | N
     from pipeline.evaluation.cross_validation import group_folds
     from pipeline.evaluation.evaluate import require_known_labels, training_options
     from pipeline.training.annotations import require_groups
+    from pipeline.training.label_counts import require_two_labels
 
     if folds is None:
         require_known_labels(saved, labelled.labels)
         return
     training_options(saved)
+    require_two_labels(labelled)
     require_groups(labelled)
     clips = labelled.clips
     group_folds([clip.group for clip in clips], [clip.label for clip in clips], folds)

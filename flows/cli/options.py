@@ -95,7 +95,7 @@ LabelsTable = Annotated[
     Path,
     Parameter(
         help="Table video,label[,start_seconds,end_seconds][,group][,split] in CSV, or a folder "
-        "with one sub-folder of videos per label.",
+        "with one sub-folder of videos per label, or folders train, validation and test with them.",
     ),
 ]
 VideosFolder = Annotated[

@@ -149,6 +149,11 @@ def in_folder(folder: Path) -> list[Source]:
     return list(_in_folder(folder))
 
 
+def directly_in_folder(folder: Path) -> list[Source]:
+    """List the videos and image sequences of a folder that are in none of its folders."""
+    return [entry for entry in _entries(folder, set()) if isinstance(entry, Source)]
+
+
 def _in_folder(folder: Path) -> Iterator[Source]:
     """Walk a folder in natural order. Links are followed; each real folder is entered once."""
     if not _may_be_listed(folder):

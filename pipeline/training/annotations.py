@@ -1,5 +1,5 @@
 """
-Read annotations of videos: a CSV table of labelled clips, or a folder with a sub-folder per label.
+Read annotations of videos: a table of labelled clips, or a folder with a sub-folder per label.
 
     video,label[,start_seconds,end_seconds][,group][,split]
 
@@ -16,22 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import SourceError
-from pipeline.sources.discovery import in_folder
 from pipeline.sources.table_problems import Problems, format_lines
 from pipeline.sources.table_values import file_path, parse_seconds, split_labels
 from pipeline.sources.tables import Row, Table, read_table
 from pipeline.storage import printable
+from pipeline.training.label_folders import SPLITS, read_label_folder, split_name
 
 REQUIRED = ("video", "label")
 TIMES = ("start_seconds", "end_seconds")
 COLUMNS = (*REQUIRED, *TIMES, "group", "split")
-SPLITS = ("train", "validation", "test")
-OTHER_SPLIT_NAMES = {
-    "training": "train",
-    "val": "validation",
-    "valid": "validation",
-    "testing": "test",
-}
 MAX_LISTED = 5
 """Values that a message lists."""
 Part = tuple[str, float | None, float | None]
@@ -77,20 +70,19 @@ def read_annotations(path: Path, videos: Path | None = None) -> Annotations:
     Read annotations, without duplicates.
 
     Args:
-        path: a CSV table, or a folder with a sub-folder of videos per label.
+        path: a table, or a folder with a sub-folder of videos per label, or per split and label.
         videos: folder to which paths in the table are relative; by default that of the table.
 
     Raises:
         SourceError: the table or folder is invalid; the message names the rows and the reason.
     """
     path = path.expanduser()
-    notes = []
     if path.is_dir():
-        clips = _read_folder(path)
+        clips, notes = _read_folder(path)
     else:
         table = read_table(path, COLUMNS)
         clips = _read_clips(table, videos.expanduser() if videos else path.resolve().parent)
-        notes.append(table.note)
+        notes = [table.note]
     clips = _without_duplicates(clips)
     labels = tuple(sorted({clip.label for clip in clips}))
     notes += _similar_labels(labels)
@@ -122,15 +114,13 @@ def format_rows(clips: Iterable[Annotation]) -> str:
     return format_lines(clip.row for clip in clips)
 
 
-def _read_folder(folder: Path) -> list[Annotation]:
-    parts = sorted(part for part in folder.iterdir() if part.is_dir() and part.name[0] != ".")
-    found = [(part.name, item.location) for part in parts for item in in_folder(part)]
-    if not found:
-        raise SourceError(f"{printable(folder)} must have a sub-folder with videos for each label")
-    return [
-        Annotation(video, label, None, None, video, None, row)
-        for row, (label, video) in enumerate(found, start=1)
+def _read_folder(folder: Path) -> tuple[list[Annotation], list[str]]:
+    found, notes = read_label_folder(folder)
+    clips = [
+        Annotation(one.video, one.label, None, None, one.video, one.split, row)
+        for row, one in enumerate(found, start=1)
     ]
+    return clips, notes
 
 
 def _read_clips(table: Table, folder: Path) -> list[Annotation]:
@@ -190,12 +180,6 @@ def _clip(row: Row, table: Table, folder: Path) -> Annotation | None:
         split=split_name(row["split"]) or None,
         row=row.line,
     )
-
-
-def split_name(text: str) -> str:
-    """Return the name of a split as it is in `SPLITS`; other text in lower case."""
-    name = text.casefold()
-    return OTHER_SPLIT_NAMES.get(name, name)
 
 
 def _seconds(row: Row, column: str, problems: Problems) -> float | None:

@@ -196,7 +196,7 @@ def started(monkeypatch):
         tables: {"read_run": lambda out: last},
         load: {"cache_folder": lambda: Path("/cache/clipline")},
         annotations: {
-            "read_annotations": lambda *given: SimpleNamespace(labels=(), clips=()),
+            "read_annotations": lambda *given: SimpleNamespace(labels=(), clips=(), notes=()),
         },
     }
     for module, names in replaced.items():

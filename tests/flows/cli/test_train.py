@@ -46,6 +46,7 @@ def test_what_is_trained_labels_new_videos(clipline, movers, tmp_path):
     assert trained.code == 0, trained.err
     assert "trained on 10 clips of 5 groups with 2 labels" in trained.out
     assert "epochs 8 of 8" in trained.err
+    assert "labels: left 6, right 6 (12 clips)" in trained.err
     assert json.loads((made / "metrics.json").read_text())["epochs"] == 8
 
     ended = clipline("run", movers / "0.mp4", movers / "1.mp4", "-o", out, "--recognizer", made)
@@ -106,7 +107,8 @@ def test_a_fine_tuned_backbone_is_part_of_what_is_trained(clipline, movers, tmp_
     [
         ("video,lable\n0.mp4,left\n", "unknown: lable"),
         ("video,label\nlost.mp4,left\n", "row 2 .* no such file"),
-        ("video,label\n0.mp4,to the left\n", "labels must not contain spaces"),
+        ("video,label\n0.mp4,to the left\n", "labels: to the left 1 (.*\n)*.*all clips have the "),
+        ("video,label,split\n0.mp4,left,train\n1.mp4,right,test\n", "train has the label right"),
     ],
 )
 def test_mistakes_in_the_table_fail_before_anything_is_made(
