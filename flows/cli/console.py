@@ -24,7 +24,6 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from pipeline.progress import RunProgress
-    from pipeline.training.annotations import Annotations
 
 PRINT_SECONDS = 10.0
 """Between two lines of progress without a terminal."""
@@ -98,16 +97,6 @@ def count(what: str, total: int) -> Iterator[Callable[[int, str], None]]:
 def print_error(text: str) -> None:
     """Print a line to standard error, without markup."""
     errors.print(Text(text), soft_wrap=True)
-
-
-def print_labels(annotations: Annotations) -> None:
-    """Print labels, their numbers of clips, and notes on how they were read, to standard error."""
-    from pipeline.training.label_counts import describe_labels
-
-    for line in describe_labels(annotations):
-        print_error(line)
-    for note in annotations.notes:
-        print_error(f"warning: {note}")
 
 
 def print_table(columns: list[str], rows: list[list[str]], title: str | None = None) -> None:

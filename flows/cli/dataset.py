@@ -1,4 +1,4 @@
-"""Build the dataset of labelled videos, for the commands that read labels."""
+"""Read labels, and build the dataset of labelled videos, for the commands that need them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,37 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pipeline.config import RunOptions
     from pipeline.encode.feature_store import FeatureStore
     from pipeline.training.annotations import Annotations
     from pipeline.training.build_dataset import LabelledDataset
+
+
+def read_labels(path: Path, videos: Path | None, *, quiet: bool) -> Annotations:
+    """
+    Read annotations; print labels, their numbers of clips, and notes to standard error.
+
+    Args:
+        path: table or folder.
+        videos: folder to which paths in the table are relative.
+        quiet: print nothing.
+
+    Raises:
+        SourceError: the table or folder is invalid.
+    """
+    from flows.cli.console import print_error
+    from pipeline.training.annotations import read_annotations
+    from pipeline.training.label_counts import describe_labels
+
+    annotations = read_annotations(path, videos)
+    if not quiet:
+        for line in describe_labels(annotations):
+            print_error(line)
+        for note in annotations.notes:
+            print_error(f"warning: {note}")
+    return annotations
 
 
 def gather_clips(

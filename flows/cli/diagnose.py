@@ -52,8 +52,7 @@ def diagnose(
     Each cell replaces that of the recognizer, and is measured before and after training; the
     recognizer itself is measured without training.
     """
-    from flows.cli.console import print_labels
-    from flows.cli.dataset import gather_clips
+    from flows.cli.dataset import gather_clips, read_labels
     from flows.signals import exit_now
     from pipeline.diagnostics.compare_cells import (
         COMPARED,
@@ -63,11 +62,8 @@ def diagnose(
     )
     from pipeline.diagnostics.tables import Diagnosis
     from pipeline.recognition.recognizer import load_recognizer, require_labels
-    from pipeline.training.annotations import read_annotations
 
-    labelled, saved = read_annotations(labels, videos), load_recognizer(recognizer)
-    if not quiet:
-        print_labels(labelled)
+    labelled, saved = read_labels(labels, videos, quiet=quiet), load_recognizer(recognizer)
     require_labels(saved, labelled.labels, "use labels that it was trained on")
     options = recognizer_options(given, recognizer, saved.backbone.precision)
     training = training_options(options, given[TrainingOptions])

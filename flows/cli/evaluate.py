@@ -72,8 +72,7 @@ def evaluate(
 
     Tables, figures and a page are written to OUT. Features stored by train are reused.
     """
-    from flows.cli.console import print_labels
-    from flows.cli.dataset import gather_clips
+    from flows.cli.dataset import gather_clips, read_labels
     from pipeline.evaluation.evaluate import (
         CrossValidation,
         evaluate_saved,
@@ -84,13 +83,10 @@ def evaluate(
     from pipeline.evaluation.report import write_report
     from pipeline.evaluation.tables import metrics, write_evaluation
     from pipeline.recognition.recognizer import load_recognizer
-    from pipeline.training.annotations import read_annotations
 
     chosen = Retraining(**given[Retraining])
-    labelled, saved = read_annotations(labels, videos), load_recognizer(recognizer)
     silent = quiet or as_json
-    if not silent:
-        print_labels(labelled)
+    labelled, saved = read_labels(labels, videos, quiet=silent), load_recognizer(recognizer)
     _require_compatible(saved, labelled, chosen.folds)
     options = recognizer_options(given, recognizer, saved.backbone.precision)
     dataset, store = gather_clips(labelled, options, quiet=silent)

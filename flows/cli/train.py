@@ -150,15 +150,12 @@ def _layer(given: Any) -> tuple[str | None, int | None]:
 def _train(
     labels: Path, videos: Path | None, out: Path, options: LearningOptions, *, quiet: bool
 ) -> dict[str, Any]:
-    from flows.cli.console import print_labels
+    from flows.cli.dataset import read_labels
     from flows.server.launch import with_server
-    from pipeline.training.annotations import read_annotations
     from pipeline.training.label_counts import require_trainable
 
-    annotations = read_annotations(labels, videos)  # report mistakes before anything slow starts
-    if not quiet:
-        print_labels(annotations)
-    require_trainable(annotations)
+    # report mistakes before anything slow starts
+    require_trainable(read_labels(labels, videos, quiet=quiet))
     given = str(labels), str(videos) if videos else None, str(out), options.to_json()
 
     def load() -> Callable[[bool], dict[str, Any]]:
