@@ -145,10 +145,10 @@ class GRULayer(nn.Module):
 
     def _run_with_gradient(self, x: Tensor, state: Tensor) -> Tensor:
         """Give the outputs (N, L, H) of a sequence by a function that is fast in training."""
-        gru, size = self.gru, 2 * self.state_size
-        bias = gru.bias_ih_l0 + functional.pad(gru.bias_hh_l0[:size], (0, self.state_size))
-        projected = functional.linear(x, gru.weight_ih_l0, bias)
-        return run_gru(projected, state, gru.weight_hh_l0, gru.bias_hh_l0[size:])
+        gates = 2 * self.state_size
+        input_weight, weight, input_bias, bias = self.gru.parameters()
+        both = input_bias + functional.pad(bias[:gates], (0, self.state_size))
+        return run_gru(functional.linear(x, input_weight, both), state, weight, bias[gates:])
 
 
 class MinGRULayer(nn.Module):
