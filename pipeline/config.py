@@ -303,7 +303,8 @@ class RunOptions:
     features: str | None = None
     """Folder of the feature store."""
     image_fps: float | None = None
-    """Frame rate of image sequences, in images per second; required for them."""
+    """Frame rate of image sequences, in images per second; required for them. Also that of raw
+    streams that state none, such as .mjpeg."""
     full_hash: bool = False
     """Fingerprint whole files instead of blocks at their start, middle and end."""
     retry: tuple[str, ...] = ()

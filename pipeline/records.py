@@ -64,7 +64,7 @@ class Video:
     """Fingerprint of the content: a renamed file is the same video, a changed one is not."""
     size_bytes: int
     image_fps: float | None = None
-    """Frame rate of an image sequence, as given by the user."""
+    """Frame rate of an image sequence or of a raw stream, as given by the user."""
     failure: tuple[str, str] | None = None
     """Status and message of a source that cannot be opened."""
     copies: tuple[tuple[str, str], ...] = ()
@@ -113,6 +113,8 @@ class VideoIndex:
     """Presentation times of the key frames in ticks, ascending: decoding may start there."""
     packets_empty: int = 0
     """Frames of zero bytes that the header counts: the frame before stays visible."""
+    frame_rate_assumed: bool = False
+    """Whether a raw stream states no frame rate, and 25 frames per second are assumed."""
 
     @cached_property
     def tick_seconds(self) -> float:
@@ -228,6 +230,8 @@ class DecodeReport:
     at most one frame per second; otherwise samples have the times of the sampling."""
     note: str = ""
     """What a user should know about a video that was decoded as it should be."""
+    frame_rate_assumed: bool | None = None
+    """Whether the file states no frame rate, and 25 frames per second are assumed."""
     decoding_version: int = 1
     """Version of the decoding, see `pipeline.decode.versions`."""
 

@@ -18,6 +18,7 @@ import av.logging
 import numpy as np
 
 from pipeline.decode.packets import Packets, ticks_per_frame, truncation
+from pipeline.decode.raw_streams import FrameTimes, RawTimes, is_raw_stream
 from pipeline.errors import VideoError
 from pipeline.records import Integers, VideoIndex
 
@@ -124,7 +125,10 @@ def _num_pixels(stream: Any) -> int:
 
 
 def read_index(
-    location: str, max_pixels: int, progress: Progress = lambda count: None
+    location: str,
+    max_pixels: int,
+    progress: Progress = lambda count: None,
+    raw_fps: float | None = None,
 ) -> VideoIndex:
     """
     Read all packets of a container, and decode its first frame.
@@ -133,6 +137,7 @@ def read_index(
         location: absolute path of a file.
         max_pixels: maximum width times height; checked before the first frame is decoded.
         progress: called after every packet with the number of packets so far.
+        raw_fps: frames per second of a raw stream that states no rate.
 
     Raises:
         VideoError: no video, unreadable, too large, or without one frame that can be decoded.
@@ -143,7 +148,7 @@ def read_index(
         _check_size(stream, max_pixels)
         stream.thread_type = "NONE"
         stream.codec_context.options = FAST_DECODING
-        scan = _PacketScan(stream)
+        scan = _PacketScan(stream, RawTimes(stream, raw_fps) if is_raw_stream(container) else None)
         packets = Packets(container, stream)
         try:
             for packet in packets:
@@ -175,8 +180,10 @@ def _check_size(stream: Any, max_pixels: int) -> None:
 class _PacketScan:
     """Collects times, key frames and the first decoded frame from the packets of a stream."""
 
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, stream: Any, raw_times: RawTimes | None) -> None:
         self.stream = stream
+        self.raw_times = raw_times
+        """Of a raw stream; None in a container."""
         self.packets = self.discarded = 0
         self.times: list[int | None] = []
         self.key_times: list[int] = []
@@ -192,6 +199,8 @@ class _PacketScan:
         else:
             self.times.append(packet.pts if packet.pts is not None else packet.dts)
             self.last_duration = packet.duration or 0
+            if self.raw_times is not None:
+                self.raw_times.add(packet)
             if packet.is_keyframe and packet.pts is not None:
                 self.key_times.append(packet.pts)
         if self.first_frame is None and self.packets <= MAX_FIRST_FRAME_PACKETS:
@@ -221,7 +230,7 @@ class _PacketScan:
             reason = self.decode_error or self.problem or "the decoder gave nothing"
             found = f"{self.packets} packets" if self.packets else "no packets"
             raise VideoError("undecodable", f"no picture from {found}: {reason}")
-        times, timed = self._display_times()
+        times = self._display_times()
         rotation, mirrored = orientation(self.first_frame)
         width, height = self.first_frame.width, self.first_frame.height
         if rotation in (90, 270):
@@ -239,13 +248,14 @@ class _PacketScan:
             stream=stream.index,
             video_streams=num_streams,
             time_base=(base.numerator, base.denominator),
-            pts=times,
-            last_duration=self._last_duration(container, times),
-            start_ticks=stream.start_time if stream.start_time is not None else int(times[0]),
+            pts=times.pts,
+            last_duration=self._last_duration(container, times.pts),
+            start_ticks=stream.start_time if stream.start_time is not None else int(times.pts[0]),
             packets=self.packets,
             packets_discarded=self.discarded,
             frames_from_header=stream.frames or None,
-            timed=timed,
+            timed=times.timed,
+            frame_rate_assumed=times.rate_assumed,
             keys=np.sort(np.asarray(self.key_times, dtype=np.int64)),
         )
 
@@ -255,12 +265,15 @@ class _PacketScan:
         except (av.error.FFmpegError, EOFError) as error:
             self._add_error(error)
 
-    def _display_times(self) -> tuple[Integers, bool]:
+    def _display_times(self) -> FrameTimes:
+        if self.raw_times is not None:
+            return self.raw_times.compute(self.times)
         known = [t for t in self.times if t is not None]
         if len(known) == len(self.times):
-            return np.sort(np.asarray(known, dtype=np.int64)), True
+            return FrameTimes(np.sort(np.asarray(known, dtype=np.int64)), True)
         # without times in the container, the frame rate of the stream is the only clock
-        return np.arange(len(self.times), dtype=np.int64) * ticks_per_frame(self.stream), False
+        ticks = np.arange(len(self.times), dtype=np.int64) * ticks_per_frame(self.stream)
+        return FrameTimes(ticks, False)
 
     def _last_duration(self, container: Any, times: Integers) -> int:
         if len(times) > 1:

@@ -358,5 +358,6 @@ def index_fields(index: VideoIndex) -> dict[str, Any]:
         "packets": index.packets,
         "packets_discarded": index.packets_discarded,
         "frames_from_header": index.frames_from_header,
+        "frame_rate_assumed": index.frame_rate_assumed,
         "decoding_version": decoding_version(),
     }

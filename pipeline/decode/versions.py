@@ -17,11 +17,18 @@ affect all videos.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from pipeline.records import DecodeReport, Video
+from pipeline.sources.raw_streams import may_be_raw_stream
+
+ASSUMED_RATE = 25.0
+COUNTED_CODECS = frozenset({"h264", "hevc", "vvc"})
+"""Codecs of raw streams all of whose times came from the assumed rate."""
+RAW_CODECS = COUNTED_CODECS | {"h263", "mpeg1video"}
 
 SLOW_FRAMES_PER_SECOND = 1.01
 """Average rate of a time-lapse video, at most: whose usual frame is shown for a second or more."""
@@ -42,8 +49,21 @@ def _repeats_frames(video: Video, report: DecodeReport) -> bool:
     return slow and report.frames_sampled > report.frames_decoded
 
 
+def _assumed_rate(video: Video, report: DecodeReport) -> bool:
+    if report.codec not in RAW_CODECS or report.frames_from_header:
+        return False
+    rate = report.frame_rate or ASSUMED_RATE
+    if report.codec in COUNTED_CODECS and not math.isclose(rate, ASSUMED_RATE):
+        return False
+    try:
+        return may_be_raw_stream(video.location)
+    except OSError:
+        return False
+
+
 CHANGES: tuple[Change, ...] = (
     Change("each frame of a time-lapse video is one sample", _repeats_frames),
+    Change("raw streams have the frame rate that they state", _assumed_rate),
 )
 """All changes, in the order in which they were made."""
 

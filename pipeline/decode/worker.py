@@ -92,7 +92,7 @@ def _index(job: Message, progress: _Progress) -> Message:
         index = read_image_index(job["location"], job["image_fps"], job["max_pixels"])
     else:
         with _utf8_path(job["location"]) as location:
-            index = read_index(location, job["max_pixels"], progress)
+            index = read_index(location, job["max_pixels"], progress, job["image_fps"])
     return {"index": index.to_json()}
 
 

@@ -79,6 +79,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("frames_sampled", pa.int64()),
             ("one_sample_per_frame", pa.bool_()),
             ("note", pa.string()),
+            ("frame_rate_assumed", pa.bool_()),
             ("decoding_version", pa.int16()),
             ("clips", pa.int32()),
             ("size_bytes", pa.int64()),

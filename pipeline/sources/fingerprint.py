@@ -16,6 +16,7 @@ from typing import Literal
 
 from pipeline.records import Video
 from pipeline.sources.image_sequence import image_files
+from pipeline.sources.raw_streams import may_be_raw_stream
 
 BLOCK_BYTES = 64 << 10
 MIDDLE_BLOCKS = 6
@@ -43,6 +44,10 @@ def identify(source: Source, image_fps: float | None, full_hash: bool = False) -
             video_id = _fingerprint_images(files, image_fps, full_hash)
             return Video(source.path, source.location, "images", video_id, size, image_fps)
         video_id, size = _fingerprint_file(source.location, full_hash)
+        if image_fps is not None and may_be_raw_stream(source.location):
+            # its frame times may depend on the rate
+            video_id = _hash([b"raw", repr(float(image_fps)).encode(), video_id.encode()])
+            return Video(source.path, source.location, "file", video_id, size, image_fps)
         return Video(source.path, source.location, "file", video_id, size)
     except OSError as error:
         missing = isinstance(error, FileNotFoundError)

@@ -98,7 +98,14 @@ def ask(channel, job, descriptor=None, read=None):
 
 
 def index_job(path, **more):
-    return {"do": "index", "location": str(path), "kind": "file", "max_pixels": 10**6, **more}
+    return {
+        "do": "index",
+        "location": str(path),
+        "kind": "file",
+        "image_fps": None,
+        "max_pixels": 10**6,
+        **more,
+    }
 
 
 class TestProcess:
