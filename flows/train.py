@@ -32,6 +32,7 @@ from pipeline.training.build_dataset import (
     build_dataset,
     find_labelled_videos,
 )
+from pipeline.training.clip_times import check_times
 from pipeline.training.feature_source import FeatureSource
 from pipeline.training.finetune.finetune import load_tunable
 from pipeline.training.label_counts import require_trainable
@@ -128,6 +129,7 @@ def run_training(
     progress = RunProgress()
     with open_session(None, run, videos=videos, progress=progress) as session:
         with on_stop(session.stop):
+            annotations = check_times(annotations, session, videos)
             callbacks.on_features(progress)
             not_stored = steps.ensure_features(session, videos, progress)
             dataset = build_dataset(

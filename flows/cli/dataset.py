@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from pipeline.config import RunOptions
     from pipeline.encode.feature_store import FeatureStore
+    from pipeline.run.session import Session
     from pipeline.training.annotations import Annotations
     from pipeline.training.build_dataset import LabelledDataset
 
@@ -46,10 +47,17 @@ def gather_clips(
     from flows.cli.console import watch
     from flows.server.launch import open_with_features
     from pipeline.training.build_dataset import build_dataset, find_labelled_videos
+    from pipeline.training.clip_times import check_times
     from pipeline.training.feature_source import FeatureSource
 
     videos = find_labelled_videos(labelled, options.image_fps)
     show = partial(watch, quiet=quiet)
-    with open_with_features(options, videos, show) as (session, not_stored):
+    checked = labelled
+
+    def check(session: Session) -> None:
+        nonlocal checked
+        checked = check_times(labelled, session, videos)
+
+    with open_with_features(options, videos, show, check) as (session, not_stored):
         source = FeatureSource.of_session(session, not_stored)
-        return build_dataset(labelled, source, videos), session.store
+        return build_dataset(checked, source, videos), session.store

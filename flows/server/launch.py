@@ -98,7 +98,10 @@ def run_once(
 
 @contextlib.contextmanager
 def open_with_features(
-    options: RunOptions, videos: Sequence[Video], watch: Watch
+    options: RunOptions,
+    videos: Sequence[Video],
+    watch: Watch,
+    check: Callable[[Session], None] = lambda session: None,
 ) -> Iterator[tuple[Session, Mapping[str, DecodeReport]]]:
     """
     Open a session without a results folder, in whose store the features of videos are.
@@ -110,6 +113,7 @@ def open_with_features(
         options: of the run; they name a folder of features.
         videos: whose features are needed.
         watch: shows the counters.
+        check: called before anything is decoded.
 
     Returns:
         The session, and what `ensure_features` gave.
@@ -120,6 +124,7 @@ def open_with_features(
 
     progress = RunProgress()
     with open_session(None, options, videos=videos, progress=progress) as session:
+        check(session)
         not_stored: Mapping[str, DecodeReport] = {}
         if missing_features(session, videos):
 

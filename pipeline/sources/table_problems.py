@@ -8,9 +8,9 @@ from pathlib import Path
 from pipeline.errors import SourceError
 from pipeline.storage import printable
 
-MAX_RANGES = 12
+MAX_RANGES = 100
 """Ranges of rows that a message lists."""
-MAX_PROBLEMS = 30
+MAX_PROBLEMS = 200
 """Mistakes that a message lists."""
 
 

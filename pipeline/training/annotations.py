@@ -58,6 +58,8 @@ class Annotations:
     labels: tuple[str, ...]
     notes: tuple[str, ...] = ()
     """What the user should know of the table or folder, a sentence each."""
+    path: Path = Path("LABELS")
+    """The table or folder."""
 
     def __post_init__(self) -> None:
         unknown = {clip.label for clip in self.clips} - set(self.labels)
@@ -86,7 +88,7 @@ def read_annotations(path: Path, videos: Path | None = None) -> Annotations:
     clips = _without_duplicates(clips)
     labels = tuple(sorted({clip.label for clip in clips}))
     notes += _similar_labels(labels)
-    return Annotations(tuple(clips), labels, tuple(filter(None, notes)))
+    return Annotations(tuple(clips), labels, tuple(filter(None, notes)), path)
 
 
 def require_groups(annotations: Annotations, minimum: int = 2) -> None:

@@ -14,8 +14,10 @@ from pipeline.recognition.recognizer import BackboneSpec
 from pipeline.records import Video
 from pipeline.run.session import Session
 from pipeline.sources.discovery import find_videos
+from pipeline.sources.table_problems import Problems
+from pipeline.storage import printable
 from pipeline.temporal.batching import Example, Examples
-from pipeline.training.annotations import Annotation, Annotations, format_rows
+from pipeline.training.annotations import Annotation, Annotations
 from pipeline.training.clip_dataset import ClipDatasetBuilder, SkippedClip
 from pipeline.training.feature_source import FeatureSource
 from pipeline.training.finetune.frame_cache import FrameCache, cache_frames
@@ -52,31 +54,40 @@ def find_labelled_videos(annotations: Annotations, image_fps: float | None = Non
         SourceError: copies of a video have different groups, splits or labels.
     """
     videos = find_videos(sorted({clip.video for clip in annotations.clips}), image_fps=image_fps)
+    problems = Problems(annotations.path)
     for video, clips in _clips_by_video(annotations, videos):
         if video.copies:
-            _require_agreement(clips)
+            _check_agreement(clips, problems, from_table=not annotations.path.is_dir())
+    problems.raise_if_any()
     return videos
 
 
-def _require_agreement(clips: Sequence[Annotation]) -> None:
+def _check_agreement(clips: Sequence[Annotation], problems: Problems, *, from_table: bool) -> None:
     """Require that copies of one video have the same annotations."""
     parts = defaultdict(list)
     for clip in clips:
         parts[clip.start_seconds, clip.end_seconds].append(clip)
     for same in parts.values():
-        labels = sorted({clip.label for clip in same})
-        if len(labels) > 1:
-            raise SourceError(
-                f"{format_rows(same)} are copies of one video with different labels: "
-                f"{', '.join(labels)}"
+        if len({clip.label for clip in same}) > 1:
+            problems.add(
+                f"copies of one video have different labels: {_list_files(same, 'label')}",
+                [clip.row for clip in same if from_table],
             )
     groups = {clip.group for clip in clips if clip.group != clip.video}
     splits = {clip.split for clip in clips}
     if len(groups) > 1 or len(splits) > 1:
-        raise SourceError(
-            f"{format_rows(clips)} are copies of one video in different groups or splits. That "
-            "would test on what was trained on"
+        name = "split" if len(splits) > 1 else "group"
+        problems.add(
+            f"copies of one video are in different groups or splits, which would test on what was "
+            f"trained on: {_list_files(clips, name)}",
+            [clip.row for clip in clips if from_table],
         )
+
+
+def _list_files(clips: Sequence[Annotation], name: str) -> str:
+    """Name the files of clips, each with its label, group or split."""
+    named = {(clip.video, getattr(clip, name)): None for clip in clips}
+    return ", ".join(f"{printable(video)} ({value})" for video, value in named)
 
 
 def build_dataset(

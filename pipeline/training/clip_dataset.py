@@ -77,7 +77,7 @@ class ClipDatasetBuilder:
     def _build(self, clip: Annotation, source: _VideoFeatures) -> Example | SkippedClip:
         start = clip.start_seconds or 0.0
         end = source.duration_seconds if clip.end_seconds is None else clip.end_seconds
-        first, stop = _frame_range(
+        first, stop = frame_range(
             clip, source.samples.seconds, shown_on=source.report.one_sample_per_frame
         )
         if first >= stop and source.report.status != "ok":
@@ -145,8 +145,15 @@ def require_inside(clip: Annotation, duration: float, sampling: Sampling) -> Non
         )
 
 
-def _frame_range(clip: Annotation, seconds: Seconds, *, shown_on: bool) -> tuple[int, int]:
-    """Give the sampled frames of a clip, [first, stop)."""
+def frame_range(clip: Annotation, seconds: Seconds, *, shown_on: bool) -> tuple[int, int]:
+    """
+    Give the sampled frames of a clip, [first, stop).
+
+    Args:
+        clip: a labelled part of a video.
+        seconds: times of the sampled frames of the video, (T,).
+        shown_on: whether a frame stays displayed until the next one.
+    """
     first = first_in(seconds, clip.start_seconds or 0.0, shown_on=shown_on)
     if clip.end_seconds is None:  # the last sample may lie exactly at the end of the video
         return first, len(seconds)

@@ -215,12 +215,18 @@ class TestCopies:
         assert {item.video for item in items} == {first}
 
     def test_different_labels_fail(self, copied):
-        with pytest.raises(SourceError, match=r"rows 2, 3 are copies.*different labels: even, odd"):
+        with pytest.raises(
+            SourceError,
+            match=r"rows 2, 3 of .*copies.*different labels: .*a.mp4 \(even\), .*b.mp4 \(odd\)",
+        ):
             find_labelled_videos(copied("", "even", "odd"))
 
     @pytest.mark.parametrize("column", ["group", "split"])
     def test_different_groups_or_splits_fail(self, copied, column):
-        with pytest.raises(SourceError, match=r"rows 2, 3 are copies.*groups or splits"):
+        with pytest.raises(
+            SourceError,
+            match=r"rows 2, 3 of .*copies.*groups or splits.*a.mp4 \(train\), .*b.mp4 \(test\)",
+        ):
             find_labelled_videos(copied(f",{column}", "even,train", "even,test"))
 
 
