@@ -12,19 +12,17 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import OptionError
-from pipeline.temporal.batching import Batch
 from pipeline.temporal.options import TrainingOptions
 
 FLIP_PROBABILITY = 0.5
 
 
-def augment(batch: Batch, options: TrainingOptions, generator: torch.Generator) -> Batch:
-    """Augment a batch at random. At least one frame of every clip stays unmasked."""
-    x = batch.x
-    if options.mirror_grid:
-        flipped = torch.rand(len(x), 1, 1, generator=generator) < FLIP_PROBABILITY
-        x = torch.where(flipped, flip_grid(x, options.mirror_grid), x)
-    return Batch(x, augment_mask(batch.mask, options, generator), batch.labels)
+def draw_flips(count: int, options: TrainingOptions, generator: torch.Generator) -> list[bool]:
+    """Draw which clips are flipped horizontally."""
+    if not options.mirror_grid:
+        return [False] * count
+    flips: list[bool] = (torch.rand(count, generator=generator) < FLIP_PROBABILITY).tolist()
+    return flips
 
 
 def augment_mask(mask: Tensor, options: TrainingOptions, generator: torch.Generator) -> Tensor:

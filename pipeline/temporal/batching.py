@@ -98,10 +98,13 @@ class Batch:
     """True for frames that are used, (N, L)."""
     labels: Tensor
     """(N,)."""
+    standardized: bool = False
+    """Whether the features are standardized already, by the input layer of the model."""
 
     def to(self, device: torch.device) -> Batch:
         """Copy the batch to a device."""
-        return Batch(self.x.to(device), self.mask.to(device), self.labels.to(device))
+        x, mask, labels = self.x.to(device), self.mask.to(device), self.labels.to(device)
+        return Batch(x, mask, labels, self.standardized)
 
 
 def valid_frames(examples: Iterable[Example]) -> list[Tensor]:

@@ -42,26 +42,34 @@ class InputLayer(nn.Module):
         Project consecutive steps to (N, L, H).
 
         Args:
-            x: (N, L, D).
-            previous: features of the step before, (N, D).
+            x: standardized features, (N, L, D).
+            previous: those of the step before, (N, D).
             is_first: whether there is no step before, (N,); the first difference is 0 then.
         """
         inputs = self.with_differences(x, previous, is_first)
-        if self.options.rectified:
-            inputs = (inputs - self.centre) * self.weight
+        if self.options.rectified:  # in place: this is the largest tensor of the model
+            inputs = inputs.sub_(self.centre).mul_(self.weight)
         projected: Tensor = self.dropout(self.norm(self.project(inputs)))
         return projected
 
     def with_differences(self, x: Tensor, previous: Tensor, is_first: Tensor) -> Tensor:
-        """Standardize steps and append their differences, (N, L, P). Arguments as in `forward`."""
-        x = self._standardize(x)
+        """Append the differences of steps to a copy of them, (N, L, P). Arguments as `forward`."""
         if not self.options.differences:
             return x
-        before = torch.where(is_first.unsqueeze(1), x[:, 0], self._standardize(previous))
-        difference = x - torch.cat([before.unsqueeze(1), x[:, :-1]], dim=1)
-        if self.options.rectified:
-            return torch.cat([x, *split_by_sign(difference)], dim=2)
-        return torch.cat([x, difference], dim=2)
+        size = x.shape[2]
+        inputs = x.new_empty(*x.shape[:2], size * (2 + self.options.rectified))
+        inputs[..., :size] = x
+        difference = inputs[..., size : 2 * size]
+        difference[:, 0] = torch.where(is_first.unsqueeze(1), 0.0, x[:, 0] - previous)
+        difference[:, 1:] = x[:, 1:] - x[:, :-1]
+        if self.options.rectified:  # max(d, 0) and max(-d, 0)
+            inputs[..., 2 * size :] = (-difference).relu_()
+            difference.relu_()
+        return inputs
+
+    def standardize(self, x: Tensor) -> Tensor:
+        """Standardize features (..., D), with signed square roots if the options say so."""
+        return (self.signed_sqrt(x) - self.mean).mul_(self.scale)
 
     def signed_sqrt(self, x: Tensor) -> Tensor:
         """Take the signed square root of features (..., D) if the options say so."""
@@ -70,15 +78,6 @@ class InputLayer(nn.Module):
         # d√x/dx is infinite at 0 and inf · 0 is NaN, so 0 is masked
         is_zero = x == 0
         return torch.where(is_zero, 0.0, x.sign() * torch.where(is_zero, 1.0, x).abs().sqrt())
-
-    def _standardize(self, x: Tensor) -> Tensor:
-        # in place: this is the largest tensor of the model
-        return (self.signed_sqrt(x) - self.mean).mul_(self.scale)
-
-
-def split_by_sign(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Split x into max(x, 0) and max(-x, 0)."""
-    return x.relu(), (-x).relu()
 
 
 class TemporalPooling(nn.Module):

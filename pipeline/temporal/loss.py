@@ -80,9 +80,10 @@ class TrainingLoss:
         chunks = torch.split(batch.x, unroll, 1), torch.split(batch.mask, unroll, 1)
         for x, mask in zip(*chunks, strict=True):
             if whole or not model.streams:
-                logits = model(x, mask)
+                logits = model(x, mask, standardized=batch.standardized)
             else:
-                logits, state = model.stream(x, state or model.initial_state(len(x)), mask)
+                start = state or model.initial_state(len(x))
+                logits, state = model.stream(x, start, mask, standardized=batch.standardized)
                 state = state.detach()
             yield mask, logits
 

@@ -53,7 +53,7 @@ class State:
     layers: Tensor
     """Recurrent states, (num_layers, N, S)."""
     previous: Tensor
-    """Features of the last valid step, (N, D)."""
+    """Standardized features of the last valid step, (N, D)."""
     steps: Tensor
     """Number of valid steps so far, (N,)."""
     pooled: Tensor
@@ -146,7 +146,9 @@ class TemporalModel(nn.Module):
             pooled=self.pool.initial_memory(n, like),
         )
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Logits:
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, *, standardized: bool = False
+    ) -> Logits:
         """
         Compute the logits of clips and of their frames.
 
@@ -154,12 +156,16 @@ class TemporalModel(nn.Module):
             x: (N, L, D).
             mask: (N, L), True for valid steps; all by default. Other frames get the logits of the
                 last valid frame before them, or of the first valid frame.
+            standardized: whether `inputs.standardize` was applied to x already.
         """
         self._check(x, mask)
+        x = x if standardized else self.inputs.standardize(x)
         logits, _ = self._run(x, mask, self.initial_state(len(x)))
         return logits
 
-    def stream(self, x: Tensor, state: State, mask: Tensor | None = None) -> tuple[Logits, State]:
+    def stream(
+        self, x: Tensor, state: State, mask: Tensor | None = None, *, standardized: bool = False
+    ) -> tuple[Logits, State]:
         """
         Continue sequences from a state. As `forward`, and also returns the new state.
 
@@ -175,7 +181,7 @@ class TemporalModel(nn.Module):
             )
         self._check(x, mask)
         self._check_state(x, state)
-        return self._run(x, mask, state)
+        return self._run(x if standardized else self.inputs.standardize(x), mask, state)
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Run one step: features (N, D) and a state to frame logits (N, K) and the new state."""
@@ -183,6 +189,7 @@ class TemporalModel(nn.Module):
         return logits.frames[:, 0], state
 
     def _run(self, x: Tensor, mask: Tensor | None, state: State) -> tuple[Logits, State]:
+        """Run over standardized features."""
         if mask is None:
             mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
         moved, lengths = move_valid_to_front(x, mask)

@@ -46,4 +46,5 @@ def _inputs(model: TemporalModel, clips: Sequence[Tensor]) -> Iterator[Tensor]:
     """Yield the features of each clip with their differences, (L, P)."""
     is_first = torch.ones(1, dtype=torch.bool)
     for frames in clips:
-        yield model.inputs.with_differences(frames.unsqueeze(0), frames[:1], is_first)[0]
+        x = model.inputs.standardize(frames).unsqueeze(0)
+        yield model.inputs.with_differences(x, x[:, 0], is_first)[0]

@@ -7,7 +7,7 @@ Train a temporal model on labelled clips.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pipeline.config import fingerprint
 from pipeline.errors import OptionError
-from pipeline.temporal.augment import augment
+from pipeline.temporal.augment import augment_mask, draw_flips
 from pipeline.temporal.batching import (
     Batch,
     Example,
@@ -33,11 +33,13 @@ from pipeline.temporal.models import TemporalModel
 from pipeline.temporal.normalization import fit_normalization
 from pipeline.temporal.options import TemporalOptions, TrainingOptions
 from pipeline.temporal.schedule import class_weights
+from pipeline.temporal.standardized import StandardizedExamples
 from pipeline.temporal.training_loop import (
     Epoch,
     EpochTotals,
     OnEpoch,
     TrainingProgress,
+    Validation,
     best_epoch,
     clip_gradient,
     isolated_rng,
@@ -151,6 +153,7 @@ class Trainer:
         feature_size = task.examples[0].features.shape[1]
         self.model = TemporalModel(feature_size, task.num_labels, task.temporal)
         fit_normalization(self.model, valid_frames(task.examples))
+        self.standardized = StandardizedExamples(self.model.inputs, task.options.mirror_grid)
         self.model.to(self.device)
         groups = parameter_groups(self.model.parameters(), self.options.weight_decay)
         self.optimizer = torch.optim.AdamW(groups, lr=self.options.learning_rate)
@@ -169,11 +172,18 @@ class Trainer:
         generator = self.progress.seed_epoch()
         totals = EpochTotals()
         for examples in self.progress.batches(self.task.examples, generator):
-            batch = augment(collate(examples), self.options, generator).to(self.device)
-            totals.add(*self._step(batch), len(examples))
+            flips = draw_flips(len(examples), self.options, generator)
+            batch = self.standardized.batch(examples, flips)
+            batch = replace(batch, mask=augment_mask(batch.mask, self.options, generator))
+            totals.add(*self._step(batch.to(self.device)), len(examples))
+        return self.progress.finish_epoch(totals, self._validate(), self.model.state_dict())
+
+    def _validate(self) -> Validation:
         validation = self.task.validation
-        metrics = loss_and_accuracy(self.model, validation) if validation else (None, None)
-        return self.progress.finish_epoch(totals, metrics, self.model.state_dict())
+        if not validation:
+            return None, None
+        logits = _predict(self.model, validation, self.standardized.batch)
+        return _loss_and_accuracy(logits, validation)
 
     def _step(self, batch: Batch) -> tuple[float, int, float]:
         """Run one step. Returns the loss, the number of correct clips, and the gradient norm."""
@@ -215,23 +225,38 @@ class Trainer:
         return TrainingResult(model, temperature, tuple(self.progress.history))
 
 
-@torch.inference_mode()
 def predict(model: TemporalModel, examples: Sequence[Example]) -> NDArray[np.float32]:
     """Compute the logits of clips, (n, K), in the order of the examples."""
+    return _predict(model, examples, collate)
+
+
+@torch.inference_mode()
+def _predict(
+    model: TemporalModel,
+    examples: Sequence[Example],
+    make_batch: Callable[[Sequence[Example]], Batch],
+) -> NDArray[np.float32]:
     device = model.head.weight.device
     training = model.training
     model.eval()
     logits = np.zeros((len(examples), model.num_labels), np.float32)
     for numbers in batches_by_length(examples, PREDICT_BATCH_SIZE):
-        batch = collate([examples[number] for number in numbers]).to(device)
-        logits[numbers] = model(batch.x, batch.mask).clips.float().cpu().numpy()
+        batch = make_batch([examples[number] for number in numbers]).to(device)
+        found = model(batch.x, batch.mask, standardized=batch.standardized)
+        logits[numbers] = found.clips.float().cpu().numpy()
     model.train(training)
     return logits
 
 
 def loss_and_accuracy(model: TemporalModel, examples: Sequence[Example]) -> tuple[float, float]:
     """Compute the mean negative log-likelihood, in nats, and the accuracy on examples."""
-    logits = predict(model, examples).astype(np.float64)
+    return _loss_and_accuracy(predict(model, examples), examples)
+
+
+def _loss_and_accuracy(
+    found: NDArray[np.float32], examples: Sequence[Example]
+) -> tuple[float, float]:
+    logits = found.astype(np.float64)
     labels = np.array([example.label for example in examples])
     greatest = logits.max(1)
     normalizers = greatest + np.log(np.exp(logits - greatest[:, None]).sum(1))

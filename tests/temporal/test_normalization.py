@@ -22,10 +22,16 @@ def make_model(options, examples) -> TemporalModel:
     return model
 
 
+def with_differences(model, x) -> torch.Tensor:
+    """Standardized features of whole clips (1, L, D) with their differences, (1, L, P)."""
+    standardized = model.inputs.standardize(x)
+    return model.inputs.with_differences(standardized, standardized[:, 0], IS_FIRST)
+
+
 def scaled_inputs(model, example) -> torch.Tensor:
     """The scaled inputs of a clip, (L, P)."""
     x = torch.from_numpy(example.features)
-    inputs = model.inputs.with_differences(x.unsqueeze(0), x[:1], IS_FIRST)[0]
+    inputs = with_differences(model, x.unsqueeze(0))[0]
     return (inputs - model.inputs.centre) * model.inputs.weight
 
 
@@ -45,7 +51,7 @@ def test_features_get_mean_0_and_deviation_1(clips):
     model = make_model(TemporalOptions(), clips)
 
     x = torch.from_numpy(np.concatenate([clip.features for clip in clips]))
-    standardized = model.inputs.with_differences(x.unsqueeze(0), x[:1], IS_FIRST)
+    standardized = with_differences(model, x.unsqueeze(0))
     assert standardized.mean((0, 1)).tolist() == pytest.approx([0, 0], abs=1e-5)
     assert standardized.std((0, 1), correction=0).tolist() == pytest.approx([1, 1], abs=1e-4)
 
@@ -71,7 +77,7 @@ def test_a_constant_feature_is_multiplied_by_0():
     model = make_model(TemporalOptions(), clips)
     later = torch.tensor([[[900.0, 51.0, 1.0]]])
 
-    inputs = model.inputs.with_differences(later, later[:, 0], IS_FIRST)
+    inputs = with_differences(model, later)
 
     assert inputs.tolist() == [[[0.0, 0.0, -0.5]]]
 
@@ -91,7 +97,7 @@ def test_differences_are_split_by_sign():
     model = make_model(RECTIFIED, [make_example(0, [[0], [4], [1]])])
     x = torch.tensor([[[0.0], [4.0], [1.0]]])
 
-    _, rises, falls = model.inputs.with_differences(x, x[:, 0], IS_FIRST)[0].T
+    _, rises, falls = with_differences(model, x)[0].T
 
     std = torch.tensor([0.0, 2.0, 1.0]).std(correction=0)
     torch.testing.assert_close(rises * std, torch.tensor([0.0, 2.0, 0.0]))
