@@ -17,6 +17,7 @@ import av.error
 import av.logging
 import numpy as np
 
+from pipeline.decode.h264_fields import FieldPairs
 from pipeline.decode.packets import Packets, ticks_per_frame, truncation
 from pipeline.decode.raw_streams import FrameTimes, RawTimes, is_raw_stream
 from pipeline.errors import VideoError
@@ -186,6 +187,9 @@ class _PacketScan:
         """Of a raw stream; None in a container."""
         self.packets = self.discarded = 0
         self.times: list[int | None] = []
+        self._numbers: list[int] = []
+        """Of the packets with these times."""
+        self._fields = _field_pairs(stream)
         self.key_times: list[int] = []
         self.last_duration = 0
         self.first_frame: Any = None
@@ -194,10 +198,14 @@ class _PacketScan:
 
     def add(self, packet: Any) -> None:
         self.packets += 1
+        if self._fields is not None:
+            self._fields.add(bytes(packet))
         if packet.is_discard:
             self.discarded += 1
         else:
             self.times.append(packet.pts if packet.pts is not None else packet.dts)
+            if self._fields is not None:
+                self._numbers.append(self.packets - 1)
             self.last_duration = packet.duration or 0
             if self.raw_times is not None:
                 self.raw_times.add(packet)
@@ -256,7 +264,7 @@ class _PacketScan:
             frames_from_header=stream.frames or None,
             timed=times.timed,
             frame_rate_assumed=times.rate_assumed,
-            keys=np.sort(np.asarray(self.key_times, dtype=np.int64)),
+            keys=self._keys(times.pts),
         )
 
     def _flush(self) -> None:
@@ -265,14 +273,27 @@ class _PacketScan:
         except (av.error.FFmpegError, EOFError) as error:
             self._add_error(error)
 
+    def _frame_times(self) -> list[int | None]:
+        """Select the times of packets that begin a frame."""
+        if self._fields is None or not any(self._fields.begins_frame):
+            return self.times
+        begins = self._fields.begins_frame
+        return [t for t, number in zip(self.times, self._numbers, strict=True) if begins[number]]
+
+    def _keys(self, pts: Integers) -> Integers:
+        keys = np.sort(np.asarray(self.key_times, dtype=np.int64))
+        # the second field of a key frame may be marked as well
+        return keys if self._fields is None else np.intersect1d(keys, pts)
+
     def _display_times(self) -> FrameTimes:
+        stored = self._frame_times()
         if self.raw_times is not None:
-            return self.raw_times.compute(self.times)
-        known = [t for t in self.times if t is not None]
-        if len(known) == len(self.times):
+            return self.raw_times.compute(stored)
+        known = [t for t in stored if t is not None]
+        if len(known) == len(stored):
             return FrameTimes(np.sort(np.asarray(known, dtype=np.int64)), True)
         # without times in the container, the frame rate of the stream is the only clock
-        ticks = np.arange(len(self.times), dtype=np.int64) * ticks_per_frame(self.stream)
+        ticks = np.arange(len(stored), dtype=np.int64) * ticks_per_frame(self.stream)
         return FrameTimes(ticks, False)
 
     def _last_duration(self, container: Any, times: Integers) -> int:
@@ -281,6 +302,13 @@ class _PacketScan:
         # FFmpeg assumes 25 frames per second for a single image
         still = container.format.name == "image2" or container.format.name.endswith("_pipe")
         return 0 if still else self.last_duration
+
+
+def _field_pairs(stream: Any) -> FieldPairs | None:
+    if stream.codec_context.name != "h264":
+        return None
+    pairs = FieldPairs(bytes(stream.codec_context.extradata or b""))
+    return pairs if pairs.may_have_fields else None
 
 
 def _skipped_packets(index: VideoIndex, stream: Any) -> int:

@@ -10,9 +10,9 @@ again, and logs how many there are and why; all other videos are neither read no
 To change decoded pixels, times, or the status of some videos, append a `Change` to `CHANGES`. Its
 function `affects(video, report)` returns whether the change concerns a video, given the report of
 the earlier version. It must be cheap, since it is called for every row of an earlier version: test
-the fields of the report first, and read at most a few bytes of the file, only if these fit. Never
-remove or reorder changes. `FEATURES_VERSION` of the feature store, in contrast, is for changes that
-affect all videos.
+the fields of the report first, and read at most a few bytes of the file, only if these fit. (The
+reports on the chunks of a video are merged before.) Never remove or reorder changes.
+`FEATURES_VERSION` of the feature store, in contrast, is for changes that affect all videos.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from pipeline.records import DecodeReport, Video
+from pipeline.records import DecodeReport, Video, merge_reports
 from pipeline.sources.raw_streams import may_be_raw_stream
 
 ASSUMED_RATE = 25.0
@@ -61,9 +61,17 @@ def _assumed_rate(video: Video, report: DecodeReport) -> bool:
         return False
 
 
+def _fields_as_frames(video: Video, report: DecodeReport) -> bool:
+    shown = (report.packets or 0) - (report.packets_discarded or 0)
+    # of other damaged files fewer frames are missing
+    share = 1.0 if report.status == "ok" else 0.75
+    return report.codec == "h264" and 0 < report.frames_decoded < share * shown
+
+
 CHANGES: tuple[Change, ...] = (
     Change("each frame of a time-lapse video is one sample", _repeats_frames),
     Change("raw streams have the frame rate that they state", _assumed_rate),
+    Change("the two fields of a frame of H.264 are one frame", _fields_as_frames),
 )
 """All changes, in the order in which they were made."""
 
@@ -84,10 +92,13 @@ def reason_to_decode_again(video: Video, reports: Iterable[DecodeReport]) -> str
     Returns:
         The reason of the first change that affects it; empty if its results are still valid.
     """
-    for report in reports:
-        for change in CHANGES[report.decoding_version - 1 :]:
-            if change.affects(video, report):
-                return change.reason
+    earlier = list(reports)
+    if not earlier:
+        return ""
+    report = merge_reports(earlier)
+    for change in CHANGES[min(part.decoding_version for part in earlier) - 1 :]:
+        if change.affects(video, report):
+            return change.reason
     return ""
 
 

@@ -8,6 +8,7 @@ import pytest
 from pipeline.config import DecodeOptions, EncodeOptions, RunOptions, Sampling
 from pipeline.decode import versions
 from pipeline.decode.versions import Change
+from pipeline.results.tables import load
 from pipeline.run.features import ensure_features, missing_features
 from pipeline.run.load import open_session
 from pipeline.run.process import process_videos
@@ -40,7 +41,7 @@ def run(folder, options):
     def run(out="out"):
         """Run once; give the counts, and the rows of `videos` by file name."""
         found = process_videos([str(folder / "videos")], folder / out, options)
-        rows = pd.read_parquet(folder / out / "videos")
+        rows = load(folder / out, "videos")
         assert len(rows) == 2
         return found["counts"], rows.set_index(rows.video.str.rsplit("/").str[-1])
 
