@@ -71,6 +71,14 @@ class Video:
     """Path and location of other files with the same content, which get the same rows."""
 
 
+@dataclass(frozen=True, slots=True)
+class ValueRange:
+    """The sample values that are shown as black and as white."""
+
+    black: float
+    white: float
+
+
 @dataclass(frozen=True)
 class VideoIndex:
     """Index of one video stream, from the packets of its container."""
@@ -115,6 +123,10 @@ class VideoIndex:
     """Frames of zero bytes that the header counts: the frame before stays visible."""
     frame_rate_assumed: bool = False
     """Whether a raw stream states no frame rate, and 25 frames per second are assumed."""
+    value_range: ValueRange | None = None
+    """Of pictures with more than 8 bits per sample, if it is not the range of their type."""
+    note: str = ""
+    """What a user should know about how the file is read."""
 
     @cached_property
     def tick_seconds(self) -> float:
@@ -184,13 +196,20 @@ class VideoIndex:
     def to_json(self) -> dict[str, Any]:
         """Convert to JSON values, which `from_json` reads."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return {**values, "pts": self.pts.tolist(), "keys": self.keys.tolist()}
+        shown = self.value_range and dataclasses.astuple(self.value_range)
+        ticks = {"pts": self.pts.tolist(), "keys": self.keys.tolist()}
+        return {**values, **ticks, "value_range": shown}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> VideoIndex:
         """Convert back what `to_json` returned."""
         ticks = {name: np.asarray(values[name], dtype=np.int64) for name in ("pts", "keys")}
-        return cls(**{**values, **ticks, "time_base": tuple(values["time_base"])})
+        shown = values.get("value_range")
+        others = {
+            "time_base": tuple(values["time_base"]),
+            "value_range": ValueRange(*shown) if shown else None,
+        }
+        return cls(**{**values, **ticks, **others})
 
 
 @dataclass(frozen=True, slots=True)

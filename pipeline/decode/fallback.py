@@ -148,7 +148,8 @@ def _with_sampling(
 ) -> DecodeReport:
     """Add how the video was sampled, and the number of samples."""
     once = frames_are_samples(index, sampling)
-    note = f"each frame is one sample: it is shown for {index.frame_seconds:g} s" if once else ""
+    slow = f"each frame is one sample: it is shown for {index.frame_seconds:g} s" if once else ""
+    note = "; ".join(filter(None, [index.note, slow]))
     return replace(report, frames_sampled=count, one_sample_per_frame=once, note=note)
 
 

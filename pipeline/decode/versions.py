@@ -29,6 +29,8 @@ ASSUMED_RATE = 25.0
 COUNTED_CODECS = frozenset({"h264", "hevc", "vvc"})
 """Codecs of raw streams all of whose times came from the assumed rate."""
 RAW_CODECS = COUNTED_CODECS | {"h263", "mpeg1video"}
+from pipeline.sources.image_sequence import image_files
+from pipeline.sources.pictures import find_value_range, list_pictures
 
 SLOW_FRAMES_PER_SECOND = 1.01
 """Average rate of a time-lapse video, at most: whose usual frame is shown for a second or more."""
@@ -68,10 +70,24 @@ def _fields_as_frames(video: Video, report: DecodeReport) -> bool:
     return report.codec == "h264" and 0 < report.frames_decoded < share * shown
 
 
+def _has_pages_or_deep_pictures(video: Video, report: DecodeReport) -> bool:
+    if video.kind != "images":
+        return False
+    try:
+        first = list_pictures(image_files(video.location)[:1])
+    except OSError:
+        return False
+    return len(first) > 1 or find_value_range(first)[0] is not None
+
+
 CHANGES: tuple[Change, ...] = (
     Change("each frame of a time-lapse video is one sample", _repeats_frames),
     Change("raw streams have the frame rate that they state", _assumed_rate),
     Change("the two fields of a frame of H.264 are one frame", _fields_as_frames),
+    Change(
+        "all pages of TIFF files are read, and pictures of 10 to 14 bits have their full contrast",
+        _has_pages_or_deep_pictures,
+    ),
 )
 """All changes, in the order in which they were made."""
 

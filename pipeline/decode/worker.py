@@ -89,7 +89,7 @@ class _Progress:
 
 def _index(job: Message, progress: _Progress) -> Message:
     if job["kind"] == "images":
-        index = read_image_index(job["location"], job["image_fps"], job["max_pixels"])
+        index = read_image_index(job["location"], job["image_fps"], job["max_pixels"], progress)
     else:
         with _utf8_path(job["location"]) as location:
             index = read_index(location, job["max_pixels"], progress, job["image_fps"])

@@ -20,6 +20,7 @@ from pipeline.errors import SourceError
 from pipeline.records import Video
 from pipeline.sources.fingerprint import Source, identify
 from pipeline.sources.image_sequence import IMAGE_SUFFIXES, natural_key
+from pipeline.sources.pictures import is_stack
 from pipeline.sources.table_values import file_name, file_path
 from pipeline.sources.tables import SPREADSHEET_SUFFIXES, normalized_name, read_table, read_text
 from pipeline.storage import printable, redact_url
@@ -141,7 +142,8 @@ def _in_glob(pattern: str) -> Iterator[Source]:
 
 
 def _file(path: Path) -> Source:
-    return Source(printable(path), os.path.abspath(path), "file")
+    kind: Literal[file, images] = "images" if is_stack(path) else "file"
+    return Source(printable(path), os.path.abspath(path), kind)
 
 
 def in_folder(folder: Path) -> list[Source]:

@@ -41,7 +41,8 @@ def identify(source: Source, image_fps: float | None, full_hash: bool = False) -
             assert image_fps is not None
             files = image_files(source.location)
             size = sum(path.stat().st_size for path in files)
-            video_id = _fingerprint_images(files, image_fps, full_hash)
+            named = os.path.isdir(source.location)  # the name of a single stack means nothing
+            video_id = _fingerprint_images(files, image_fps, full_hash, named=named)
             return Video(source.path, source.location, "images", video_id, size, image_fps)
         video_id, size = _fingerprint_file(source.location, full_hash)
         if image_fps is not None and may_be_raw_stream(source.location):
@@ -99,9 +100,10 @@ def _blocks(descriptor: int, size: int, full: bool) -> Iterator[bytes]:
         yield os.pread(descriptor, BLOCK_BYTES, round(number * step))
 
 
-def _fingerprint_images(files: list[Path], fps: float, full: bool) -> str:
+def _fingerprint_images(files: list[Path], fps: float, full: bool, *, named: bool) -> str:
     # frame times depend on the rate and on the numbers in the names: both are hashed
     parts: list[bytes] = [b"images", repr(float(fps)).encode()]
     for path in files:
-        parts += [os.fsencode(path.name), _fingerprint_file(str(path), full)[0].encode()]
+        name = [os.fsencode(path.name)] if named else []
+        parts += [*name, _fingerprint_file(str(path), full)[0].encode()]
     return _hash(parts)

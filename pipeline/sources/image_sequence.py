@@ -1,23 +1,29 @@
-"""Read folders of numbered images, `img_00001.jpg …`, as videos."""
+"""Read folders of numbered images, `img_00001.jpg …`, and TIFF stacks as videos."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections import Counter
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from functools import reduce
 from itertools import chain, islice, pairwise
 from pathlib import Path
-from typing import cast
 
-import cv2
 import numpy as np
 
 from pipeline.errors import VideoError
-from pipeline.records import Images, VideoIndex
+from pipeline.records import VideoIndex
+from pipeline.sources.pictures import (
+    Picture,
+    find_value_range,
+    list_pictures,
+    read_image,
+)
+from pipeline.sources.tiff import TIFF_SUFFIXES
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"})
+IMAGE_SUFFIXES = TIFF_SUFFIXES | {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".pnm"}
 
 
 def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
@@ -28,11 +34,13 @@ def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
 
 def image_files(folder: str | Path) -> list[Path]:
     """
-    List the images of a folder in natural order, without hidden files.
+    List the images of a folder in natural order, without hidden files; or one file, a TIFF stack.
 
     If a frame exists in two formats (0001.jpg and 0001.png), the format that is more common in the
     folder is listed.
     """
+    if Path(folder).is_file():
+        return [Path(folder)]
     found = [
         path
         for path in Path(folder).iterdir()
@@ -50,18 +58,6 @@ def _drop_duplicates(paths: list[Path]) -> list[Path]:
     return [path for path in paths if counts[path.suffix.lower()] == max_counts[path.stem]]
 
 
-def read_image(path: Path) -> Images | None:
-    """Read one image as RGB uint8, (H, W, 3); None where it cannot be read."""
-    try:
-        data = np.fromfile(path, dtype=np.uint8)  # OpenCV cannot open every file name
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
-    except (OSError, cv2.error):
-        return None
-    if image is None:
-        return None
-    return cast(Images, cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
-
-
 def frame_numbers(names: list[str]) -> list[int] | None:
     """
     Read the frame number from the last digits in each file name.
@@ -77,27 +73,39 @@ def frame_numbers(names: list[str]) -> list[int] | None:
     return numbers if rising else None
 
 
-def read_image_index(folder: str, fps: float, max_pixels: int) -> VideoIndex:
+def read_image_index(
+    folder: str, fps: float, max_pixels: int, progress: Callable[[int], None] = lambda count: None
+) -> VideoIndex:
     """
     Index a folder of images: a missing number leaves a gap in time.
 
+    All pages of a TIFF are frames. Where there are several, frames follow without gaps.
+
     Args:
-        folder: absolute path.
+        folder: absolute path of a folder, or of a TIFF stack.
         fps: frame rate, as given by the user.
         max_pixels: maximum width times height of the first image.
+        progress: called with the number of pictures that were read.
 
     Raises:
         VideoError: no image, no readable image, images too large, or every image in two formats.
     """
     files = image_files(folder)
+    pictures = list_pictures(files)
+    values, note = find_value_range(pictures, progress)
     height, width = _image_size(files, max_pixels)
     numbers = frame_numbers([path.name for path in files]) or list(range(len(files)))
     # images numbered 5, 10, 15 … have a step of 5 and no gap
     steps = [b - a for a, b in pairwise(numbers)]
     step = reduce(math.gcd, steps) if steps else 1
     pts = np.array([(n - numbers[0]) // step for n in numbers], dtype=np.int64)
-    rate = Fraction(fps).limit_denominator(1_000_000)
     missing = int(pts[-1]) + 1 - len(pts)
+    claimed = len(pictures) + missing
+    if len(pictures) > len(files):
+        pts = np.arange(len(pictures))
+        firsts = {picture.path: picture for picture in reversed(pictures)}
+        claimed = sum(map(_pages_claimed, firsts.values()))
+    rate = Fraction(fps).limit_denominator(1_000_000)
     return VideoIndex(
         format="images",
         codec=files[0].suffix[1:].lower(),
@@ -113,14 +121,22 @@ def read_image_index(folder: str, fps: float, max_pixels: int) -> VideoIndex:
         pts=pts,
         last_duration=1,
         start_ticks=0,
-        packets=len(files),
+        packets=len(pictures),
         packets_discarded=0,
-        frames_from_header=len(files) + missing if missing else None,
+        frames_from_header=claimed if claimed > len(pictures) else None,
         problem=_missing_numbers(numbers, step, missing),
+        value_range=values,
+        note=note,
     )
 
 
-def _image_size(files: list[Path], max_pixels: int) -> tuple[int, int]:
+def _pages_claimed(first: Picture) -> int:
+    """Count the pages of a file: ImageJ may claim more than there are."""
+    claimed = first.page.images_claimed if first.page is not None else None
+    return max(first.pages, claimed or 0)
+
+
+def _image_size(files: Sequence[Path], max_pixels: int) -> tuple[int, int]:
     """Read the size, (height, width), of the first readable image."""
     if not files:
         raise VideoError("not_video", "the folder holds no images")
@@ -136,7 +152,7 @@ def _image_size(files: list[Path], max_pixels: int) -> tuple[int, int]:
     return height, width
 
 
-def _refuse_duplicates(files: list[Path]) -> None:
+def _refuse_duplicates(files: Sequence[Path]) -> None:
     if len({path.stem for path in files}) < len(files):
         kinds = " and as ".join(sorted({path.suffix for path in files}))
         raise VideoError("undecodable", f"the folder holds the same images as {kinds}: keep one")
