@@ -71,14 +71,6 @@ class Video:
     """Path and location of other files with the same content, which get the same rows."""
 
 
-@dataclass(frozen=True, slots=True)
-class ValueRange:
-    """The sample values that are shown as black and as white."""
-
-    black: float
-    white: float
-
-
 @dataclass(frozen=True)
 class VideoIndex:
     """Index of one video stream, from the packets of its container."""
@@ -123,8 +115,8 @@ class VideoIndex:
     """Frames of zero bytes that the header counts: the frame before stays visible."""
     frame_rate_assumed: bool = False
     """Whether a raw stream states no frame rate, and 25 frames per second are assumed."""
-    value_range: ValueRange | None = None
-    """Of pictures with more than 8 bits per sample, if it is not the range of their type."""
+    value_range: tuple[float, float] | None = None
+    """Sample values that are black and white, for pictures with more than 8 bits per sample."""
     note: str = ""
     """What a user should know about how the file is read."""
 
@@ -196,20 +188,14 @@ class VideoIndex:
     def to_json(self) -> dict[str, Any]:
         """Convert to JSON values, which `from_json` reads."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        shown = self.value_range and dataclasses.astuple(self.value_range)
-        ticks = {"pts": self.pts.tolist(), "keys": self.keys.tolist()}
-        return {**values, **ticks, "value_range": shown}
+        return {**values, "pts": self.pts.tolist(), "keys": self.keys.tolist()}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> VideoIndex:
         """Convert back what `to_json` returned."""
         ticks = {name: np.asarray(values[name], dtype=np.int64) for name in ("pts", "keys")}
-        shown = values.get("value_range")
-        others = {
-            "time_base": tuple(values["time_base"]),
-            "value_range": ValueRange(*shown) if shown else None,
-        }
-        return cls(**{**values, **ticks, **others})
+        pairs = {k: values[k] and tuple(values[k]) for k in ("time_base", "value_range")}
+        return cls(**{**values, **ticks, **pairs})
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,12 +318,7 @@ class FrameBatch:
             raise ValueError(f"images must be (T, H, W, 3), got {self.images.shape}")
         if self.images.dtype != np.uint8:
             raise ValueError(f"images must be uint8, got {self.images.dtype}")
-        _check_lengths(
-            images=self.images,
-            sample_index=self.sample_index,
-            frame_index=self.frame_index,
-            pts_seconds=self.pts_seconds,
-        )
+        _check_lengths(self, "images", "sample_index", "frame_index", "pts_seconds")
 
 
 @dataclass(frozen=True)
@@ -365,12 +346,7 @@ class FrameFeatures:
                 f"values must be float16 of shape (T, D), got {self.values.dtype} "
                 f"of shape {self.values.shape}"
             )
-        _check_lengths(
-            values=self.values,
-            sample_index=self.sample_index,
-            frame_index=self.frame_index,
-            pts_seconds=self.pts_seconds,
-        )
+        _check_lengths(self, "values", "sample_index", "frame_index", "pts_seconds")
 
     @property
     def whole(self) -> bool:
@@ -412,7 +388,7 @@ def merge_reports(reports: Sequence[DecodeReport]) -> DecodeReport:
     )
 
 
-def _check_lengths(**arrays: NDArray[Any]) -> None:
-    lengths = {name: len(array) for name, array in arrays.items()}
+def _check_lengths(record: FrameBatch | FrameFeatures, *names: str) -> None:
+    lengths = {name: len(getattr(record, name)) for name in names}
     if len(set(lengths.values())) != 1:
         raise ValueError(f"arrays differ in length: {lengths}")

@@ -23,14 +23,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from pipeline.records import DecodeReport, Video, merge_reports
+from pipeline.sources.image_sequence import image_files
+from pipeline.sources.pictures import find_value_range, list_pictures
 from pipeline.sources.raw_streams import may_be_raw_stream
 
 ASSUMED_RATE = 25.0
 COUNTED_CODECS = frozenset({"h264", "hevc", "vvc"})
 """Codecs of raw streams all of whose times came from the assumed rate."""
 RAW_CODECS = COUNTED_CODECS | {"h263", "mpeg1video"}
-from pipeline.sources.image_sequence import image_files
-from pipeline.sources.pictures import find_value_range, list_pictures
 
 SLOW_FRAMES_PER_SECOND = 1.01
 """Average rate of a time-lapse video, at most: whose usual frame is shown for a second or more."""

@@ -142,8 +142,7 @@ def _in_glob(pattern: str) -> Iterator[Source]:
 
 
 def _file(path: Path) -> Source:
-    kind: Literal[file, images] = "images" if is_stack(path) else "file"
-    return Source(printable(path), os.path.abspath(path), kind)
+    return Source(printable(path), os.path.abspath(path), "images" if is_stack(path) else "file")
 
 
 def in_folder(folder: Path) -> list[Source]:

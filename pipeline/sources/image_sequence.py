@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.errors import VideoError
-from pipeline.records import VideoIndex
+from pipeline.records import Integers, VideoIndex
 from pipeline.sources.pictures import (
     Picture,
     find_value_range,
@@ -92,19 +92,9 @@ def read_image_index(
     """
     files = image_files(folder)
     pictures = list_pictures(files)
-    values, note = find_value_range(pictures, progress)
     height, width = _image_size(files, max_pixels)
-    numbers = frame_numbers([path.name for path in files]) or list(range(len(files)))
-    # images numbered 5, 10, 15 … have a step of 5 and no gap
-    steps = [b - a for a, b in pairwise(numbers)]
-    step = reduce(math.gcd, steps) if steps else 1
-    pts = np.array([(n - numbers[0]) // step for n in numbers], dtype=np.int64)
-    missing = int(pts[-1]) + 1 - len(pts)
-    claimed = len(pictures) + missing
-    if len(pictures) > len(files):
-        pts = np.arange(len(pictures))
-        firsts = {picture.path: picture for picture in reversed(pictures)}
-        claimed = sum(map(_pages_claimed, firsts.values()))
+    values, note = find_value_range(pictures, progress)
+    pts, claimed, problem = _frame_times(files, pictures)
     rate = Fraction(fps).limit_denominator(1_000_000)
     return VideoIndex(
         format="images",
@@ -124,10 +114,31 @@ def read_image_index(
         packets=len(pictures),
         packets_discarded=0,
         frames_from_header=claimed if claimed > len(pictures) else None,
-        problem=_missing_numbers(numbers, step, missing),
-        value_range=values,
+        problem=problem,
+        value_range=(values.black, values.white) if values else None,
         note=note,
     )
+
+
+def _frame_times(files: Sequence[Path], pictures: Sequence[Picture]) -> tuple[Integers, int, str]:
+    """
+    Compute the times of frames from the numbers of the files; pages follow each other.
+
+    Returns:
+        Times in ticks of one frame, the number of frames that should be there, and what is missing.
+    """
+    numbers = frame_numbers([path.name for path in files]) or list(range(len(files)))
+    # images numbered 5, 10, 15 … have a step of 5 and no gap
+    steps = [b - a for a, b in pairwise(numbers)]
+    step = reduce(math.gcd, steps) if steps else 1
+    pts = np.array([(n - numbers[0]) // step for n in numbers], dtype=np.int64)
+    missing = int(pts[-1]) + 1 - len(pts)
+    problem = _missing_numbers(numbers, step, missing)
+    firsts = {picture.path: picture for picture in reversed(pictures)}
+    pages = sum(map(_pages_claimed, firsts.values()))
+    if pages > len(files):
+        return np.arange(len(pictures)), pages, problem
+    return pts, len(pictures) + missing, problem
 
 
 def _pages_claimed(first: Picture) -> int:

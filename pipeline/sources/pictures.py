@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.records import Images, ValueRange
+from pipeline.records import Images
 from pipeline.sources.tiff import TIFF_SUFFIXES, TiffPage, tiff_pages
 
 DEEP = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
@@ -34,6 +34,14 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 Samples = NDArray[Any]
 """A picture as it is stored, (H, W) or (H, W, channels in BGR order), of any type."""
+
+
+@dataclass(frozen=True, slots=True)
+class ValueRange:
+    """The sample values that are shown as black and as white."""
+
+    black: float
+    white: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import cv2
+import numpy as np
 import pytest
+from PIL import Image
 
 from pipeline.config import DecodeOptions
 from pipeline.decode import versions
 from pipeline.decode.doctor import examine
 from pipeline.decode.versions import (
+    CHANGES,
     Change,
     decoding_version,
     describe_reasons,
@@ -68,3 +72,34 @@ def test_a_sentence_says_how_many_and_why():
     assert describe_reasons(["x", "y", "x"]).endswith(
         "3 videos are decoded again, because this version decodes them differently: x (2); y (1)"
     )
+
+
+class TestChanges:
+    """The changes that were made."""
+
+    def affected(self, path, **report):
+        video, earlier = as_video(path, 10), DecodeReport("ok", **report)
+        return [change.reason for change in CHANGES if change.affects(video, earlier)]
+
+    def test_time_lapse(self, tmp_path):
+        path = write_video(tmp_path / "a.mp4", 3)
+
+        assert self.affected(path, frame_rate=0.1, frames_decoded=12, frames_sampled=960) != []
+        assert self.affected(path, frame_rate=0.1, frames_decoded=12, frames_sampled=12) == []
+        assert self.affected(path, frame_rate=5.0, frames_decoded=50, frames_sampled=80) == []
+
+    @pytest.mark.parametrize(("largest", "affected"), [(255, False), (4095, True), (65535, False)])
+    def test_deep_pictures(self, tmp_path, largest, affected):
+        kind = np.uint8 if largest == 255 else np.uint16
+        for number in range(2):
+            assert cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((8, 8), largest, kind))
+
+        assert bool(self.affected(tmp_path)) is affected
+
+    def test_pages(self, tmp_path):
+        pages = [Image.fromarray(np.zeros((8, 8), np.uint8)) for _ in range(2)]
+        pages[0].save(tmp_path / "1.tif")
+        assert self.affected(tmp_path) == []
+
+        pages[0].save(tmp_path / "1.tif", save_all=True, append_images=pages[1:])
+        assert self.affected(tmp_path) != []

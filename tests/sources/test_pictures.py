@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.records import ValueRange
 from pipeline.sources.image_sequence import read_image_index
 from pipeline.sources.pictures import (
     PictureReader,
@@ -270,6 +269,6 @@ class TestValueRange:
 
         index = read_image_index(str(tmp_path), 10, PIXELS, calls.append)
 
-        assert index.value_range == ValueRange(0, 4095)
+        assert index.value_range == (0, 4095)
         assert calls == [1, 2, 3]
-        assert type(index).from_json(index.to_json()).value_range == ValueRange(0, 4095)
+        assert type(index).from_json(index.to_json()).value_range == (0, 4095)

@@ -9,7 +9,7 @@ from functools import partial
 from pipeline.decode.readers.base import Frame, ReaderRefused, Request, require_image
 from pipeline.records import Images
 from pipeline.sources.image_sequence import image_files
-from pipeline.sources.pictures import Picture, PictureReader, list_pictures
+from pipeline.sources.pictures import Picture, PictureReader, ValueRange, list_pictures
 
 
 class ImageReader:
@@ -19,7 +19,8 @@ class ImageReader:
         self.failed_ticks: list[int | None] = []
         self.problem = ""
         self._request = request
-        self._reader = PictureReader(request.index.value_range)
+        values = request.index.value_range
+        self._reader = PictureReader(ValueRange(*values) if values else None)
 
     def frames(self) -> Iterator[Frame]:
         """Read the pictures that are needed."""

@@ -4,13 +4,16 @@ import os
 import struct
 import zlib
 
+import cv2
+import numpy as np
 import pytest
+from PIL import Image
 
 from pipeline.config import Sampling
 from pipeline.decode.fallback import index_video
 from pipeline.errors import VideoError
 from tests.decode.decoding import ALL, as_video, decode, numbers
-from tests.videos import write_images
+from tests.videos import draw_number, write_images
 
 
 def with_odd_profile(png: bytes) -> bytes:
@@ -141,3 +144,50 @@ def test_a_deleted_folder_fails(tmp_path, process):
     with pytest.raises(VideoError, match="cannot be read: No such file") as caught:
         index_video(process, as_video(tmp_path / "gone", 10))
     assert caught.value.status == "unreadable"
+
+
+def test_pages_of_a_stack(tmp_path, process):
+    path = tmp_path / "stack.tif"
+    images = [Image.fromarray(draw_number(number)) for number in range(30)]
+    images[0].save(path, save_all=True, append_images=images[1:])
+
+    whole = decode(process, as_video(path, 10))
+    part = decode(process, as_video(path, 10), Sampling(every=3), start=2, stop=5, context=1)
+
+    assert numbers(whole.images) == list(range(30))
+    assert (whole.report.status, whole.report.duration_seconds) == ("ok", pytest.approx(3))
+    assert numbers(part.images) == [3, 6, 9, 12]
+
+
+def test_a_damaged_page(tmp_path, process):
+    path = tmp_path / "stack.tif"
+    images = [Image.fromarray(draw_number(number)) for number in range(8)]
+    images[0].save(path, save_all=True, append_images=images[1:], compression="tiff_adobe_deflate")
+    data = path.read_bytes()
+    with Image.open(path) as image:
+        image.seek(5)
+        place, size = image.tag_v2[273][0], image.tag_v2[279][0]
+    path.write_bytes(data[:place] + bytes(size) + data[place + size :])
+
+    batch = decode(process, as_video(path, 10))
+
+    assert numbers(np.delete(batch.images, 5, axis=0)) == [0, 1, 2, 3, 4, 6, 7]
+    assert batch.report.status == "partial"
+    assert "Decoding error" in batch.report.error
+
+
+def test_one_range_of_values_for_all_chunks(tmp_path, process):
+    for number in range(6):
+        picture = (draw_number(number)[:, :, 0] >> (3 if number < 5 else 0)).astype(np.uint16) << 4
+        assert cv2.imwrite(str(tmp_path / f"{number}.png"), picture)
+
+    dark = decode(process, as_video(tmp_path, 10), start=0, stop=3)
+    bright = decode(process, as_video(tmp_path, 10), start=5, stop=6)
+
+    assert dark.images.max() == 224 >> 3
+    assert bright.images.max() == 224
+    assert (
+        dark.report.note
+        == bright.report.note
+        == ("16-bit pictures: 0 to 4095 are black to white, since 3584 is the largest value of all")
+    )
