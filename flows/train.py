@@ -25,18 +25,23 @@ from pipeline.run.features import ensure_features
 from pipeline.run.load import open_session
 from pipeline.run.session import Session
 from pipeline.temporal.training_loop import OnEpoch
-from pipeline.training.annotations import Annotations, read_annotations
-from pipeline.training.build_dataset import (
-    LabelledDataset,
-    add_frame_cache,
-    build_dataset,
-    find_labelled_videos,
-)
-from pipeline.training.clip_times import check_times
+from pipeline.training.annotations import Annotations
+from pipeline.training.build_dataset import LabelledDataset, add_frame_cache
 from pipeline.training.feature_source import FeatureSource
 from pipeline.training.finetune.finetune import load_tunable
 from pipeline.training.label_counts import require_trainable
+from pipeline.training.labelled import (
+    Dataset,
+    Labelled,
+    build,
+    check_labels,
+    external_source,
+    find_videos_of,
+)
 from pipeline.training.options import LearningOptions
+from pipeline.training.read_labels import read_labels
+from pipeline.training.sequence_dataset import SequenceDataset
+from pipeline.training.train_frames import train_frame_recognizer
 from pipeline.training.train_recognizer import train_recognizer
 
 
@@ -66,15 +71,17 @@ def cache_frames_task(
 
 @task(name="train-recognizer", **STAGE)
 def train_task(
-    dataset: LabelledDataset, out: Path, options: LearningOptions, callbacks: Callbacks
+    dataset: Dataset, out: Path, options: LearningOptions, callbacks: Callbacks
 ) -> dict[str, Any]:
     """Train and save; another attempt continues from the last epoch."""
     return _train(dataset, out, options, callbacks)
 
 
 def _train(
-    dataset: LabelledDataset, out: Path, options: LearningOptions, callbacks: Callbacks
+    dataset: Dataset, out: Path, options: LearningOptions, callbacks: Callbacks
 ) -> dict[str, Any]:
+    if isinstance(dataset, SequenceDataset):
+        return train_frame_recognizer(dataset, out, options, on_epoch=callbacks.on_epoch)
     return train_recognizer(
         dataset,
         out,
@@ -102,17 +109,17 @@ TASKS = Steps(ensure_features_as_tasks, _quoted(cache_frames_task), _quoted(trai
 
 
 def run_training(
-    annotations: Annotations,
+    labelled: Labelled,
     out: Path,
     options: LearningOptions,
     callbacks: Callbacks,
     steps: Steps,
 ) -> dict[str, Any]:
     """
-    Compute features, cut clips, train, and save the recognizer.
+    Compute features, cut clips or sequences, train, and save the recognizer.
 
     Args:
-        annotations: the labelled clips.
+        labelled: labels of clips, or time lines.
         out: folder of the recognizer.
         options: of the training.
         callbacks: called on the way.
@@ -124,20 +131,33 @@ def run_training(
     run, blocks = options.run, options.tuning.blocks
     if blocks:
         load_tunable(run, blocks)  # raises before any work
-    require_trainable(annotations)
-    videos = find_labelled_videos(annotations, run.image_fps)
+    if isinstance(labelled, Annotations):
+        require_trainable(labelled)
+    videos = find_videos_of(labelled, run.image_fps)
+    if options.external.features_from is not None:
+        source = external_source(options.external, run.sampling)
+        return steps.train(build(labelled, source, videos, options.labels), out, options, callbacks)
     progress = RunProgress()
     with open_session(None, run, videos=videos, progress=progress) as session:
         with on_stop(session.stop):
-            annotations = check_times(annotations, session, videos)
+            labelled = check_labels(labelled, session, videos)
             callbacks.on_features(progress)
             not_stored = steps.ensure_features(session, videos, progress)
-            dataset = build_dataset(
-                annotations, FeatureSource.of_session(session, not_stored), videos
-            )
-            if blocks:
+            source = FeatureSource.of_session(session, not_stored)
+            dataset = build(labelled, source, videos, options.labels)
+            if blocks and isinstance(dataset, LabelledDataset):
                 dataset = steps.add_frame_cache(dataset, session, videos)
     return steps.train(dataset, out, options, callbacks)
+
+
+def _read(labels: str, videos: str | None, options: LearningOptions) -> Labelled:
+    features = options.external.features_from
+    return read_labels(
+        Path(labels),
+        Path(videos) if videos else None,
+        options.labels,
+        Path(features) if features else None,
+    )
 
 
 @flow(name="train", flow_run_name="{out}", persist_result=False)
@@ -146,7 +166,7 @@ def train(labels: str, videos: str | None, out: str, options: dict[str, Any]) ->
     Train a recognizer.
 
     Args:
-        labels: a CSV table, or a folder with a sub-folder of videos for each label.
+        labels: a table, or a folder: see `read_labels`.
         videos: folder to which relative paths in the table refer.
         out: folder of the recognizer.
         options: `LearningOptions` as plain values.
@@ -154,15 +174,13 @@ def train(labels: str, videos: str | None, out: str, options: dict[str, Any]) ->
     Returns:
         The content of `metrics.json`.
     """
-    annotations = read_annotations(Path(labels), Path(videos) if videos else None)
     chosen = LearningOptions.from_json(options)
-    return run_training(annotations, Path(out), chosen, CALLBACKS.get(), TASKS)
+    return run_training(_read(labels, videos, chosen), Path(out), chosen, CALLBACKS.get(), TASKS)
 
 
 def train_without_api(
     labels: str, videos: str | None, out: str, options: dict[str, Any]
 ) -> dict[str, Any]:
     """Train as the flow does, without a Prefect API."""
-    annotations = read_annotations(Path(labels), Path(videos) if videos else None)
     chosen = LearningOptions.from_json(options)
-    return run_training(annotations, Path(out), chosen, CALLBACKS.get(), PLAIN)
+    return run_training(_read(labels, videos, chosen), Path(out), chosen, CALLBACKS.get(), PLAIN)

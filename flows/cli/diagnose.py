@@ -52,7 +52,7 @@ def diagnose(
     Each cell replaces that of the recognizer, and is measured before and after training; the
     recognizer itself is measured without training.
     """
-    from flows.cli.dataset import gather_clips, read_labels
+    from flows.cli.dataset import gather_clips, read_clips
     from flows.signals import exit_now
     from pipeline.diagnostics.compare_cells import (
         COMPARED,
@@ -63,7 +63,7 @@ def diagnose(
     from pipeline.diagnostics.tables import Diagnosis
     from pipeline.recognition.recognizer import load_recognizer, require_labels
 
-    labelled, saved = read_labels(labels, videos, quiet=quiet), load_recognizer(recognizer)
+    labelled, saved = read_clips(labels, videos, quiet=quiet), load_recognizer(recognizer)
     require_labels(saved, labelled.labels, "use labels that it was trained on")
     options = recognizer_options(given, recognizer, saved.backbone.precision)
     training = training_options(options, given[TrainingOptions])

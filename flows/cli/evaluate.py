@@ -25,12 +25,12 @@ from flows.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from pipeline.encode.feature_store import FeatureStore
     from pipeline.evaluation.evaluate import CrossValidation, Evaluation
     from pipeline.evaluation.predictions import FoldResult
     from pipeline.recognition.recognizer import Recognizer
     from pipeline.training.annotations import Annotations
     from pipeline.training.build_dataset import LabelledDataset
+    from pipeline.training.feature_source import FeatureReader
 
 FEATURES = CACHE.only("backbone", "weights", "features", "image_fps", "full_hash").change(
     backbone=RECOGNIZER_BACKBONE
@@ -72,7 +72,7 @@ def evaluate(
 
     Tables, figures and a page are written to OUT. Features stored by train are reused.
     """
-    from flows.cli.dataset import gather_clips, read_labels
+    from flows.cli.dataset import gather_clips, read_clips
     from pipeline.evaluation.evaluate import (
         CrossValidation,
         evaluate_saved,
@@ -86,7 +86,7 @@ def evaluate(
 
     chosen = Retraining(**given[Retraining])
     silent = quiet or as_json
-    labelled, saved = read_labels(labels, videos, quiet=silent), load_recognizer(recognizer)
+    labelled, saved = read_clips(labels, videos, quiet=silent), load_recognizer(recognizer)
     _require_compatible(saved, labelled, chosen.folds)
     options = recognizer_options(given, recognizer, saved.backbone.precision)
     dataset, store = gather_clips(labelled, options, quiet=silent)
@@ -128,7 +128,7 @@ def _evaluate_folds(
     saved: Recognizer,
     dataset: LabelledDataset,
     plan: CrossValidation,
-    store: FeatureStore,
+    store: FeatureReader,
     *,
     quiet: bool,
 ) -> Evaluation:

@@ -18,8 +18,10 @@ from pipeline.config import (
     Sampling,
 )
 from pipeline.temporal.options import TrainingOptions
+from pipeline.training.options import ExternalFeatures, LabelOptions
 
 SAMPLING_PANEL = Group("Sampling and clips", sort_key=1)
+LABELS_PANEL = Group("Labels", sort_key=0)
 TRAINING_PANEL = Group("Training", sort_key=3)
 OUTPUT_PANEL = Group("Output", sort_key=7)
 """Panels of the help page are sorted by their keys."""
@@ -80,6 +82,9 @@ TRAINING = option_group(
     seed=Option(minimum=0),
 )
 
+LABELS = option_group(LabelOptions, LABELS_PANEL, split=Option(default="the only one of the table"))
+EXTERNAL = option_group(ExternalFeatures, LABELS_PANEL)
+
 SWITCH = Parameter(show_default=False)
 Videos = Annotated[
     str,
@@ -94,8 +99,10 @@ OutputFolder = Annotated[Path, Parameter(name=("--out", "-o"), help="Output fold
 LabelsTable = Annotated[
     Path,
     Parameter(
-        help="Table video,label[,start_seconds,end_seconds][,group][,split] in CSV, or a folder "
-        "with one sub-folder of videos per label, or folders train, validation and test with them.",
+        help="Table video,label[,start_seconds,end_seconds][,group][,split] in CSV; a folder "
+        "with one sub-folder of videos per label, or folders train, validation and test with them; "
+        "or a folder of NAME.txt, one label a line for each frame of a video, or of NAME.npz with "
+        "an array `labels`.",
     ),
 ]
 VideosFolder = Annotated[

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Group, Parameter
 
-from flows.cli.derive import Given, Option, option_group, takes
+from flows.cli.derive import Given, Option, OptionGroup, option_group, takes
 from flows.cli.options import (
     CACHE,
     DECODING,
     ENCODING,
+    EXTERNAL,
+    LABELS,
     SAMPLING,
     TRAINING,
     TRAINING_PANEL,
@@ -25,21 +27,45 @@ from flows.cli.options import (
     default_store,
     run_options,
 )
-from pipeline.config import DEFAULT_SAMPLING, RunOptions
+from pipeline.config import DEFAULT_SAMPLING, RunOptions, Sampling
+from pipeline.errors import OptionError
 from pipeline.temporal.options import TemporalOptions, TrainingOptions
 from pipeline.training.finetune.options import TuningOptions
-from pipeline.training.options import DEFAULT_GRID, DEFAULT_MODEL, LearningOptions
+from pipeline.training.options import (
+    DEFAULT_GRID,
+    DEFAULT_MODEL,
+    FRAMES_MODEL,
+    FRAMES_TRAINING,
+    ExternalFeatures,
+    LabelOptions,
+    LearningOptions,
+)
 
 if TYPE_CHECKING:
+    from pipeline.recognition.recognizer import Task
     from pipeline.temporal.training_loop import Epoch
 
 FEATURES = CACHE.only(
     *("backbone", "weights", "tap", "grid", "image_fps", "features", "full_hash")
 ).change(
-    backbone={"required": True},
+    backbone={"default": "required, unless --features-from is given"},
     tap={"default": "the last module whose feature maps are a 16th of the frame; end: the end"},
     grid={"default": f"{DEFAULT_GRID}; 1 with --tap end"},
 )
+
+
+def with_frame_defaults(
+    group: OptionGroup, clips: Mapping[str, Any], frames: Mapping[str, Any]
+) -> OptionGroup:
+    """Show both defaults of the options whose defaults differ in the task `frames`."""
+    changed = {
+        name: {"default": f"{clips[name]}; frames: {frames[name]}"}
+        for name in group.options
+        if clips[name] != frames[name]
+    }
+    return group.change(**changed)
+
+
 SWITCH = Option(negative=True)
 MODEL = option_group(
     TemporalOptions,
@@ -49,13 +75,18 @@ MODEL = option_group(
     signed_root=SWITCH,
     layer_norm=SWITCH,
 )
-MODEL = replace(MODEL, defaults=asdict(DEFAULT_MODEL)).only(
+MODEL_FIELDS = (
     *("cell", "layers", "size", "bidirectional", "pooling", "differences", "rectified"),
     *("signed_root", "layer_norm", "dropout"),
 )
+MODEL = replace(MODEL, defaults=asdict(DEFAULT_MODEL)).only(*MODEL_FIELDS)
+MODEL = with_frame_defaults(MODEL, asdict(DEFAULT_MODEL), asdict(FRAMES_MODEL))
 TRAINING_FIELDS = (
-    *("epochs", "batch_size", "learning_rate", "weight_decay", "l1", "validation", "refit"),
-    *("patience", "unroll", "seed"),
+    *("epochs", "batch_size", "learning_rate", "weight_decay", "l1", "smoothing", "shortest_crop"),
+    *("stretch", "drop_frames", "validation", "refit", "patience", "unroll", "seed"),
+)
+LEARNING = with_frame_defaults(
+    TRAINING.only(*TRAINING_FIELDS), asdict(TrainingOptions()), asdict(FRAMES_TRAINING)
 )
 AUGMENTATION = option_group(
     LearningOptions,
@@ -74,9 +105,11 @@ FINE_TUNING = option_group(
 
 
 @takes(
+    LABELS,
+    EXTERNAL,
     FEATURES,
     MODEL,
-    TRAINING.only(*TRAINING_FIELDS),
+    LEARNING,
     AUGMENTATION,
     FINE_TUNING,
     SAMPLING,
@@ -92,15 +125,16 @@ def train(
     quiet: Quiet = False,
     given: Given,
 ) -> None:
-    """Train a recognizer on labelled clips, and save it for `run --recognizer`.
+    """Train a recognizer on labelled clips or time lines, and save it for `run --recognizer`.
 
+    Rows with times, several a video, are its time line: the label of each frame is learned.
     Frames are decoded and encoded once; with --fine-tune, decoded frames are stored beside the
     features (3 bytes per pixel). An interrupted training resumes after its last epoch.
     """
     from flows.cli.console import print_error
     from flows.signals import Interrupted, exit_now
 
-    options = learning_options(given)
+    options = learning_options(given, _read_task(labels, videos, given, quiet=quiet))
     try:
         metrics = _train(labels, videos, out, options, quiet=quiet)
     except Interrupted as interrupted:
@@ -108,14 +142,43 @@ def train(
         exit_now(interrupted.exit_code)
         return
     if not quiet:
-        _print_metrics(metrics, out)
+        _print_metrics(metrics, out, external=options.external.features_from is not None)
     sys.stdout.flush()
     exit_now(0)
 
 
-def learning_options(given: Given) -> LearningOptions:
+def _read_task(labels: Path, videos: Path | None, given: Given, *, quiet: bool) -> Task:
+    """
+    Read the labels before anything slow starts, and decide what they are labels of.
+
+    Raises:
+        SourceError: labels are invalid.
+        OptionError: options do not fit each other or the labels.
+    """
+    from flows.cli.dataset import read_labels
+    from pipeline.training.label_counts import require_trainable
+    from pipeline.training.time_lines import TimeLines
+
+    chosen = LabelOptions(**given[LabelOptions])
+    if given[TuningOptions].get("blocks"):
+        if chosen.task == "frames":
+            raise OptionError("--fine-tune needs clips: use --task clips")
+        chosen = replace(chosen, task="clips")
+    external = ExternalFeatures(**given[ExternalFeatures])
+    found = read_labels(labels, videos, chosen, external, quiet=quiet)
+    if isinstance(found, TimeLines):
+        return "frames"
+    require_trainable(found)
+    return "clips"
+
+
+def learning_options(given: Given, task: Task = "clips") -> LearningOptions:
     """
     Build the options of a training run from values of the command line.
+
+    Args:
+        given: values of the command line.
+        task: as decided by the labels.
 
     Raises:
         OptionError: a value is invalid.
@@ -123,19 +186,57 @@ def learning_options(given: Given) -> LearningOptions:
     model = dict(given[TemporalOptions])
     if model.get("differences") is False:
         model["rectified"] = False
-    temporal = replace(DEFAULT_MODEL, **model)
-    training = TrainingOptions(**given[TrainingOptions])
-    tuning = TuningOptions(**given[TuningOptions])
+    frames = task == "frames"
+    temporal = replace(FRAMES_MODEL if frames else DEFAULT_MODEL, **model)
+    external = ExternalFeatures(**given[ExternalFeatures])
+    run = _external_run(given, external) if external.features_from else _run(given)
+    training = replace(
+        FRAMES_TRAINING if frames else TrainingOptions(),
+        **{**given[TrainingOptions], "device": run.encode.device},
+    )
+    return LearningOptions(
+        run,
+        temporal,
+        training,
+        tuning=TuningOptions(**given[TuningOptions]),
+        labels=LabelOptions(**{**given[LabelOptions], "task": task}),
+        external=external,
+        **given[LearningOptions],
+    )
+
+
+def _run(given: Given) -> RunOptions:
+    """Return how videos are decoded and encoded."""
+    if "backbone" not in given[RunOptions]:
+        raise OptionError(
+            "the backbone is missing: add --backbone NAME, or --features-from DIR to use features "
+            "made elsewhere"
+        )
     tap, grid = _layer(given[RunOptions])
-    run = run_options(
+    return run_options(
         {**given, RunOptions: {**given[RunOptions], "tap": tap, "grid": grid}},
         recognizer=None,
         sampling=DEFAULT_SAMPLING,
         features=default_store(),
         wait=True,
     )
-    training = replace(training, device=run.encode.device)
-    return LearningOptions(run, temporal, training, tuning=tuning, **given[LearningOptions])
+
+
+def _external_run(given: Given, external: ExternalFeatures) -> RunOptions:
+    """Return options that name features made elsewhere in place of a backbone."""
+    from pipeline.recognition.recognizer import EXTERNAL_FEATURES
+
+    unused = [name for name in ("backbone", "weights", "tap", "grid") if name in given[RunOptions]]
+    if unused or given[TuningOptions]:
+        names = [f"--{name}" for name in unused] or ["--fine-tune"]
+        raise OptionError(f"{', '.join(names)} needs videos, not --features-from: remove one")
+    if external.features_fps is None:
+        raise OptionError("--features-from needs the rate of the features: add --features-fps")
+    return run_options(
+        {**given, RunOptions: {**given[RunOptions], "backbone": EXTERNAL_FEATURES}},
+        recognizer=None,
+        sampling=Sampling(fps=external.features_fps),
+    )
 
 
 def _layer(given: Any) -> tuple[str | None, int | None]:
@@ -150,12 +251,8 @@ def _layer(given: Any) -> tuple[str | None, int | None]:
 def _train(
     labels: Path, videos: Path | None, out: Path, options: LearningOptions, *, quiet: bool
 ) -> dict[str, Any]:
-    from flows.cli.dataset import read_labels
     from flows.server.launch import with_server
-    from pipeline.training.label_counts import require_trainable
 
-    # report mistakes before anything slow starts
-    require_trainable(read_labels(labels, videos, quiet=quiet))
     given = str(labels), str(videos) if videos else None, str(out), options.to_json()
 
     def load() -> Callable[[bool], dict[str, Any]]:
@@ -215,28 +312,42 @@ def _format_epoch(epoch: Epoch) -> str:
     return f"{text}; clipped gradients {epoch.clipped:.0%}"
 
 
-def _print_metrics(metrics: dict[str, Any], out: Path) -> None:
+def _print_metrics(metrics: dict[str, Any], out: Path, *, external: bool) -> None:
     from flows.cli.console import print_error, print_line
 
     for clip in metrics["left_out"]:
         print_error(f"skipped: row {clip['row']}, {clip['video']}: {clip['reason']}")
-    training, validation = metrics["learned_from"], metrics["validation"]
-    print_line(
-        f"trained on {training['clips']} clips of {training['groups']} groups with "
-        f"{len(training['labels'])} labels for {metrics['epochs']} epochs"
-    )
-    if validation["clips"]:
-        refit = "; then trained on all clips" if validation["learned_afterwards"] else ""
-        print_line(
-            f"validation accuracy {validation['accuracy']:.3f} ({validation['clips']} clips) "
-            f"after epoch {metrics['best_epoch']}{refit}"
-        )
+    for line in _format_training(metrics):
+        print_line(line)
     if "fine_tuning" in metrics:
         print_line(_format_tuning(metrics["fine_tuning"]))
     if metrics["mirrored"]:
         print_line("clips were also flipped; use --no-mirror if labels depend on left and right")
     print_line(f"recognizer: {out}   curves: {out / 'learning.png'}")
-    print_line(f"use it: clipline run VIDEOS -o OUT --recognizer {out}")
+    if not external:
+        print_line(f"use it: clipline run VIDEOS -o OUT --recognizer {out}")
+
+
+def _format_training(metrics: dict[str, Any]) -> list[str]:
+    """Describe what was trained on, and the accuracy on the validation set."""
+    training, validation = metrics["learned_from"], metrics["validation"]
+    unit = "videos" if "videos" in training else "clips"
+    labels = training.get("labels") or training["frames_of_labels"]
+    lines = [
+        f"trained on {training[unit]} {unit} of {training['groups']} groups with "
+        f"{len(labels)} labels for {metrics['epochs']} epochs"
+    ]
+    if unit == "videos":
+        counted = ", ".join(f"{label} {count}" for label, count in labels.items())
+        lines.append(f"frames of labels: {counted}")
+    if validation[unit]:
+        refit = f"; then trained on all {unit}" if validation["learned_afterwards"] else ""
+        of = " of frames" * (unit == "videos")
+        lines.append(
+            f"validation accuracy{of} {validation['accuracy']:.3f} ({validation[unit]} {unit}) "
+            f"after epoch {metrics['best_epoch']}{refit}"
+        )
+    return lines
 
 
 def _format_tuning(metrics: dict[str, Any]) -> str:

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.encode.feature_store import FeatureStore
 from pipeline.errors import OptionError
 from pipeline.evaluation.cross_validation import Fold, empty_warnings, group_folds, leak_warnings
 from pipeline.evaluation.predictions import (
@@ -49,6 +48,7 @@ from pipeline.temporal.batching import Example, Examples
 from pipeline.temporal.options import TrainingOptions
 from pipeline.temporal.trainer import TrainingResult
 from pipeline.training.build_dataset import LabelledDataset
+from pipeline.training.feature_source import FeatureReader
 from pipeline.training.train_recognizer import is_mirror_invariant
 
 SAVED_SEED = 0
@@ -76,7 +76,7 @@ class Evaluation:
     """Recognizer, folds and options, as plain JSON."""
 
 
-def read_stored(store: FeatureStore) -> ReadVideo:
+def read_stored(store: FeatureReader) -> ReadVideo:
     """Make a function that reads the stored features of a video."""
 
     def read(video_id: str) -> StoredFeatures:

@@ -12,7 +12,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.errors import SourceError
@@ -67,13 +67,34 @@ class Annotations:
             raise ValueError(f"clips have labels that are not listed: {sorted(unknown)}")
 
 
-def read_annotations(path: Path, videos: Path | None = None) -> Annotations:
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """How a table is read."""
+
+    folder: Path
+    """To which paths are relative."""
+    multi_label: bool
+    """Whether a clip may have several labels."""
+    suffixes: Sequence[str]
+    """That the names of videos may lack."""
+
+
+def read_annotations(
+    path: Path,
+    videos: Path | None = None,
+    *,
+    multi_label: bool = False,
+    suffixes: Sequence[str] = (),
+) -> Annotations:
     """
     Read annotations, without duplicates.
 
     Args:
         path: a table, or a folder with a sub-folder of videos per label, or per split and label.
         videos: folder to which paths in the table are relative; by default that of the table.
+        multi_label: whether a clip may have several labels, each an annotation: `hug | wave` in one
+            cell, or several rows with equal times.
+        suffixes: of files; the names of videos in the table may lack them or have others.
 
     Raises:
         SourceError: the table or folder is invalid; the message names the rows and the reason.
@@ -83,9 +104,10 @@ def read_annotations(path: Path, videos: Path | None = None) -> Annotations:
         clips, notes = _read_folder(path)
     else:
         table = read_table(path, COLUMNS)
-        clips = _read_clips(table, videos.expanduser() if videos else path.resolve().parent)
+        folder = videos.expanduser() if videos else path.resolve().parent
+        clips = _read_clips(table, _Rules(folder, multi_label, suffixes))
         notes = [table.note]
-    clips = _without_duplicates(clips)
+    clips = _without_duplicates(clips, multi_label=multi_label)
     labels = tuple(sorted({clip.label for clip in clips}))
     notes += _similar_labels(labels)
     return Annotations(tuple(clips), labels, tuple(filter(None, notes)), path)
@@ -125,17 +147,19 @@ def _read_folder(folder: Path) -> tuple[list[Annotation], list[str]]:
     return clips, notes
 
 
-def _read_clips(table: Table, folder: Path) -> list[Annotation]:
+def _read_clips(table: Table, rules: _Rules) -> list[Annotation]:
     """Convert the rows of a table, and report all mistakes in it."""
     problems = table.problems
     _check_columns(table)
-    found = [(row, _clip(row, table, folder)) for row in table.rows]
-    clips = [clip for _, clip in found if clip]
+    found = [(row, _clips(row, table, rules)) for row in table.rows]
+    clips = [clip for _, clips in found for clip in clips]
     if not table.rows:
         problems.add("the table has no rows")
-    problems.add_all("the row has no video", [row.line for row, clip in found if not clip])
+    problems.add_all("the row has no video", [row.line for row, clips in found if not clips])
     _check_values(clips, problems)
-    _check_labels_agree(clips, problems)
+    _check_agreement(
+        clips, ("group", "split") if rules.multi_label else ("label", "group", "split"), problems
+    )
     _check_splits(clips, problems)
     problems.raise_if_any()
     return clips
@@ -163,17 +187,20 @@ def _check_columns(table: Table) -> None:
         table.problems.raise_if_any()
 
 
-def _clip(row: Row, table: Table, folder: Path) -> Annotation | None:
-    """Convert a row, and note what is wrong with its values; None if it names no video."""
-    name = table.file_name(row, "video", folder)
+def _clips(row: Row, table: Table, rules: _Rules) -> list[Annotation]:
+    """Convert a row, one clip a label, and note what is wrong; empty if it names no video."""
+    name = table.file_name(row, "video", rules.folder)
     if not name:
-        return None
-    video = file_path(name, folder)
+        return []
+    video = _with_suffix(file_path(name, rules.folder), rules.suffixes)
     labels = split_labels(row["label"])
-    if len(labels) > 1:
-        table.problems.add(f"there are several labels, {', '.join(labels)}: keep one", [row.line])
+    if len(labels) > 1 and not rules.multi_label:
+        table.problems.add(
+            f"there are several labels, {', '.join(labels)}: keep one, or add --multi-label",
+            [row.line],
+        )
     start, end = (_seconds(row, column, table.problems) for column in TIMES)
-    return Annotation(
+    first = Annotation(
         video=video,
         label=labels[0] if labels else "",
         start_seconds=start,
@@ -182,6 +209,16 @@ def _clip(row: Row, table: Table, folder: Path) -> Annotation | None:
         split=split_name(row["split"]) or None,
         row=row.line,
     )
+    return [first, *(replace(first, label=label) for label in labels[1:])]
+
+
+def _with_suffix(path: str, suffixes: Sequence[str]) -> str:
+    """Return the first file of this name with one of the suffixes; the path itself if none is."""
+    if not suffixes or Path(path).suffix.lower() in suffixes:
+        return path
+    stems = (path, os.path.splitext(path)[0])
+    found = (stem + suffix for stem in stems for suffix in suffixes)
+    return next((name for name in found if os.path.exists(name)), path)
 
 
 def _seconds(row: Row, column: str, problems: Problems) -> float | None:
@@ -232,13 +269,13 @@ def _part(clip: Annotation) -> Part:
     return clip.video, clip.start_seconds, clip.end_seconds
 
 
-def _check_labels_agree(clips: Sequence[Annotation], problems: Problems) -> None:
-    """Require that duplicates of a clip have the same label, group and split."""
+def _check_agreement(clips: Sequence[Annotation], names: Sequence[str], problems: Problems) -> None:
+    """Require that duplicates of a clip have the same label, group and split, or some of these."""
     parts: dict[Part, list[Annotation]] = defaultdict(list)
     for clip in clips:
         parts[_part(clip)].append(clip)
     for same in parts.values():
-        for name in ("label", "group", "split"):
+        for name in names:
             values = sorted({str(getattr(clip, name)) for clip in same})
             if len(values) > 1:
                 problems.add(
@@ -276,9 +313,9 @@ def _similar_labels(labels: Sequence[str]) -> list[str]:
     ]
 
 
-def _without_duplicates(clips: Sequence[Annotation]) -> list[Annotation]:
-    """Keep the first row of each clip."""
-    first: dict[Part, Annotation] = {}
+def _without_duplicates(clips: Sequence[Annotation], *, multi_label: bool) -> list[Annotation]:
+    """Keep the first row of each clip, with multi-label that of each label of each clip."""
+    first: dict[tuple[Part, str], Annotation] = {}
     for clip in clips:
-        first.setdefault(_part(clip), clip)
+        first.setdefault((_part(clip), clip.label if multi_label else ""), clip)
     return list(first.values())

@@ -40,6 +40,11 @@ class LabelledDataset:
     frame_cache: FrameCache | None = None
     """Decoded frames of the examples, for fine-tuning."""
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the labels."""
+        return self.examples.labels
+
     def of(self, *splits: str | None) -> list[Example]:
         """Give the examples of some splits."""
         pairs = zip(self.examples.items, self.splits, strict=True)

@@ -7,19 +7,31 @@ from collections import Counter
 from pipeline.errors import SourceError
 from pipeline.training.annotations import Annotations, format_rows
 from pipeline.training.label_folders import SPLITS
+from pipeline.training.time_lines import TimeLines
 
 
-def describe_labels(annotations: Annotations) -> list[str]:
-    """List the labels with their numbers of clips, in a line for each split."""
+def describe_labels(labelled: Annotations | TimeLines) -> list[str]:
+    """List the labels with their numbers of clips or of parts, in a line for each split."""
     lines = []
+    if isinstance(labelled, TimeLines):
+        several = "several labels" if labelled.multi_label else "a label"
+        lines.append(f"task frames: {several} for each frame of {len(labelled.items)} videos")
     for split in (None, *SPLITS):
-        counts = Counter(clip.label for clip in annotations.clips if clip.split == split)
+        counts = _count(labelled, split)
         if counts:
             listed = ", ".join(f"{label} {counts[label]}" for label in sorted(counts))
             name = f"split {split}" if split else "labels"
-            clips = f"{counts.total()} clip{'s' * (counts.total() != 1)}"
+            unit = "clip" if isinstance(labelled, Annotations) else "part"
+            clips = f"{counts.total()} {unit}{'s' * (counts.total() != 1)}"
             lines.append(f"{name}: {listed} ({clips})")
     return lines
+
+
+def _count(labelled: Annotations | TimeLines, split: str | None) -> Counter[str]:
+    if isinstance(labelled, Annotations):
+        return Counter(clip.label for clip in labelled.clips if clip.split == split)
+    lines = [line for line in labelled.items if line.split == split]
+    return sum((line.count_parts(labelled.labels) for line in lines), Counter[str]())
 
 
 def require_two_labels(annotations: Annotations) -> None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
-from pipeline.config import RunOptions
+from pipeline.config import RunOptions, require_one_of, require_positive
 from pipeline.errors import OptionError
 from pipeline.temporal.options import TemporalOptions, TrainingOptions
 from pipeline.training.finetune.options import TuningOptions
@@ -26,9 +26,64 @@ DEFAULT_MODEL = TemporalOptions(
 )
 """The architecture with the best accuracy in cross-validation on real clips. Layer normalization is
 off: it scales all frames to the same norm and so hides how much moves."""
+FRAMES_MODEL = TemporalOptions(cell="lstm", size=64, bidirectional=True, dropout=0.5)
+"""The architecture where every frame has a label."""
+FRAMES_TRAINING = TrainingOptions(epochs=60, batch_size=4, smoothing=0.15, unroll=1024)
+"""The training where every frame has a label."""
 DEFAULT_GRID = 4
 """Side of the grid to which feature maps are pooled: 3 and 4 were best in cross-validation on real
 clips."""
+
+TaskChoice = Literal["auto", "clips", "frames"]
+Unlabelled = Literal["background", "ignore"]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelOptions:
+    """How labels are read, and what is learned from them."""
+
+    task: TaskChoice = "auto"
+    """Whether clips are learned, each with a label, or whole videos, with a label for each frame;
+    auto is frames if all rows have times and videos have several rows."""
+    unlabelled: Unlabelled = "background"
+    """What frames without a row are, in the task frames: a label of their own, or left out of the
+    training."""
+    background: str = "background"
+    """Name of the label of frames without an action."""
+    multi_label: bool = False
+    """Labels are independent of each other: rows may overlap, and a row may have several labels,
+    such as `hug|wave`."""
+    splits: str | None = None
+    """Table split,video,part with parts train, validation and test; videos that are not in the
+    split are left out."""
+    split: str | None = None
+    """The split of the table that is used."""
+
+    def __post_init__(self) -> None:
+        require_one_of(TaskChoice, task=self.task)
+        require_one_of(Unlabelled, unlabelled=self.unlabelled)
+        if self.split is not None and self.splits is None:
+            raise OptionError("--split chooses a split of a table: add --splits")
+        if self.multi_label and self.unlabelled == "ignore":
+            raise OptionError(
+                "with --multi-label, frames without a row have no label: remove --unlabelled ignore"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class ExternalFeatures:
+    """Features that were made elsewhere, in place of videos."""
+
+    features_from: str | None = None
+    """Folder of features made elsewhere, in place of videos: a file NAME.npy or NAME.npz a video,
+    with one row a frame."""
+    features_fps: float | None = None
+    """Rows per second of video in these files."""
+
+    def __post_init__(self) -> None:
+        require_positive(features_fps=self.features_fps)
+        if self.features_fps is not None and self.features_from is None:
+            raise OptionError("--features-fps is the rate of --features-from: add that")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +100,8 @@ class LearningOptions:
     None: unless a label names a side."""
     tuning: TuningOptions = field(default_factory=TuningOptions)
     """How the backbone is fine-tuned afterwards."""
+    labels: LabelOptions = field(default_factory=LabelOptions)
+    external: ExternalFeatures = field(default_factory=ExternalFeatures)
 
     def to_json(self) -> dict[str, Any]:
         """Convert to plain values, which `from_json` reads."""
@@ -59,12 +116,18 @@ class LearningOptions:
             OptionError: a name is unknown or a value is invalid.
         """
         try:
+            labels = LabelOptions(**values.get("labels", {}))
+            frames = labels.task == "frames"
             return cls(
                 RunOptions.from_json(values["run"]),
-                replace(DEFAULT_MODEL, **values.get("temporal", {})),
-                TrainingOptions(**values.get("training", {})),
+                replace(FRAMES_MODEL if frames else DEFAULT_MODEL, **values.get("temporal", {})),
+                replace(
+                    FRAMES_TRAINING if frames else TrainingOptions(), **values.get("training", {})
+                ),
                 values.get("mirror"),
                 TuningOptions(**values.get("tuning", {})),
+                labels,
+                ExternalFeatures(**values.get("external", {})),
             )
         except (KeyError, TypeError) as error:
             raise OptionError(f"invalid options: {error}") from error

@@ -6,9 +6,10 @@ Time lines: the labels of whole videos over time, from rows with times or from l
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +63,14 @@ class TimeLine:
             found[first:stop, labels.index(row.label)] = True
         return found
 
+    def count_parts(self, labels: Sequence[str]) -> Counter[str]:
+        """Count the labelled parts by label; `labels` are those of the time lines."""
+        counts = Counter(row.label for row in self.rows)
+        if self.frames is not None:
+            runs = run_length_encode(self.frames)
+            counts.update(labels[label] for *_, label in runs if label != NOT_LABELLED)
+        return counts
+
     def durations(self, frame_rate: float = 1.0) -> list[float]:
         """Give the durations of the labelled parts, in seconds; those of rows without end miss."""
         ranges = [_range(row) for row in self.rows]
@@ -84,6 +93,10 @@ class TimeLines:
     """Without the background, unless rows name it."""
     multi_label: bool = False
     """Whether labels are independent of each other."""
+    notes: tuple[str, ...] = ()
+    """What the user should know of the labels, a sentence each."""
+    path: Path = Path("LABELS")
+    """The table or folder."""
 
 
 def decide_task(annotations: Annotations) -> Task:
@@ -109,7 +122,9 @@ def lines_of_rows(annotations: Annotations, *, multi_label: bool = False) -> Tim
         TimeLine(video, clips[0].group, clips[0].split, tuple(clips))
         for video, clips in videos.items()
     ]
-    return TimeLines(tuple(lines), annotations.labels, multi_label)
+    return TimeLines(
+        tuple(lines), annotations.labels, multi_label, annotations.notes, annotations.path
+    )
 
 
 def merge_copies(lines: Sequence[TimeLine], *, multi_label: bool = False) -> TimeLine:

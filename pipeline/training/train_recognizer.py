@@ -35,6 +35,7 @@ from pipeline.training.build_dataset import LabelledDataset
 from pipeline.training.finetune.finetune import FinetuneOutcome, fine_tune, load_tunable
 from pipeline.training.finetune.trainer import FinetuneTask
 from pipeline.training.options import LearningOptions
+from pipeline.training.sequence_dataset import SequenceDataset
 
 CHECKPOINT = "checkpoint.safetensors"
 FINETUNE_CHECKPOINT = "checkpoint-tuning.safetensors"
@@ -96,7 +97,7 @@ def train_recognizer(
         num_labels = len(dataset.examples.labels)
         result = _fit(parts, num_labels, options, on_epoch, out / CHECKPOINT)
         metrics = training_metrics(dataset, result, parts, options.training)
-        _plot(result.history, result.best.number, out / CURVES)
+        plot_curves(result.history, result.best.number, out / CURVES)
         finetuned = None
         if options.tuning.blocks:
             task = _finetune_task(dataset, result, parts, options)
@@ -105,9 +106,14 @@ def train_recognizer(
         notes = _notes(dataset, metrics, parts, options)
         _save(as_recognizer(out.resolve().name, dataset, result, notes), finetuned, out)
         write_json(metrics, out / METRICS)
-        for path in out.glob(CHECKPOINTS):
-            path.unlink()
+        remove_checkpoints(out)
     return metrics
+
+
+def remove_checkpoints(out: Path) -> None:
+    """Remove the files from which a training would be resumed."""
+    for path in out.glob(CHECKPOINTS):
+        path.unlink()
 
 
 def _fit(
@@ -133,11 +139,13 @@ def _fine_tune(
 ) -> FinetuneOutcome:
     path = out / FINETUNE_CHECKPOINT
     finetuned = fine_tune(task, result, on_epoch=on_epoch, checkpoint=path)
-    _plot(finetuned.history, finetuned.metrics["best_epoch"], out / FINETUNE_CURVES)
+    plot_curves(finetuned.history, finetuned.metrics["best_epoch"], out / FINETUNE_CURVES)
     return finetuned
 
 
-def with_mirror(dataset: LabelledDataset, options: LearningOptions) -> TrainingOptions:
+def with_mirror(
+    dataset: LabelledDataset | SequenceDataset, options: LearningOptions
+) -> TrainingOptions:
     """
     Set the grid of the features in the training options if clips are mirrored.
 
@@ -151,11 +159,11 @@ def with_mirror(dataset: LabelledDataset, options: LearningOptions) -> TrainingO
     return replace(options.training, mirror_grid=grid if mirror and grid > 1 else 0)
 
 
-def may_mirror(dataset: LabelledDataset, options: LearningOptions) -> bool:
+def may_mirror(dataset: LabelledDataset | SequenceDataset, options: LearningOptions) -> bool:
     """Whether clips may be mirrored: by the options, or else by the labels."""
     if options.mirror is not None:
         return options.mirror
-    return is_mirror_invariant(dataset.examples.labels)
+    return is_mirror_invariant(dataset.labels)
 
 
 def is_mirror_invariant(labels: Sequence[str]) -> bool:
@@ -220,20 +228,28 @@ def _notes(
     """Make the metadata of a recognizer: licence, training data, options and metrics."""
     videos = {example.video_id for example in (*parts.train, *parts.validation)}
     return {
-        "licence": f"weights of the backbone: {dataset.licence or 'unknown'}; those of the "
-        "temporal model belong to whoever trained it, within the licence of the videos",
+        "licence": licence_note(dataset),
         "training_data": hash_examples(parts.train, parts.validation),
         "training_videos": sorted(videos),
         "training": dataclasses.asdict(options.training),
         "tuning": dataclasses.asdict(options.tuning),
-        "metrics": _without_history(metrics),
+        "metrics": without_history(metrics),
     }
 
 
-def _without_history(metrics: dict[str, Any]) -> dict[str, Any]:
+def licence_note(dataset: LabelledDataset | SequenceDataset) -> str:
+    """Say which licences apply to a recognizer."""
+    return (
+        f"weights of the backbone: {dataset.licence or 'unknown'}; those of the "
+        "temporal model belong to whoever trained it, within the licence of the videos"
+    )
+
+
+def without_history(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Leave the metrics of the epochs out."""
     kept = {name: value for name, value in metrics.items() if name != "history"}
     if "fine_tuning" in kept:
-        kept["fine_tuning"] = _without_history(kept["fine_tuning"])
+        kept["fine_tuning"] = without_history(kept["fine_tuning"])
     return kept
 
 
@@ -273,7 +289,8 @@ def _save(recognizer: Recognizer, finetuned: FinetuneOutcome | None, out: Path) 
     save_recognizer(recognizer, out, copy_weights(backbone))
 
 
-def _plot(history: Sequence[Epoch], best: int, path: Path) -> None:
+def plot_curves(history: Sequence[Epoch], best: int, path: Path) -> None:
+    """Plot loss, accuracy and clipped gradients of each epoch."""
     plot_training(
         [
             ("loss", [e.loss for e in history], [e.validation_loss for e in history]),
