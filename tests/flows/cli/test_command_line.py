@@ -14,7 +14,7 @@ from cyclopts import CycloptsError
 from flows.cli.app import make_app, run_command
 from flows.signals import USAGE
 from pipeline.config import RunOptions
-from pipeline.training.options import LearningOptions
+from pipeline.training.options import LabelOptions, LearningOptions
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 REMOVED = {"bench": {"--case", "--clips"}}
@@ -220,7 +220,8 @@ def test_command_lines_in_use_start_with_the_same_options(line, started):
     (options,) = started
     defaults = asdict(RunOptions())
     if isinstance(options, LearningOptions):
-        defaults = asdict(LearningOptions(RunOptions()))
+        decided = LabelOptions(task="clips")  # by the labels
+        defaults = asdict(LearningOptions(RunOptions(), labels=decided))
     assert as_json(asdict(options)) == as_json(merge(defaults, line["options"]))
 
 
