@@ -209,7 +209,8 @@ def _clips(row: Row, table: Table, rules: _Rules) -> list[Annotation]:
         split=split_name(row["split"]) or None,
         row=row.line,
     )
-    return [first, *(replace(first, label=label) for label in labels[1:])]
+    others = labels[1:] if rules.multi_label else ()
+    return [first, *(replace(first, label=label) for label in others)]
 
 
 def _with_suffix(path: str, suffixes: Sequence[str]) -> str:

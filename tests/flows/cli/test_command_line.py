@@ -14,6 +14,7 @@ from cyclopts import CycloptsError
 from flows.cli.app import make_app, run_command
 from flows.signals import USAGE
 from pipeline.config import RunOptions
+from pipeline.training.annotations import Annotations
 from pipeline.training.options import LabelOptions, LearningOptions
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
@@ -21,8 +22,6 @@ REMOVED = {"bench": {"--case", "--clips"}}
 """Options that are gone: measurements of the project itself are in `tests/benchmarks`."""
 RENAMED = {"clips_a_step": "batch_size"}
 """Python names of parameters, old and new; the options have the same names."""
-
-
 OPTIONAL = {("train", "--backbone")}
 """Options that are no longer required: `--features-from` is given in their place."""
 
@@ -173,7 +172,7 @@ def started(monkeypatch):
     from pipeline.results import tables
     from pipeline.run import load
     from pipeline.sources import discovery
-    from pipeline.training import annotations, build_dataset, read_labels
+    from pipeline.training import build_dataset, read_labels
 
     found = []
 
@@ -200,10 +199,7 @@ def started(monkeypatch):
         },
         tables: {"read_run": lambda out: last},
         load: {"cache_folder": lambda: Path("/cache/clipline")},
-        read_labels: {"read_labels": lambda *given: SimpleNamespace(labels=(), clips=())},
-        annotations: {
-            "read_annotations": lambda *given: SimpleNamespace(labels=(), clips=(), notes=()),
-        },
+        read_labels: {"read_labels": lambda *given: Annotations((), ())},
     }
     for module, names in replaced.items():
         for name, value in names.items():
