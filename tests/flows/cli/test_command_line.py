@@ -172,7 +172,7 @@ def started(monkeypatch):
     from pipeline.results import tables
     from pipeline.run import load
     from pipeline.sources import discovery
-    from pipeline.training import build_dataset, read_labels
+    from pipeline.training import labelled, read_labels
 
     found = []
 
@@ -190,7 +190,7 @@ def started(monkeypatch):
         bench_runs: {"temporary_api": lambda folder: contextlib.nullcontext()},
         evaluate: {"_require_compatible": lambda *given: None},
         discovery: {"find_videos": lambda *given, **named: []},
-        build_dataset: {"find_labelled_videos": lambda *given: []},
+        labelled: {"find_videos_of": lambda *given: []},
         backbone: {"middle_layer": lambda name: "MIDDLE"},
         recognizer: {
             "load_recognizer": lambda name: saved,
