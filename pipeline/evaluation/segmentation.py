@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from pipeline.evaluation.predictions import MODEL, PRIOR
 from pipeline.evaluation.segment_metrics import NOT_LABELLED, FrameLabels
-from pipeline.recognition.recognize import Recognition, recognize, sample_times
+from pipeline.recognition.predictions import Recognition
+from pipeline.recognition.recognize import recognize, sample_times
 from pipeline.recognition.recognizer import Recognizer
 from pipeline.recognition.windows import EPSILON_SECONDS
 from pipeline.records import FrameFeatures, Integers, Seconds

@@ -138,6 +138,22 @@ def first_in(seconds: Seconds, start: float, *, shown_on: bool = False) -> int:
     return int(np.searchsorted(seconds, start - EPSILON_SECONDS))
 
 
+def shot_mask(context: int, first: int, length: int, *, is_whole: bool = True) -> NDArray[np.bool_]:
+    """
+    Mask the first sample of a shot if the backbone encoded it with a frame of another shot.
+
+    Args:
+        context: previous frames that are encoded together with each frame.
+        first: index within the shot of the first sample.
+        length: number of samples.
+        is_whole: whether these samples are all of their clip or shot: a single one is kept.
+    """
+    mask = np.ones(length, np.bool_)
+    if first == 0 and context and not (is_whole and length == 1):
+        mask[0] = False
+    return mask
+
+
 class WindowCutter:
     """
     Cuts shots into clips, chunk by chunk.

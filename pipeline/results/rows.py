@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from pipeline.records import DecodeReport, Video
 from pipeline.results.schemas import COMMIT_TABLE, SCHEMAS
 from pipeline.storage import printable
 
 if TYPE_CHECKING:
-    from pipeline.recognition.recognize import Recognition
+    from pipeline.recognition.predictions import Recognition
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,6 @@ def _clips(rows: Sequence[VideoRows], options: RowOptions) -> Columns:
         if row.recognition
         for clip_index, clip in enumerate(row.recognition.clips)
     ]
-    best = [int(clip.probabilities.argmax()) for *_, clip in clips]
     return {
         "video": [path for path, *_ in clips],
         "video_id": [video_id for _, video_id, *_ in clips],
@@ -94,8 +94,10 @@ def _clips(rows: Sequence[VideoRows], options: RowOptions) -> Columns:
         "start_seconds": [clip.start_seconds for *_, clip in clips],
         "end_seconds": [clip.end_seconds for *_, clip in clips],
         "num_frames": [clip.num_frames for *_, clip in clips],
-        "label": [options.labels[label] for label in best],
-        "score": [clip.probabilities[label] for (*_, clip), label in zip(clips, best, strict=True)],
+        "label": [None if clip.label is None else options.labels[clip.label] for *_, clip in clips],
+        "score": [
+            None if clip.label is None else clip.probabilities[clip.label] for *_, clip in clips
+        ],
         "scores": [clip.probabilities for *_, clip in clips],
         "novelty": [clip.novelty for *_, clip in clips],
         "embedding": [clip.embedding if options.embeddings else None for *_, clip in clips],
@@ -135,10 +137,14 @@ def _frames(rows: Sequence[VideoRows], options: RowOptions) -> Columns:
         columns["pts_seconds"] += np.concatenate(frames.pts_seconds).tolist()
         columns["shot_index"] += np.concatenate(frames.shots).tolist()
         columns["label"] += [options.labels[n] if n >= 0 else None for n in labels.tolist()]
-        columns["score"] += np.concatenate(frames.scores).tolist()
+        columns["score"] += _without_nan(np.concatenate(frames.scores))
         novelty = np.concatenate(frames.novelty) if frames.novelty else np.full(len(labels), np.nan)
-        columns["novelty"] += [value if np.isfinite(value) else None for value in novelty.tolist()]
+        columns["novelty"] += _without_nan(novelty)
     return columns
+
+
+def _without_nan(values: NDArray[np.floating]) -> list[float | None]:
+    return [value if np.isfinite(value) else None for value in values.tolist()]
 
 
 def _videos(rows: Sequence[VideoRows], options: RowOptions) -> Columns:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
-
 import numpy as np
 import pytest
 import torch
@@ -12,134 +9,33 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.config import ClipWindows, Sampling
+from pipeline.recognition import clip_reader, model_batches
 from pipeline.recognition import recognize as module
 from pipeline.recognition.recognize import recognize, sample_times
-from pipeline.recognition.recognizer import BackboneSpec, CutSpec, Recognizer
+from pipeline.recognition.recognizer import CutSpec
 from pipeline.recognition.smoothing import smooth
 from pipeline.recognition.windows import run_length_encode
 from pipeline.records import DecodeReport, FrameFeatures
-from pipeline.temporal.models import TemporalModel
-from pipeline.temporal.options import TemporalOptions
-
-D, K, FPS = 5, 3, 8
-CUT = D - 1
-GRU = TemporalOptions(cell="gru", size=8)
-STREAMING = [
-    GRU,
-    TemporalOptions(cell="lstm", size=8, layers=2, differences=True, pooling="last"),
-    TemporalOptions(cell="mingru", size=8, pooling="attention"),
-]
-WHOLE_CLIPS = [
-    TemporalOptions(cell="gru", size=8, bidirectional=True, pooling="last"),
-    TemporalOptions(cell="transformer", size=8, heads=2),
-]
-OK = DecodeReport("ok")
-
-
-def cell(options):
-    return options.cell + "-bidirectional" * options.bidirectional
-
-
-def make(options=GRU, *, context=0, cuts=False, **changes):
-    torch.manual_seed(9)
-    model = TemporalModel(D, K, options)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.5)
-    return Recognizer(
-        **{
-            "name": "toy",
-            "labels": ("a", "b", "c"),
-            "sampling": Sampling(fps=FPS),
-            "clips": ClipWindows(),
-            "backbone": BackboneSpec("toy", "", D, context=context),
-            "temporal": options,
-            "model": model.eval().requires_grad_(False),
-            "cut": CutSpec(CUT, 10.0) if cuts else None,
-            **changes,
-        }
-    )
-
-
-def draw(count, seed=0, cuts=()):
-    """Make features (T, D); the last one marks cuts."""
-    values = np.random.default_rng(seed).normal(size=(count, D)).astype(np.float16)
-    values[:, CUT] = 0
-    values[list(cuts), CUT] = 20
-    return values
-
-
-def chunks(values, sizes=(), video_id="v", first=0):
-    """Split features into chunks of the given sizes, then the rest."""
-    edges = [0]
-    for size in sizes:
-        edges.append(min(len(values), edges[-1] + size))
-    edges.append(len(values))
-    for start, stop in itertools.pairwise(edges):
-        index = np.arange(first + start, first + stop)
-        yield FrameFeatures(
-            video_id=video_id,
-            start=start,
-            stop=stop,
-            num_samples=len(values),
-            values=values[start:stop],
-            sample_index=index,
-            frame_index=index * 3,
-            pts_seconds=index / FPS - 0.01,
-            report=OK,
-        )
-
-
-def run(recognizer, values, sizes=(), windows=None, seconds=None):
-    duration = len(values) / FPS if seconds is None else seconds
-    (found,) = recognize(recognizer, [("v", chunks(values, sizes), duration)], windows)
-    return found
-
-
-def forward(recognizer, values, mask=None):
-    """Run the model: probabilities of frames (L, K) and clip (K,), and the embedding."""
-    x = torch.from_numpy(values.astype(np.float32)).unsqueeze(0)
-    logits = recognizer.model(x, None if mask is None else torch.tensor(mask).unsqueeze(0))
-    frames, clip = (
-        torch.softmax(part[0] / recognizer.temperature, dim=-1).numpy()
-        for part in (logits.frames, logits.clips)
-    )
-    return frames, clip, logits.embeddings[0].numpy()
-
-
-def flat(found):
-    """Concatenate the arrays of frames."""
-    names = ("sample_index", "frame_index", "pts_seconds", "shots", "labels", "scores")
-    return {name: np.concatenate(getattr(found, name)) for name in names}
-
-
-def assert_frames(found, probabilities):
-    columns = flat(found)
-    np.testing.assert_array_equal(columns["labels"], probabilities.argmax(1))
-    np.testing.assert_allclose(columns["scores"], probabilities.max(1), atol=1e-5)
-
-
-def assert_clip(clip, probabilities, embedding):
-    np.testing.assert_allclose(clip.probabilities, probabilities, atol=1e-5)
-    np.testing.assert_allclose(clip.embedding, embedding, atol=1e-5)
-
-
-def assert_same(found, expected):
-    """Compare two recognitions of one video."""
-    for clip, other in zip(found.clips, expected.clips, strict=True):
-        assert (clip.shot, clip.num_frames) == (other.shot, other.num_frames)
-        assert clip.start_seconds == pytest.approx(other.start_seconds)
-        assert clip.end_seconds == pytest.approx(other.end_seconds)
-        assert_clip(clip, other.probabilities, other.embedding)
-    assert len(found.segments) == len(expected.segments)
-    for part, other in zip(found.segments, expected.segments, strict=True):
-        assert dataclasses.astuple(part) == pytest.approx(dataclasses.astuple(other), abs=1e-5)
-    a, b = flat(found), flat(expected)
-    for name in a:
-        np.testing.assert_allclose(a[name], b[name], atol=1e-5)
-
-
-def spans(found):
-    return [(clip.start_seconds, clip.end_seconds, clip.num_frames) for clip in found.clips]
+from tests.recognition.toy_recognizer import (
+    CUT,
+    FPS,
+    OK,
+    STREAMING,
+    WHOLE_CLIPS,
+    D,
+    K,
+    assert_clip,
+    assert_frames,
+    assert_same,
+    cell,
+    chunks,
+    draw,
+    flat,
+    forward,
+    make,
+    run,
+    spans,
+)
 
 
 class TestWholeVideos:
@@ -186,7 +82,7 @@ class TestWholeVideos:
 
     @pytest.mark.parametrize("options", WHOLE_CLIPS, ids=cell)
     def test_long_videos_are_split_for_models_that_need_whole_clips(self, options, monkeypatch):
-        monkeypatch.setattr(module, "MAX_CLIP_SAMPLES", 16)
+        monkeypatch.setattr(clip_reader, "MAX_CLIP_SAMPLES", 16)
         recognizer = make(options)
         values = draw(45)
         found = run(recognizer, values, sizes=[1, 20])
@@ -199,7 +95,7 @@ class TestWholeVideos:
         assert_frames(found, np.concatenate([frames for frames, _, _ in expected]))
 
     def test_streaming_models_do_not_split_long_videos(self, monkeypatch):
-        monkeypatch.setattr(module, "MAX_CLIP_SAMPLES", 16)
+        monkeypatch.setattr(clip_reader, "MAX_CLIP_SAMPLES", 16)
 
         assert spans(run(make(), draw(45), sizes=[20, 20])) == [(0.0, 45 / FPS, 45)]
 
@@ -394,9 +290,9 @@ class TestChunks:
                 yield part
 
         done = []
-        compute = module._compute
+        compute = module.compute
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(module, "_compute", lambda r, rows: done.append(1) or compute(r, rows))
+            patched.setattr(module, "compute", lambda r, rows: done.append(1) or compute(r, rows))
             recognize(recognizer, [("v", recorded(), 100.0)])
 
         assert max(ahead) <= 1
@@ -406,7 +302,7 @@ class TestManyVideos:
     @pytest.mark.parametrize("options", STREAMING + WHOLE_CLIPS, ids=cell)
     @pytest.mark.parametrize("steps", [1, 40, 16_384])
     def test_results_are_those_of_single_videos(self, options, steps, monkeypatch):
-        monkeypatch.setattr(module, "MAX_BATCH_STEPS", steps)
+        monkeypatch.setattr(model_batches, "MAX_BATCH_STEPS", steps)
         recognizer = make(options, context=1, cuts=True, clips=ClipWindows(1.0, 0.5))
         videos = [draw(count, count, cuts=range(7, count, 11)) for count in (30, 1, 0, 9, 17, 30)]
 
@@ -437,7 +333,7 @@ class TestManyVideos:
             return stream(x, state, mask)
 
         monkeypatch.setattr(recognizer.model, "stream", recorded)
-        monkeypatch.setattr(module, "MAX_BATCH_STEPS", 256)
+        monkeypatch.setattr(model_batches, "MAX_BATCH_STEPS", 256)
         videos = [
             (str(n), chunks(draw(count), video_id=str(n)), 100.0)
             for n, count in enumerate([200, 8, 8, 8, 8, 8, 150, 8])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.recognition.recognize import ClipPrediction, LabelSegment, Recognition
+from pipeline.recognition.predictions import ClipPrediction, LabelSegment, Recognition
 from pipeline.records import DecodeReport, Video
 from pipeline.results.report import write_report
 from pipeline.results.rows import RowOptions, VideoRows
@@ -23,7 +23,7 @@ def labelled(name, labels, seconds=1.0, video_id=None):
         probabilities[label] = 0.8
         start, end = number * seconds, (number + 1) * seconds
         result.clips.append(
-            ClipPrediction(0, start, end, 8, probabilities, np.zeros(2, np.float32))
+            ClipPrediction(0, start, end, 8, probabilities, label, np.zeros(2, np.float32))
         )
         result.segments.append(LabelSegment(0, start, end, label, 0.8))
     duration = seconds * len(labels)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.recognition.recognize import ClipPrediction, LabelSegment, Recognition
+from pipeline.recognition.predictions import ClipPrediction, LabelSegment, Recognition
 from pipeline.records import DecodeReport, Video
 from pipeline.results.rows import RowOptions, VideoRows
 from pipeline.results.tables import write_run
@@ -25,7 +25,11 @@ def recognition(video_id, clips=2):
         probabilities = np.full(3, 0.25, np.float32)
         probabilities[number % 3] = 0.5
         embedding = np.full(2, number, np.float32)
-        result.clips.append(ClipPrediction(0, number, number + 1.0, 4, probabilities, embedding))
+        result.clips.append(
+            ClipPrediction(
+                0, number, number + 1.0, 4, probabilities, int(probabilities.argmax()), embedding
+            )
+        )
         result.segments.append(LabelSegment(0, number, number + 1.0, number % 3, 0.5))
     count = 4 * clips
     result.sample_index.append(np.arange(count))
