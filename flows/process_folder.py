@@ -56,7 +56,9 @@ def prepared_run() -> PreparedRun | None:
 @contextlib.contextmanager
 def prepare_run(sources: Sequence[str], out: Path, options: RunOptions) -> Iterator[PreparedRun]:
     """Find videos, lock the results folder, and open a session."""
-    videos = find_videos(sources, image_fps=options.image_fps, full_hash=options.full_hash)
+    videos = find_videos(
+        sources, image_fps=options.image_fps, full_hash=options.full_hash, strict=options.strict
+    )
     with lock_results(out, wait=options.wait):
         with open_prepared(out, options, videos, RunProgress()) as prepared:
             yield prepared

@@ -307,6 +307,8 @@ class RunOptions:
     streams that state none, such as .mjpeg."""
     full_hash: bool = False
     """Fingerprint whole files instead of blocks at their start, middle and end."""
+    strict: bool = False
+    """Give every file in a folder a row, instead of leaving out files of other programs."""
     retry: tuple[str, ...] = ()
     """Statuses whose videos are processed again."""
     wait: bool = False

@@ -18,7 +18,7 @@ SAMPLING_HELP = "Sampled frames per second in later runs; the choice of the read
 
 
 @takes(
-    RUN.only("image_fps"),
+    RUN.only("image_fps", "strict"),
     SAMPLING.only("fps").change(fps={"help": SAMPLING_HELP, "default": f"{DEFAULT_SAMPLING.fps}"}),
     DECODING,
 )

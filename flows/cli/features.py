@@ -22,7 +22,17 @@ from pipeline.config import DEFAULT_SAMPLING
 if TYPE_CHECKING:
     pass
 
-FIELDS = ("backbone", "weights", "tap", "grid", "image_fps", "features", "full_hash", "wait")
+FIELDS = (
+    "backbone",
+    "weights",
+    "tap",
+    "grid",
+    "image_fps",
+    "features",
+    "full_hash",
+    "strict",
+    "wait",
+)
 
 
 @takes(

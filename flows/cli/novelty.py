@@ -25,7 +25,8 @@ from pipeline.config import DEFAULT_SAMPLING, RunOptions
 
 DEFAULT_RECOGNIZER = RunOptions().recognizer
 FEATURES = CACHE.only(
-    *("recognizer", "backbone", "weights", "tap", "grid", "features", "image_fps", "full_hash")
+    *("recognizer", "backbone", "weights", "tap", "grid", "features", "image_fps", "full_hash"),
+    "strict",
 ).change(
     recognizer={
         "help": "Recognizer of later runs: its backbone, sampling and shot cuts are used.",
@@ -58,7 +59,12 @@ def fit(
     from pipeline.sources.discovery import find_videos
 
     options = novelty_options(given)
-    normal = find_videos(list(videos), image_fps=options.image_fps, full_hash=options.full_hash)
+    normal = find_videos(
+        list(videos),
+        image_fps=options.image_fps,
+        full_hash=options.full_hash,
+        strict=options.strict,
+    )
     show = partial(watch, quiet=quiet)
     with open_with_features(options, normal, show) as (session, _):
         model = fit_to_videos(

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 RUN_FIELDS = (
     *("recognizer", "backbone", "weights", "image_fps", "frames", "embeddings", "novelty"),
-    *("features", "full_hash"),
+    *("features", "full_hash", "strict"),
 )
 """Fields of `RunOptions` that are options of `run` and of `serve`."""
 LABELLING = RUN.change(backbone=RECOGNIZER_BACKBONE)

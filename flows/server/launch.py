@@ -78,7 +78,12 @@ def run_once(
             from pipeline.sources.discovery import find_videos
 
             opened.enter_context(lock_results(out, wait=options.wait))
-            videos = find_videos(sources, image_fps=options.image_fps, full_hash=options.full_hash)
+            videos = find_videos(
+                sources,
+                image_fps=options.image_fps,
+                full_hash=options.full_hash,
+                strict=options.strict,
+            )
             if fresh:
                 delete_results(out)
         server = opened.enter_context(embedded_api(state_folder()))

@@ -252,7 +252,9 @@ def process_videos(sources: Sequence[str], out: Path, options: RunOptions) -> di
     Raises:
         PipelineError: something that was given cannot be used.
     """
-    videos = find_videos(sources, image_fps=options.image_fps, full_hash=options.full_hash)
+    videos = find_videos(
+        sources, image_fps=options.image_fps, full_hash=options.full_hash, strict=options.strict
+    )
     progress = RunProgress()
     with lock_results(out, wait=options.wait):
         with open_session(out, options, videos=videos, progress=progress) as session:

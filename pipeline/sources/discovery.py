@@ -8,16 +8,22 @@ from __future__ import annotations
 
 import errno
 import glob
+import logging
 import os
 import re
-import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pipeline.errors import SourceError
 from pipeline.records import Video
+from pipeline.sources.file_kinds import (
+    describe_others,
+    is_other_file,
+    looks_like_video,
+    may_be_video,
+)
 from pipeline.sources.fingerprint import Source, identify
 from pipeline.sources.image_sequence import IMAGE_SUFFIXES, natural_key
 from pipeline.sources.pictures import is_stack
@@ -27,19 +33,21 @@ from pipeline.storage import printable, redact_url
 
 LIST_SUFFIXES = frozenset({".csv", ".tsv", ".parquet", ".txt"}) | SPREADSHEET_SUFFIXES
 """Of spreadsheets, too: reading them says how to save them as a list."""
-SIDECAR_SUFFIXES = frozenset(
-    (  # noqa: SIM905  a list would take one line for each suffix
-        ".csv .tsv .txt .json .jsonl .yaml .yml .toml .xml .html .htm .md .rst .log .ini .cfg "
-        ".parquet .npy .npz .pkl .pt .pth .safetensors .onnx .zip .tar .gz .tgz .bz2 .xz .7z "
-        ".pdf .doc .docx .py .ipynb .sh .srt .vtt .ass .ssa .sub .nfo "
-        ".wav .mp3 .flac .aac .m4a .ogg .opus .db .sqlite .lock .m3u .m3u8 .mpd "
-        ".part .tmp .crdownload"
-    ).split()
-)
-"""Files that accompany videos; skipped in folders unless their content is that of a video."""
 LIST_COLUMNS = ("video", "path", "file", "filename")
 """Columns of a list that may name the videos; the first one present is used."""
 Progress = Callable[[int, int], None]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """How folders are walked, and what was left out."""
+
+    strict: bool = False
+    """Treat all files as videos that are not known to accompany videos."""
+    left_out: list[Path] = field(default_factory=list)
+    """Files of other programs."""
 
 
 def find_videos(
@@ -47,6 +55,7 @@ def find_videos(
     *,
     image_fps: float | None = None,
     full_hash: bool = False,
+    strict: bool = False,
     progress: Progress = lambda done, total: None,
 ) -> list[Video]:
     """
@@ -56,6 +65,7 @@ def find_videos(
         sources: files, folders, globs, and lists (.csv, .tsv, .parquet, .txt).
         image_fps: frame rate of image sequences.
         full_hash: fingerprint whole files instead of some blocks of them.
+        strict: treat files of other programs in folders as videos, instead of leaving them out.
         progress: called with the number of fingerprinted files, and of all files.
 
     Raises:
@@ -65,9 +75,13 @@ def find_videos(
     if not sources:
         raise SourceError("no videos given: name files, folders, globs, or a list")
     found: dict[str, Source] = {}
+    search = Search(strict)
     for source in sources:
-        for item in _expand(source):
+        for item in _expand(source, search):
             found.setdefault(item.location, item)
+    if search.left_out:
+        others = list(dict.fromkeys(search.left_out))
+        logger.warning("%s; --strict gives each a row", describe_others(others))
     _check_image_rate(found.values(), image_fps)
     with ThreadPoolExecutor(8) as threads:
         videos = []
@@ -106,7 +120,7 @@ def absolute(source: str) -> str:
     return os.path.abspath(os.path.expanduser(source))
 
 
-def _expand(source: str) -> Iterator[Source]:
+def _expand(source: str, search: Search) -> Iterator[Source]:
     if not source:
         raise SourceError("the name of a source is empty")
     if "://" in source:
@@ -114,17 +128,17 @@ def _expand(source: str) -> Iterator[Source]:
         raise SourceError(f"{shown} is a URL: fetch it first, sources are files")
     path = Path(os.path.expanduser(source))
     if os.path.isdir(path):
-        found = list(_in_folder(path))
+        found = list(_in_folder(path, search))
         if not found:
-            raise SourceError(f"{printable(path)} holds no videos")
+            raise SourceError(f"{printable(path)} holds no videos{_left_out_there(search)}")
         yield from found
     elif os.path.lexists(path):
-        if path.suffix.lower() in LIST_SUFFIXES and not _looks_like_video(path):
-            yield from _in_list(path)
+        if path.suffix.lower() in LIST_SUFFIXES and not looks_like_video(path):
+            yield from _in_list(path, search)
         else:
             yield _file(path)
     elif glob.has_magic(source):
-        found = list(_in_glob(os.path.expanduser(source)))
+        found = list(_in_glob(os.path.expanduser(source), search))
         if not found:
             raise SourceError(f"no file matches {printable(source)}")
         yield from found
@@ -132,30 +146,34 @@ def _expand(source: str) -> Iterator[Source]:
         raise SourceError(f"no such file or folder: {printable(path)}")
 
 
-def _in_glob(pattern: str) -> Iterator[Source]:
+def _left_out_there(search: Search) -> str:
+    return f"; {describe_others(search.left_out)}" if search.left_out else ""
+
+
+def _in_glob(pattern: str, search: Search) -> Iterator[Source]:
     """Yield the files that match. A folder that matches is walked, matches inside it are not."""
     matches = {Path(match) for match in glob.glob(pattern, recursive=True)}
     folders = {path for path in matches if os.path.isdir(path)}
     for path in sorted(matches, key=lambda path: natural_key(str(path))):
         if folders.isdisjoint(path.parents):
-            yield from _in_folder(path) if path in folders else [_file(path)]
+            yield from _in_folder(path, search) if path in folders else [_file(path)]
 
 
 def _file(path: Path) -> Source:
     return Source(printable(path), os.path.abspath(path), "images" if is_stack(path) else "file")
 
 
-def in_folder(folder: Path) -> list[Source]:
-    """List the videos and image sequences of a folder, in natural order, without opening them."""
-    return list(_in_folder(folder))
+def in_folder(folder: Path, search: Search) -> list[Source]:
+    """List the videos and image sequences of a folder, in natural order, without decoding them."""
+    return list(_in_folder(folder, search))
 
 
 def directly_in_folder(folder: Path) -> list[Source]:
     """List the videos and image sequences of a folder that are in none of its folders."""
-    return [entry for entry in _entries(folder, set()) if isinstance(entry, Source)]
+    return [entry for entry in _entries(folder, set(), Search()) if isinstance(entry, Source)]
 
 
-def _in_folder(folder: Path) -> Iterator[Source]:
+def _in_folder(folder: Path, search: Search) -> Iterator[Source]:
     """Walk a folder in natural order. Links are followed; each real folder is entered once."""
     if not _may_be_listed(folder):
         raise SourceError(f"{printable(folder)} cannot be read: {os.strerror(errno.EACCES)}")
@@ -169,14 +187,14 @@ def _in_folder(folder: Path) -> Iterator[Source]:
         elif isinstance(entry, Source):
             yield entry
         else:
-            entered.append(iter(_entries(entry, seen)))
+            entered.append(iter(_entries(entry, seen, search)))
 
 
 def _may_be_listed(folder: str | Path) -> bool:
     return os.access(folder, os.R_OK | os.X_OK, effective_ids=True)
 
 
-def _entries(folder: Path, seen: set[tuple[int, int]]) -> list[Source | Path]:
+def _entries(folder: Path, seen: set[tuple[int, int]], search: Search) -> list[Source | Path]:
     """List the videos of a folder, and the folders in it, in natural order."""
     try:
         status = folder.stat()
@@ -188,7 +206,9 @@ def _entries(folder: Path, seen: set[tuple[int, int]]) -> list[Source | Path]:
     seen.add((status.st_dev, status.st_ino))
     paths.sort(key=lambda path: natural_key(path.name))
     folders = {path for path in paths if os.path.isdir(path)}
-    videos = {path for path in paths if path not in folders and _may_be_video(path)}
+    files = [path for path in paths if path not in folders]
+    videos = {path for path in files if may_be_video(path, strict=search.strict)}
+    search.left_out.extend(path for path in files if path not in videos and is_other_file(path))
     if _is_image_sequence(videos):
         sequence = Source(printable(folder), os.path.abspath(folder), "images")
         return [sequence, *(path for path in paths if path in folders)]
@@ -199,31 +219,6 @@ def _entries(folder: Path, seen: set[tuple[int, int]]) -> list[Source | Path]:
 def _is_image_sequence(files: set[Path]) -> bool:
     """Whether a folder holds only images, two or more; images beside videos are no sequence."""
     return len(files) > 1 and all(path.suffix.lower() in IMAGE_SUFFIXES for path in files)
-
-
-def _may_be_video(path: Path) -> bool:
-    if path.suffix.lower() in SIDECAR_SUFFIXES:
-        return _looks_like_video(path)
-    try:
-        return not stat.S_ISFIFO(path.stat().st_mode) and not stat.S_ISSOCK(path.stat().st_mode)
-    except OSError:
-        return True  # a broken link: gets a row with an error
-
-
-def _looks_like_video(path: Path) -> bool:
-    """Whether the first bytes are the signature of a common video container."""
-    if not os.path.isfile(path):
-        return False  # opening a pipe would block until another process writes to it
-    try:
-        with path.open("rb") as file:
-            head = file.read(16)
-    except OSError:
-        return False
-    return (
-        (head[4:8] in (b"ftyp", b"moov", b"mdat") and head[8:11] != b"M4A")
-        or head[:4] in (b"\x1aE\xdf\xa3", b"FLV\x01", b"0&\xb2u", b"\x00\x00\x01\xba")
-        or (head[:4] == b"RIFF" and head[8:12] == b"AVI ")
-    )
 
 
 def read_list(path: Path) -> list[str]:
@@ -269,19 +264,19 @@ def _require_names(names: list[str], path: Path) -> list[str]:
     return names
 
 
-def _in_list(path: Path) -> Iterator[Source]:
+def _in_list(path: Path, search: Search) -> Iterator[Source]:
     folder = path.resolve().parent
     for name in read_list(path):
         location = file_path(name, folder)
         if os.path.isdir(location):
-            yield from _in_listed_folder(name, location)
+            yield from _in_listed_folder(name, location, search)
         else:
             yield Source(printable(redact_url(name)), location, "file")
 
 
-def _in_listed_folder(name: str, location: str) -> Iterator[Source]:
+def _in_listed_folder(name: str, location: str, search: Search) -> Iterator[Source]:
     """Walk a folder that a list names; its videos are shown relative to the list as well."""
-    found = list(_in_folder(Path(location))) if _may_be_listed(location) else []
+    found = list(_in_folder(Path(location), search)) if _may_be_listed(location) else []
     for source in found:
         inside = os.path.relpath(source.location, location)
         shown = name if inside == "." else os.path.join(name, inside)

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import SourceError
-from pipeline.sources.discovery import directly_in_folder, in_folder
+from pipeline.sources.discovery import Search, directly_in_folder, in_folder
+from pipeline.sources.file_kinds import describe_others
 from pipeline.sources.image_sequence import natural_key
 from pipeline.sources.table_problems import Problems
 from pipeline.storage import printable
@@ -102,13 +103,16 @@ def _read_labels(
     folder: Path, labels: Sequence[Path], split: str | None
 ) -> tuple[list[LabelledVideo], list[str]]:
     notes = []
+    search = Search()
     found: list[LabelledVideo] = []
     for part in labels:
         label = " ".join(unicodedata.normalize("NFC", printable(part.name)).split())
-        videos = [LabelledVideo(item.location, label, split) for item in in_folder(part)]
+        videos = [LabelledVideo(item.location, label, split) for item in in_folder(part, search)]
         found += videos
         if not videos:
             notes.append(f"{printable(part)} has no videos: the label {label} is left out")
+    if search.left_out:
+        notes.append(f"{printable(folder)}: {describe_others(search.left_out)}")
     outside = len(directly_in_folder(folder))
     if outside:
         notes.append(f"{outside} videos directly in {printable(folder)} have no label: left out")

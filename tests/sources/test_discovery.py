@@ -149,12 +149,49 @@ class TestFolders:
 
         assert names(find(tmp_path)) == ["a.mp4"]
 
-    def test_files_with_unknown_suffixes_are_found(self, tmp_path):
-        """Only the content shows whether a file is a video; others become rows with an error."""
+    def test_files_of_other_programs_are_left_out_and_counted(self, tmp_path, caplog):
+        for name in ("a.mp4", "b.dat", "c", "sub/d.dat", "notes.txt", ".hidden"):
+            put(tmp_path / name)
+
+        assert names(find(tmp_path)) == ["a.mp4"]
+        (record,) = caplog.records
+        assert record.message == (
+            "3 files of other programs left out (.dat 2, without suffix 1); --strict gives each a "
+            "row"
+        )
+
+    def test_strict_finds_files_with_unknown_suffixes(self, tmp_path, caplog):
         for name in ("a.mp4", "b.dat", "c", "d.xyz"):
             put(tmp_path / name)
 
-        assert names(find(tmp_path)) == ["a.mp4", "b.dat", "c", "d.xyz"]
+        assert names(find(tmp_path, strict=True)) == ["a.mp4", "b.dat", "c", "d.xyz"]
+        assert not caplog.records
+
+    def test_a_file_that_is_named_is_never_left_out(self, tmp_path):
+        put(tmp_path / "b.dat")
+        (tmp_path / "list.txt").write_text("b.dat\n")
+
+        assert names(find(tmp_path / "b.dat")) == ["b.dat"]
+        assert names(find(tmp_path / "list.txt")) == ["b.dat"]
+        assert names(find(tmp_path / "*.dat")) == ["b.dat"]
+
+    def test_a_folder_with_other_files_only_names_them(self, tmp_path):
+        put(tmp_path / "b.dat")
+
+        with pytest.raises(SourceError, match=r"holds no videos; 1 file of other .* \(\.dat 1\)$"):
+            find(tmp_path)
+
+    def test_videos_with_any_suffix_are_found(self, tmp_path, video_bytes):
+        put(tmp_path / "v", video_bytes)
+        put(tmp_path / "w.0001", video_bytes + b"1")
+
+        assert names(find(tmp_path)) == ["v", "w.0001"]
+
+    def test_an_empty_or_damaged_video_is_found(self, tmp_path):
+        (tmp_path / "empty.MKV").write_bytes(b"")
+        put(tmp_path / "text.avi")
+
+        assert names(find(tmp_path)) == ["empty.MKV", "text.avi"]
 
     def test_a_video_with_the_suffix_of_a_sidecar_is_found(self, tmp_path, video_bytes):
         put(tmp_path / "really.txt", video_bytes)
