@@ -163,9 +163,9 @@ def _file(path: Path) -> Source:
     return Source(printable(path), os.path.abspath(path), "images" if is_stack(path) else "file")
 
 
-def in_folder(folder: Path, search: Search) -> list[Source]:
+def in_folder(folder: Path, search: Search | None = None) -> list[Source]:
     """List the videos and image sequences of a folder, in natural order, without decoding them."""
-    return list(_in_folder(folder, search))
+    return list(_in_folder(folder, search or Search()))
 
 
 def directly_in_folder(folder: Path) -> list[Source]:
