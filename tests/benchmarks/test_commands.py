@@ -44,7 +44,7 @@ def test_values_are_printed_as_a_table_or_as_json(capsys):
 
 
 @pytest.mark.parametrize(
-    "name", ["startup", "scale", "long", "naive", "compare_runs", "compare_commits"]
+    "name", ["startup", "scale", "long", "naive", "compare_runs", "compare_commits", "training"]
 )
 def test_every_benchmark_has_help_with_its_command(name, capsys, monkeypatch):
     module = __import__(f"tests.benchmarks.{name}", fromlist=["main"])
