@@ -34,26 +34,29 @@ def read_scripts(folder: str, names: Sequence[str]) -> str:
     return "\n".join(path.read_text("utf-8") for path in paths)
 
 
-def write_page(
+def write_page(template: str, path: Path, **values: Any) -> Path:
+    """Write what `render_page` returns to a file. Returns the path of the page."""
+    write_text(render_page(template, **values), path)
+    return path
+
+
+def render_page(
     template: str,
-    path: Path,
     *,
     styles: Sequence[str] = ("style.css",),
     script: str = "",
+    served: bool = False,
     **values: Any,
-) -> Path:
+) -> str:
     """
     Render a template of the folder `templates`.
 
     Args:
         template: file name of the template.
-        path: file to write.
         styles: stylesheets of that folder.
         script: the script of the page, an ES module; none by default.
+        served: whether the page may make requests to its own server.
         **values: variables of the template.
-
-    Returns:
-        The path of the page.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
@@ -69,22 +72,23 @@ def write_page(
     environment.filters["hours"] = _format_hours
     environment.filters["fact"] = _format_fact
     style = "\n".join((TEMPLATES / name).read_text("utf-8") for name in styles)
-    page = environment.get_template(template).render(
+    return environment.get_template(template).render(
         values,
         # both are files of this package
         style=Markup(style),  # noqa: S704
         script=Markup(script),  # noqa: S704
-        policy=_content_security_policy(style, script),
+        policy=_content_security_policy(style, script, served=served),
     )
-    write_text(page, path)
-    return path
 
 
-def _content_security_policy(style: str, script: str) -> str:
-    """Allow the stylesheet, the script, and images that are beside the page."""
+def _content_security_policy(style: str, script: str, *, served: bool) -> str:
+    """Allow the stylesheet, the script, and images beside the page or requests to its server."""
+    own = "'self'" if served else "'none'"
     sources = {
         "default-src": "'none'",
-        "img-src": "'self' file: data: blob:",
+        "img-src": "'self'" if served else "'self' file:",
+        "media-src": own,
+        "connect-src": own,
         "style-src": _hash_source(style),
         "script-src": _hash_source(script) if script else "'none'",
         "base-uri": "'none'",

@@ -7,6 +7,7 @@ loads nothing, and its Content-Security-Policy allows no other script.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.records import STATUSES
-from pipeline.results.html import COLOURS, read_scripts, write_page
+from pipeline.results.html import COLOURS, read_scripts, render_page
 from pipeline.results.packed_columns import PackedNumbers, PackedTexts
 from pipeline.results.tables import read_run, read_shards
+from pipeline.storage import write_text
 
 MAX_ROWS = 500_000
 """Clips, segments or videos in the page; further ones are in the tables only."""
@@ -41,7 +43,7 @@ COLUMNS = {
     ),
 }
 """Columns that the report reads."""
-SCRIPTS = ("data", "selection", "timeline", "list", "filters", "details", "explorer")
+SCRIPTS = ("data", "selection", "timeline", "list", "filters", "player", "details", "explorer")
 """Files of `templates/explorer`, in the order in which they are joined to one script."""
 
 
@@ -55,31 +57,55 @@ def write_report(out: Path) -> Path:
         The path of the page.
     """
     run = read_run(out)
-    configuration = run["configuration"]
-    contents = _Contents(configuration["labels"])
+    contents = Contents(run["configuration"]["labels"], MAX_ROWS)
     for shard in read_shards(out, run["config_id"], COLUMNS):
         contents.add(shard)
-    return write_page(
+    path = out / "report.html"
+    write_text(render_report(out.name, run, contents), path)
+    return path
+
+
+def render_report(
+    title: str, run: Mapping[str, Any], contents: Contents, *, served: bool = False
+) -> str:
+    """
+    Render the page.
+
+    Args:
+        title: of the page.
+        run: the content of `run.json`.
+        contents: the rows.
+        served: whether the page asks its server for images and videos.
+    """
+    configuration = run["configuration"]
+    return render_page(
         "run.html.j2",
-        out / "report.html",
         styles=("style.css", "explorer/explorer.css"),
         script=read_scripts("explorer", SCRIPTS),
-        title=out.name,
+        served=served,
+        title=title,
         recognizer=configuration["recognizer"],
         finished_at=run["finished_at"],
         contents=contents,
         label_rows=contents.label_rows(),
         statuses={name: STATUSES.get(name, "") for name in sorted(contents.num_videos_by_status)},
-        data=contents.as_json(),
+        data={**contents.as_json(), "served": served},
         facts=_facts(run),
     )
 
 
-class _Contents:
-    """The columns of the page and its totals, added up shard by shard."""
+class Contents:
+    """
+    The columns of the page and its totals, added up shard by shard.
 
-    def __init__(self, labels: Sequence[str]) -> None:
+    Args:
+        labels: of the recognizer.
+        max_rows: clips, segments or videos in the page; None for all.
+    """
+
+    def __init__(self, labels: Sequence[str], max_rows: int | None = None) -> None:
         self.labels = list(labels)
+        self.max_rows = sys.maxsize if max_rows is None else max_rows
         self._label_index = pa.array(self.labels, pa.string())
         self.num_videos = self.num_clips = self.num_segments = 0
         self.duration_seconds = 0.0
@@ -108,7 +134,9 @@ class _Contents:
     def num_left_out(self) -> dict[str, int]:
         """Rows that the page does not hold, by table."""
         totals = {"videos": self.num_videos, "clips": self.num_clips, "segments": self.num_segments}
-        return {name: total - MAX_ROWS for name, total in totals.items() if total > MAX_ROWS}
+        return {
+            name: total - self.max_rows for name, total in totals.items() if total > self.max_rows
+        }
 
     def add(self, shard: Mapping[str, pa.Table]) -> None:
         """Add the rows of one shard."""
@@ -125,7 +153,7 @@ class _Contents:
         self.duration_seconds += pc.sum(videos["duration_seconds"]).as_py() or 0.0
         for status in videos["status"].to_pylist():
             self.num_videos_by_status[status] = self.num_videos_by_status.get(status, 0) + 1
-        kept = videos.slice(0, max(0, MAX_ROWS - self.num_videos))
+        kept = videos.slice(0, max(0, self.max_rows - self.num_videos))
         self.num_videos += len(videos)
         self._videos["name"].add(kept["video"].to_pylist())
         for column in ("path", "status", "error", "decoder"):
@@ -140,7 +168,7 @@ class _Contents:
         size = len(self.labels)
         self.clips_by_label += np.bincount(labels[known], minlength=size)
         self._score_sums += np.bincount(labels[known], weights=scores[known], minlength=size)
-        kept = max(0, MAX_ROWS - self.num_clips)
+        kept = max(0, self.max_rows - self.num_clips)
         self.num_clips += len(clips)
         clips, labels = clips.slice(0, kept), labels[:kept]
         _add_ranges(self._clips, clips, labels, index)
@@ -149,7 +177,7 @@ class _Contents:
         self._clips["novelty"].add(novelty)
 
     def _add_segments(self, segments: pa.Table, index: Mapping[tuple[str, str], int]) -> None:
-        kept = segments.slice(0, max(0, MAX_ROWS - self.num_segments))
+        kept = segments.slice(0, max(0, self.max_rows - self.num_segments))
         self.num_segments += len(segments)
         _add_ranges(self._segments, kept, self._indices_of_labels(kept), index)
         # the script only needs to know where the shot changes

@@ -302,9 +302,22 @@ def load(
     config_id = config_id or read_run(out).get("config_id")
     if config_id is None:
         raise SourceError(f"{out} holds no results: no run.json")
+    return load_table(out, table, config_id, columns).to_pandas()
+
+
+def load_table(
+    out: Path, table: str, config_id: str, columns: Sequence[str] | None = None
+) -> pa.Table:
+    """
+    Read a table of one configuration as Arrow. All tables have their rows in the same order.
+
+    Raises:
+        SourceError: the table has no such column.
+        DamagedFileError: a file of the table is truncated or corrupted.
+    """
     schema = _select_columns(table, columns)
     tables = [read_table(path, schema) for path in part_paths(out, table, config_id)]
-    return pa.concat_tables(tables or [schema.empty_table()]).to_pandas()
+    return pa.concat_tables(tables or [schema.empty_table()])
 
 
 def _load_features(out: Path, columns: Sequence[str] | None) -> pd.DataFrame:

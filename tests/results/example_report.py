@@ -36,9 +36,10 @@ def failed(name, status="not_video", error="no video container", frames=0):
     return VideoRows(Video(name, f"/v/{name}", "file", f"id-{name}", 9), report, None)
 
 
-def write_example(out, rows, labels=LABELS):
+def write_example(out, rows, labels=LABELS, embeddings=False):
     """Write the tables, `run.json` and the report of a run. Returns the path of the report."""
-    options = RowOptions(labels, "toy" if labels else "", "0123456789abcdef")
+    recognizer = "toy" if labels else ""
+    options = RowOptions(labels, recognizer, "0123456789abcdef", embeddings=embeddings)
     if rows:
         write_rows(out, rows, options)
     configuration = {

@@ -314,7 +314,8 @@ class TestManyClips:
     def test_only_visible_rows_are_elements(self, browser, many):
         page = open_page(browser, many)
 
-        assert result(page) == "30,000 of 30,000 clips"
+        assert result(page).startswith("30,000 of 30,000 clips in ")
+        assert shown(page)[0] == "0000.mp4"
         assert page.evaluate("document.querySelectorAll('*').length") < 800
         page.evaluate("document.getElementById('rows').scrollTop = 5e5")
         page.wait("!document.querySelector('#rows').textContent.includes('0000.mp4')")

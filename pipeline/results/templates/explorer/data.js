@@ -40,6 +40,19 @@ function firstRows(videoOfRow, numVideos) {
   return first;
 }
 
+// The folder that all names begin with; empty for a single one.
+function commonFolder(names) {
+  if (names.length < 2) return "";
+  let [first, last] = [names[0], names[0]];
+  for (const name of names) {
+    if (name < first) first = name;
+    if (name > last) last = name;
+  }
+  let length = 0;
+  while (length < first.length && first[length] === last[length]) length++;
+  return first.slice(0, first.lastIndexOf("/", length - 1) + 1);
+}
+
 async function readResults(page) {
   const { videos, clips, segments } = page.tables;
   const [videoTable, clipTable, segmentTable] = await Promise.all(
@@ -55,6 +68,7 @@ async function readResults(page) {
     numClips: clipTable.video.length,
     firstClip: firstRows(clipTable.video, numVideos),
     firstSegment: firstRows(segmentTable.video, numVideos),
+    folder: commonFolder(videoTable.name),
     searchText: videoTable.name.map((name) => name.toLowerCase()),
   };
 }

@@ -59,6 +59,7 @@ function showClip(panel, results, row, actions) {
   const number = video[row];
   const part = [seconds(results, start[row]), seconds(results, start[row] + length[row])];
   startPanel(panel, results.videos.name[number] ?? "", actions.close);
+  panel.dataset.row = row;
   addTimeline(panel, results, number, [start[row], length[row]], actions.showSegment);
   const facts = makeElement("dl");
   addFact(facts, "label", labelName(results, label[row]));
@@ -68,10 +69,11 @@ function showClip(panel, results, row, actions) {
   addFact(facts, "clip_index", row - results.firstClip[number]);
   addFact(facts, "status", results.videos.status[number]);
   panel.append(facts);
-  addLink(panel, results, number, part);
+  if (!results.served) addLink(panel, results, number, part);
   const all = makeElement("button", "", "clips of this video");
   all.addEventListener("click", () => actions.showVideo(number));
   panel.append(all);
+  if (results.served) addServedDetails(panel, results, row, actions.showClip);
 }
 
 function showVideo(panel, results, video, actions) {
@@ -97,7 +99,7 @@ function showVideo(panel, results, video, actions) {
     parts.append(item);
   }
   panel.append(parts);
-  addLink(panel, results, video, null);
+  if (!results.served) addLink(panel, results, video, null);
   if (results.firstClip[video] < results.firstClip[video + 1]) {
     const all = makeElement("button", "", "clips of this video");
     all.addEventListener("click", () => actions.showVideo(video));

@@ -3,6 +3,7 @@
 const byId = (id) => document.getElementById(id);
 const page = JSON.parse(byId("data").textContent);
 byId("data").textContent = ""; // the columns are read once
+const IMAGE_DELAY = 120; // milliseconds
 const narrow = window.matchMedia("(max-width: 56rem)");
 
 class Explorer {
@@ -18,6 +19,7 @@ class Explorer {
     this.actions = {
       close: () => this.closeDetails(),
       showVideo: (video) => this.showClipsOf(video, null),
+      showClip: (row) => this.showClip(row),
       showSegment: (video, row) => {
         const { start, length } = results.segments;
         const part = [start[row], start[row] + length[row]];
@@ -131,6 +133,13 @@ class Explorer {
     this.update();
   }
 
+  // Selects a clip, of the current selection if it is part of it.
+  showClip(row) {
+    if (!this.selection.rows.includes(row)) this.state = initialState();
+    this.state.row = row;
+    this.update({ keepRow: true });
+  }
+
   update({ keepRow = false } = {}) {
     const { state, results } = this;
     if (!keepRow) state.row = null;
@@ -153,6 +162,7 @@ class Explorer {
       byId(`tab-${view}`).tabIndex = isCurrent ? 0 : -1;
     }
     document.body.dataset.view = state.view;
+    document.body.classList.toggle("served", results.served);
     byId("panel-run").hidden = state.view !== "run";
     byId("panel-list").hidden = byId("filters").hidden = state.view === "run";
     if (byId("search").value !== state.search) byId("search").value = state.search;
@@ -213,8 +223,10 @@ class Explorer {
     const count = formatCount(this.selection.rows.length);
     const total = view === "clips" ? this.results.numClips : this.results.numVideos;
     const noun = view === "clips" ? "clips" : "videos";
+    const { folder } = this.results;
     byId("result").textContent =
-      this.selection.rows.length ? `${count} of ${formatCount(total)} ${noun}` :
+      this.selection.rows.length
+        ? `${count} of ${formatCount(total)} ${noun}${folder && ` in \u2068${folder}\u2069`}` :
       total ? `No ${noun} match. ` : `There are no ${noun}.`;
   }
 
@@ -238,7 +250,29 @@ class Explorer {
     label.append(makeElement("i", "swatch"), makeElement("bdi"));
     row.append(name, timeline, makeElement("span", "row-time"), label,
                makeElement("span", "row-score"));
+    if (this.results.served) row.append(makeElement("img", "row-image"));
     return row;
+  }
+
+  // Images are requested once scrolling pauses: each costs the server a decoded frame.
+  requestImages() {
+    clearTimeout(this.imageTimer);
+    this.imageTimer = setTimeout(() => {
+      for (const image of byId("rows").querySelectorAll(".row-image")) {
+        if (image.dataset.address && image.getAttribute("src") !== image.dataset.address) {
+          image.src = image.dataset.address;
+        }
+      }
+    }, IMAGE_DELAY);
+  }
+
+  showImage(element, address) {
+    const image = element.querySelector(".row-image");
+    if (!image || image.dataset.address === address) return;
+    image.removeAttribute("src");
+    image.alt = "";
+    image.dataset.address = address;
+    this.requestImages();
   }
 
   fillRow(element, row) {
@@ -251,19 +285,20 @@ class Explorer {
     const { results } = this;
     const { video, start, length, label, score, novelty } = results.clips;
     const [name, , time, labelCell, scoreCell] = element.children;
-    showName(name, results.videos.name[video[row]] ?? "");
+    showName(name, results.videos.name[video[row]] ?? "", results.folder);
     time.textContent = formatRange(results, start[row], length[row]);
     labelCell.firstChild.style.background = colourOf(results, label[row]);
     labelCell.lastChild.textContent = labelCell.title = labelName(results, label[row]);
     const share = (score[row] / results.scoreSteps).toFixed(2);
     scoreCell.textContent = novelty ? `${share} · ${formatNovelty(novelty[row])}` : share;
+    this.showImage(element, `clips/${row}/0-of-1.webp`);
   }
 
   fillVideo(element, video) {
     const { results } = this;
     const { name, status, error, duration } = results.videos;
     const [nameCell, timeline, time, labelCell, count] = element.children;
-    showName(nameCell, name[video]);
+    showName(nameCell, name[video], results.folder);
     const isFailure = this.state.view === "failures";
     time.textContent = `${seconds(results, duration[video]).toFixed(1)} s`;
     labelCell.firstChild.style.background = "none";
@@ -273,6 +308,8 @@ class Explorer {
       : formatCount(this.selection.clipsOf[video]);
     count.title = isFailure ? error[video] : "";
     if (!isFailure) drawTimeline(timeline, results, video);
+    const middle = seconds(results, duration[video] / 2);
+    this.showImage(element, isFailure ? "" : `videos/${video}/image.webp?seconds=${middle}`);
   }
 
   onSelect(row) {
@@ -309,11 +346,11 @@ class Explorer {
   }
 }
 
-// Shows a name so that the file stays visible where the folder is cut off.
-function showName(cell, name) {
+// Shows a name without the folder of all, so that the file stays visible where it is cut off.
+function showName(cell, name, folder) {
   const slash = name.lastIndexOf("/") + 1;
-  cell.firstChild.textContent = name.slice(0, slash);
-  cell.firstChild.hidden = slash === 0;
+  cell.firstChild.textContent = name.slice(folder.length, slash);
+  cell.firstChild.hidden = slash === folder.length;
   cell.lastChild.textContent = name.slice(slash);
   cell.title = name;
 }

@@ -1,5 +1,7 @@
 // A list of any number of rows: only those in the window exist as elements.
 
+const MAX_HEIGHT = 15_000_000; // pixels; browsers limit the height of an element
+
 class VirtualList {
   constructor(container, { makeRow, fillRow, onSelect }) {
     this.container = container;
@@ -30,10 +32,19 @@ class VirtualList {
     this.draw();
   }
 
+  // Pixels of the list for each pixel of scrolling: more than 1 only for very long lists.
+  get scale() {
+    const window = this.container.clientHeight;
+    const height = this.rows.length * this.rowHeight;
+    return Math.max(1, (height - window) / (Math.min(height, MAX_HEIGHT) - window));
+  }
+
   draw() {
     const height = this.rowHeight;
-    this.space.style.height = `${this.rows.length * height}px`;
-    const first = Math.floor(this.container.scrollTop / height);
+    this.space.style.height = `${Math.min(this.rows.length * height, MAX_HEIGHT)}px`;
+    const { scrollTop } = this.container;
+    const shift = scrollTop * (this.scale - 1);
+    const first = Math.floor((scrollTop + shift) / height);
     const visible = Math.ceil(this.container.clientHeight / height) + 1;
     const count = Math.max(0, Math.min(visible, this.rows.length - first));
     while (this.elements.length < count) {
@@ -46,7 +57,7 @@ class VirtualList {
     this.elements.splice(count).forEach((element) => element.remove());
     this.elements.forEach((element, number) => {
       const position = first + number;
-      element.style.top = `${position * height}px`;
+      element.style.top = `${position * height - shift}px`;
       element.dataset.position = position;
       element.id = `row-${position}`;
       element.setAttribute("aria-selected", position === this.selected);
@@ -65,11 +76,13 @@ class VirtualList {
 
   reveal() {
     const height = this.rowHeight;
+    const { scale } = this;
     const top = this.selected * height;
     const { scrollTop, clientHeight } = this.container;
-    if (top < scrollTop) this.container.scrollTop = top;
-    if (top + height > scrollTop + clientHeight) {
-      this.container.scrollTop = top + height - clientHeight;
+    const shown = scrollTop * scale;
+    if (top < shown) this.container.scrollTop = top / scale;
+    if (top + height > shown + clientHeight) {
+      this.container.scrollTop = Math.ceil((top + height - clientHeight) / scale);
     }
   }
 
