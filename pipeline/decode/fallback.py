@@ -241,7 +241,7 @@ class ReaderFallback:
         forced = self.process.options.reader
         middle = self.chunk.start > 0
         readers = choose_readers(self.index, sparse=self.sparse, middle=middle)
-        if forced == "auto" or readers == ("images",):
+        if forced == "auto" or len(readers) == 1:
             return readers
         return (forced, *(name for name in readers if name != forced))
 

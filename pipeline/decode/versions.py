@@ -21,11 +21,13 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from pipeline.records import DecodeReport, Video, merge_reports
 from pipeline.sources.image_sequence import image_files
 from pipeline.sources.pictures import find_value_range, list_pictures
 from pipeline.sources.raw_streams import may_be_raw_stream
+from pipeline.sources.stills import is_animated_webp, read_head
 
 ASSUMED_RATE = 25.0
 COUNTED_CODECS = frozenset({"h264", "hevc", "vvc"})
@@ -80,6 +82,11 @@ def _has_pages_or_deep_pictures(video: Video, report: DecodeReport) -> bool:
     return len(first) > 1 or find_value_range(first)[0] is not None
 
 
+def _is_animated_webp(video: Video, report: DecodeReport) -> bool:
+    unread = report.frames_decoded < 2 and report.codec in (None, "webp")
+    return unread and is_animated_webp(read_head(Path(video.location)))
+
+
 CHANGES: tuple[Change, ...] = (
     Change("each frame of a time-lapse video is one sample", _repeats_frames),
     Change("raw streams have the frame rate that they state", _assumed_rate),
@@ -88,6 +95,7 @@ CHANGES: tuple[Change, ...] = (
         "all pages of TIFF files are read, and pictures of 10 to 14 bits have their full contrast",
         _has_pages_or_deep_pictures,
     ),
+    Change("animated WebP is read", _is_animated_webp),
 )
 """All changes, in the order in which they were made."""
 

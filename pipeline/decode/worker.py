@@ -20,6 +20,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from pipeline.config import Sampling
 from pipeline.decode.container_index import read_index
@@ -29,9 +30,11 @@ from pipeline.decode.readers.base import Frame, Reader, ReaderRefused, Request
 from pipeline.decode.readers.choose import READERS
 from pipeline.decode.sampling import SamplePlan, Selector
 from pipeline.decode.shared_memory import RING_PARTS, as_ring
+from pipeline.decode.webp import read_webp_index
 from pipeline.errors import VideoError
 from pipeline.records import Images, VideoIndex
 from pipeline.sources.image_sequence import read_image_index
+from pipeline.sources.stills import is_animated_webp, read_head
 
 PROGRESS_SECONDS = 0.2
 """Time between two progress messages, at least."""
@@ -92,6 +95,8 @@ def _index(job: Message, progress: _Progress) -> Message:
         index = read_image_index(job["location"], job["image_fps"], job["max_pixels"], progress)
     else:
         with _utf8_path(job["location"]) as location:
+            if is_animated_webp(read_head(Path(location))):
+                return {"index": read_webp_index(location, job["max_pixels"]).to_json()}
             index = read_index(location, job["max_pixels"], progress, job["image_fps"])
     return {"index": index.to_json()}
 

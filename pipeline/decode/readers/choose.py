@@ -8,6 +8,7 @@ from pipeline.decode.readers.base import Reader, Request
 from pipeline.decode.readers.decord import DecordReader
 from pipeline.decode.readers.images import ImageReader
 from pipeline.decode.readers.opencv import OpenCVReader
+from pipeline.decode.readers.pillow import PillowReader
 from pipeline.decode.readers.pyav import PyAVReader
 from pipeline.records import VideoIndex
 
@@ -16,8 +17,11 @@ READERS: dict[str, Callable[[Request], Reader]] = {
     "opencv": OpenCVReader,
     "pyav": PyAVReader,
     "images": ImageReader,
+    "pillow": PillowReader,
 }
 """Readers by their name in the column `decoder`."""
+ONLY_READERS = {"images": "images", "webp": "pillow"}
+"""Formats that only one of the readers can read."""
 ONE_FRAME_PER_PACKET = frozenset(
     {"h264", "hevc", "av1", "libdav1d", "libaom-av1", "vp9", "mjpeg", "prores", "dnxhd", "gif"}
 )
@@ -56,8 +60,8 @@ def choose_readers(index: VideoIndex, *, sparse: bool, middle: bool) -> tuple[st
         sparse: fewer than half of the frames are needed.
         middle: the chunk does not start at the beginning of the video.
     """
-    if index.format == "images":
-        return ("images",)
+    if index.format in ONLY_READERS:
+        return (ONLY_READERS[index.format],)
     plain = (
         not middle
         and index.steady
