@@ -17,7 +17,18 @@ from flows.signals import BROKEN, USAGE, Interrupted, report_and_exit, stop_on_s
 from pipeline.errors import InputError, PipelineError
 
 COMMANDS = (
-    *("run", "features", "retry", "inspect", "view", "doctor", "recognizers", "serve", "trigger"),
+    *(
+        "run",
+        "features",
+        "retry",
+        "forget",
+        "inspect",
+        "view",
+        "doctor",
+        "recognizers",
+        "serve",
+        "trigger",
+    ),
     *("train", "evaluate", "diagnose", "cells", "bench"),
 )
 """Each is a function in the module of `flows.cli` with its name, imported when it is needed."""

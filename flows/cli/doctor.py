@@ -31,31 +31,44 @@ def doctor(*videos: Videos, as_json: AsJson = False, given: Given) -> int:
     sampling = Sampling(**given[Sampling]) if given[Sampling] else DEFAULT_SAMPLING
     options = DecodeOptions(**given[DecodeOptions])
     found = find_videos(list(videos), **given[RunOptions])
-    reports = list(examine(found, options, sampling))
-    bad = sum(report.status != "ok" for _, report in reports)
+    reports = [
+        (path, video, report)
+        for video, report in examine(found, options, sampling)
+        for path in (video.path, *(copy for copy, _ in video.copies))
+    ]
+    bad = sum(report.status != "ok" for *_, report in reports)
     if as_json:
-        rows = [{"video": v.path, "video_id": v.video_id, **r.to_json()} for v, r in reports]
+        rows = [
+            {
+                "video": path,
+                "video_id": video.video_id,
+                "copy_of": video.path if path != video.path else None,
+                **report.to_json(),
+            }
+            for path, video, report in reports
+        ]
         sys.stdout.write(json.dumps(rows, indent=2) + "\n")
     else:
         columns = ["video", "status", "reader", "codec", "size", "frames", "rate", "notes"]
-        print_table(columns, [_cells(video, report) for video, report in reports])
+        print_table(columns, [_cells(*row) for row in reports])
         print_line()
         print_line(f"{len(reports)} files, {bad} not fully decodable")
     return SOME_FAILED if bad else 0
 
 
-def _cells(video: Video, report: DecodeReport) -> list[str]:
-    """Return the row of a file in the table."""
+def _cells(path: str, video: Video, report: DecodeReport) -> list[str]:
+    """Return the row of a file in the table; a copy has the report of the first file."""
     claimed = report.frames_from_header
+    copy = [f"same content as {video.path}"] if path != video.path else []
     return [
-        video.path,
+        path,
         report.status,
         report.decoder,
         report.codec or "",
         f"{report.width}×{report.height}" if report.width else "",
         str(report.frames_decoded) + (f" of {claimed} claimed" if claimed else ""),
         f"{report.frame_rate:.3g}/s" if report.frame_rate else "",
-        "; ".join(_notes(report)),
+        "; ".join([*copy, *_notes(report)]),
     ]
 
 

@@ -32,12 +32,16 @@ def inspect(
 ) -> None:
     """Show what a results folder holds: counts, labels, failures, and a few rows."""
     from flows.cli.console import print_line, print_table
+    from pipeline.results.deleted_files import file_exists
     from pipeline.results.tables import load, read_run
 
     run = read_run(out)
-    videos = load(out, "videos", columns=["video", "status", "error", "duration_seconds"])
+    columns = ["video", "path", "status", "error", "duration_seconds"]
+    videos = load(out, "videos", columns=columns)
     clips = load(out, columns=["video", "start_seconds", "end_seconds", "label", "score"])
     bad = videos[videos.status != "ok"]
+    there = videos[videos.status != "missing"]
+    deleted = int((~there.path.map(file_exists)).sum()) if len(there) else 0
     labels = clips.groupby("label").size().sort_values(ascending=False)
     if as_json:
         shown = {
@@ -46,6 +50,7 @@ def inspect(
             "statuses": {str(k): int(v) for k, v in videos.status.value_counts().items()},
             "clips": len(clips),
             "labels": {str(k): int(v) for k, v in labels.items()},
+            "deleted_files": deleted,
             "failures": bad[["video", "status", "error"]].to_dict("records"),
         }
         sys.stdout.write(json.dumps(shown, indent=2) + "\n")
@@ -58,6 +63,10 @@ def inspect(
         return
     _print_labels(labels)
     _print_statuses(bad, out)
+    if deleted:
+        print_line(
+            f"{deleted} of the files no longer exist: clipline forget {out} drops their rows"
+        )
     _print_clips(clips.head(rows))
 
 

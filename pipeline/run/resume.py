@@ -19,6 +19,7 @@ from pipeline.decode.versions import (
 )
 from pipeline.encode.feature_store import FeatureStore
 from pipeline.records import Video
+from pipeline.results.deleted_files import file_exists
 from pipeline.results.tables import (
     FinishedVideo,
     drop_rows,
@@ -42,6 +43,8 @@ class Unfinished:
     """Ids of videos whose rows are deleted: the file has changed, is gone, or is retried."""
     retried: frozenset[str] = frozenset()
     """Ids of videos that are decoded again."""
+    deleted: tuple[str, ...] = ()
+    """Paths of rows that are kept although their files no longer exist."""
 
 
 def resume(session: Session, videos: Sequence[Video]) -> list[Video]:
@@ -55,6 +58,13 @@ def resume(session: Session, videos: Sequence[Video]) -> list[Video]:
     discard_outdated(session, unfinished)
     outdated = outdated_features(session.store, unfinished.videos)
     discard_features(session.store, outdated, also=changed)
+    if unfinished.deleted:
+        logger.warning(
+            "rows of %d files that no longer exist, such as %s: clipline forget %s drops them",
+            len(unfinished.deleted),
+            unfinished.deleted[0],
+            out,
+        )
     return list(unfinished.videos)
 
 
@@ -124,11 +134,13 @@ def find_unfinished(
     ids = {video.video_id for video in videos} | set(wanted.values())
     places: dict[str, set[str]] = defaultdict(set)
     elsewhere: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    again, retried = set(), set()
+    again, retried, absent = set(), set(), []
     for row in rows:
         places[row.video_id].add(row.path)
         other_content = row.path in wanted and wanted[row.path] != row.video_id
-        gone = row.path not in wanted and not os.path.exists(row.path)
+        gone = row.path not in wanted and not file_exists(row.path)
+        if gone and row.status != "missing":
+            absent.append(row)
         if row.status in retry and row.video_id in ids:
             retried.add(row.video_id)
         elif other_content or gone or row.video_id in changed:
@@ -153,7 +165,8 @@ def find_unfinished(
         for video in videos
         if video.video_id not in finished
     )
-    return Unfinished(left, frozenset(outdated), frozenset(retried))
+    deleted = tuple(row.path for row in absent if row.video_id not in outdated)
+    return Unfinished(left, frozenset(outdated), frozenset(retried), deleted)
 
 
 def _can_be_listed_now(row: FinishedVideo) -> bool:

@@ -57,6 +57,18 @@ def change(monkeypatch):
     return change
 
 
+def test_rows_of_deleted_files_are_kept_and_told(run, folder, caplog):
+    run()
+    (folder / "videos" / "small.mp4").unlink()
+    (folder / "videos" / "large.mp4").rename(folder / "videos" / "moved.mp4")
+
+    _, rows = run()
+
+    assert sorted(rows.index) == ["moved.mp4", "small.mp4"]
+    assert "rows of 1 files that no longer exist, such as " in caplog.text
+    assert "small.mp4: clipline forget " in caplog.text
+
+
 def strip_versions(path):
     """Write a table as an earlier Clipline did, without versions."""
     for part in path.glob("part-*.parquet"):
