@@ -160,13 +160,13 @@ def find_unfinished(
         if row.video_id not in finished
         and (row.video_id in ids or row.path in wanted or _can_be_listed_now(row))
     }
-    left = tuple(
-        replace(video, copies=(*video.copies, *elsewhere[video.video_id]))
-        for video in videos
-        if video.video_id not in finished
-    )
     deleted = tuple(row.path for row in absent if row.video_id not in outdated)
-    return Unfinished(left, frozenset(outdated), frozenset(retried), deleted)
+    left = [_with_copies(v, elsewhere[v.video_id]) for v in videos if v.video_id not in finished]
+    return Unfinished(tuple(left), frozenset(outdated), frozenset(retried), deleted)
+
+
+def _with_copies(video: Video, copies: Sequence[tuple[str, str]]) -> Video:
+    return replace(video, copies=(*video.copies, *copies))
 
 
 def _can_be_listed_now(row: FinishedVideo) -> bool:
