@@ -8,6 +8,7 @@ times of frames from this index, and must decode as many frames as it counts.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -17,6 +18,7 @@ import av.error
 import av.logging
 import numpy as np
 
+from pipeline.decode.avi import count_empty_chunks
 from pipeline.decode.h264_fields import FieldPairs
 from pipeline.decode.packets import Packets, ticks_per_frame, truncation
 from pipeline.decode.raw_streams import FrameTimes, RawTimes, is_raw_stream
@@ -31,8 +33,12 @@ TEXT_FORMATS = frozenset({"tty", "bin", "xbin", "adf", "idf"})
 """Formats in which FFmpeg renders any text file as a video."""
 FAST_DECODING = {"skip_loop_filter": "all"}
 """Codec options for a frame whose pixels are not used: the filter takes a third of the time."""
-MAX_FIRST_FRAME_PACKETS = 250
-"""Packets decoded until the first frame comes: longer than any usual group of pictures."""
+MAX_FIRST_FRAME_BYTES, MAX_FIRST_FRAME_SECONDS = 1 << 30, 60.0
+"""Of packets decoded until the first frame comes: recordings may begin between two key frames that
+are minutes apart. Packets without a frame take little time."""
+
+FEW_FRAMES = 5
+"""A stream with fewer ones shows still pictures, beside another stream with more."""
 
 METADATA: dict[str, Any] = (
     {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
@@ -91,7 +97,10 @@ def error_text(error: Exception) -> str:
 
 def choose_stream(container: Any) -> tuple[Any, int]:
     """
-    Choose the video stream: marked as default, then most pixels, then first.
+    Choose the video stream that a player shows.
+
+    It is the one that is marked as default; of several, the one that FFmpeg calls the best: it
+    prefers videos to a few still pictures. Where none is marked, the one with most pixels.
 
     Returns:
         The stream, and the number of video streams (without cover images).
@@ -104,25 +113,23 @@ def choose_stream(container: Any) -> tuple[Any, int]:
     if not streams:
         kinds = sorted({s.type for s in container.streams}) or ["nothing"]
         raise VideoError("not_video", f"holds no video stream, only {', '.join(kinds)}")
-    default = av.stream.Disposition.default
     # a stream of an unknown codec has no codec context, and so no size
-    best = max(
-        streams,
-        key=lambda s: (
-            s.codec_context is not None,
-            bool(s.disposition & default),
-            _num_pixels(s),
-            -s.index,
-        ),
-    )
+    known = [s for s in streams if s.codec_context is not None]
+    marked = [s for s in known if s.disposition & av.stream.Disposition.default]
+    best = max(marked or known or streams, key=_rank)
+    if len(marked) > 1:
+        found = container.streams.best("video")
+        best = next((s for s in marked if found is not None and s.index == found.index), best)
     if best.codec_context is None:
         raise VideoError("undecodable", "no decoder for the codec of its video stream")
     return best, len(streams)
 
 
-def _num_pixels(stream: Any) -> int:
+def _rank(stream: Any) -> tuple[int, int, int]:
+    """Rank streams as FFmpeg does: not a few pictures, then most pixels, then the first."""
     context = stream.codec_context
-    return context.width * context.height if context is not None else 0
+    pixels = context.width * context.height if context is not None else 0
+    return min(stream.frames or FEW_FRAMES, FEW_FRAMES), pixels, -stream.index
 
 
 def read_index(
@@ -162,7 +169,7 @@ def read_index(
         index = scan.index(container, num_streams)
         empty = 0
         if index.truncated:
-            empty = max(packets.empty_packets, _skipped_packets(index, stream))
+            empty = max(packets.empty_packets, _skipped_packets(location, index, stream))
         index = replace(index, bridged=packets.bridged, packets_empty=empty)
         # the frame count of the header tells more than the end of the file
         problem = scan.problem or ("" if index.truncated else truncation(location, packets))
@@ -194,6 +201,7 @@ class _PacketScan:
         self.last_duration = 0
         self.first_frame: Any = None
         self.decode_error = ""
+        self._tried_bytes, self._started = 0, 0.0
         self.problem = ""
 
     def add(self, packet: Any) -> None:
@@ -211,10 +219,14 @@ class _PacketScan:
                 self.raw_times.add(packet)
             if packet.is_keyframe and packet.pts is not None:
                 self.key_times.append(packet.pts)
-        if self.first_frame is None and self.packets <= MAX_FIRST_FRAME_PACKETS:
+        if self.first_frame is None and self._tried_bytes < MAX_FIRST_FRAME_BYTES:
             self._decode(packet)
 
     def _decode(self, packet: Any) -> None:
+        self._started = self._started or time.monotonic()
+        if time.monotonic() - self._started > MAX_FIRST_FRAME_SECONDS:
+            return
+        self._tried_bytes += packet.size
         try:
             frames = packet.decode()
         except (av.error.FFmpegError, EOFError) as error:
@@ -311,11 +323,10 @@ def _field_pairs(stream: Any) -> FieldPairs | None:
     return pairs if pairs.may_have_fields else None
 
 
-def _skipped_packets(index: VideoIndex, stream: Any) -> int:
+def _skipped_packets(location: str, index: VideoIndex, stream: Any) -> int:
     """Count the frames stored as zero bytes that FFmpeg's demuxer skips silently."""
-    if index.format == "avi" and index.timed:
-        # its clock counts them, one tick per frame; packets lost by damage leave no gap
-        return int(index.pts[-1] - index.pts[0]) + 1 - len(index.pts)
+    if index.format == "avi":
+        return count_empty_chunks(location, stream.index)
     if "mp4" in index.format:
         return sum(entry.size == 0 for entry in stream.index_entries)
     return 0

@@ -288,6 +288,11 @@ class ReaderFallback:
         found = f"{answer['decoded']} of {self.expected} frames"
         if answer["damaged"] and not answer["problem"]:
             return f"{found}, {answer['damaged']} of them damaged"
+        if answer["late"] and not self.chunk.start:
+            return (
+                f"{found}: the first picture comes at packet {answer['late'] + 1}; "
+                "before it there is no key frame that can be decoded"
+            )
         reason = answer["problem"] or first_message(answer["decoder_stderr"])
         return f"{found}: {reason}" if reason else found
 

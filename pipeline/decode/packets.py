@@ -6,9 +6,14 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+import av.error
+from av.stream import Discard
+
 EBML_HEADER, SEGMENT = b"\x1aE\xdf\xa3", b"\x18S\x80g"
 """IDs of the two top elements of a Matroska file; everything else is inside the segment."""
 HEAD_BYTES = 4096
+MAX_ATTEMPTS = 8
+"""Answers "try again" of a demuxer, without a packet in between, that are the end of the file."""
 
 
 class Packets:
@@ -18,6 +23,9 @@ class Packets:
     Broadcast recordings and joined files restart their clocks. As players do, such a jump is
     removed by an offset, so that the packet follows the one before it. The index and the readers
     see the same times.
+
+    The packets of other streams are not read: those of a truncated file may begin after its end,
+    where FFmpeg would stop, although more packets of this stream follow.
     """
 
     def __init__(self, container: Any, stream: Any) -> None:
@@ -28,6 +36,8 @@ class Packets:
         self.empty_packets = 0
         """Packets of zero bytes so far; they are left out, and the frame before stays visible."""
         self._container, self._stream = container, stream
+        for other in container.streams:
+            other.discard = Discard.default if other.index == stream.index else Discard.all
 
     def __iter__(self) -> Iterator[Any]:
         offset = 0
@@ -35,7 +45,7 @@ class Packets:
         step = ticks_per_frame(self._stream)
         # longer than any reordering of frames, shorter than any restart that matters
         tolerance = max(20 * step, round(1 / self._stream.time_base))
-        for packet in self._container.demux(self._stream):
+        for packet in self._demux():
             if packet.size == 0:
                 if packet.pts is None and packet.dts is None:
                     return  # PyAV's flush packet, after the last one of the file
@@ -52,6 +62,23 @@ class Packets:
                 packet.dts = None if packet.dts is None else packet.dts + offset
             self.last_is_cut = packet.is_corrupt
             yield packet
+
+    def _demux(self) -> Iterator[Any]:
+        """
+        Read packets; some demuxers answer "try again" at the end of the file, or in between.
+
+        Raises:
+            FFmpegError: the container is damaged.
+        """
+        attempts = 0
+        while attempts < MAX_ATTEMPTS:
+            try:
+                for packet in self._container.demux(self._stream):
+                    attempts = 0
+                    yield packet
+                return
+            except av.error.BlockingIOError:
+                attempts += 1
 
 
 def ticks_per_frame(stream: Any) -> int:

@@ -18,6 +18,7 @@ reports on the chunks of a video are merged before.) Never remove or reorder cha
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ from pipeline.sources.pictures import find_value_range, list_pictures
 from pipeline.sources.raw_streams import may_be_raw_stream
 from pipeline.sources.stills import is_animated_webp, read_head
 
+SEARCHED_PACKETS = 250
+"""Packets among which the first picture was searched."""
 ASSUMED_RATE = 25.0
 COUNTED_CODECS = frozenset({"h264", "hevc", "vvc"})
 """Codecs of raw streams all of whose times came from the assumed rate."""
@@ -87,6 +90,28 @@ def _is_animated_webp(video: Video, report: DecodeReport) -> bool:
     return unread and is_animated_webp(read_head(Path(video.location)))
 
 
+def _container_was_not_read(video: Video, report: DecodeReport) -> bool:
+    return report.status == "partial" and "the container broke off" in report.error
+
+
+def _first_frame_was_late(video: Video, report: DecodeReport) -> bool:
+    found = re.match(r"no picture from (\d+) packets", report.error)
+    return found is not None and int(found[1]) > SEARCHED_PACKETS
+
+
+def _key_frames_were_not_marked(video: Video, report: DecodeReport) -> bool:
+    return report.status == "partial" and "no key frame to begin with" in report.error
+
+
+def _dropped_frames_were_missing(video: Video, report: DecodeReport) -> bool:
+    missing = report.status == "partial" and report.error.startswith("the header claims ")
+    return missing and video.location.lower().endswith(".avi")
+
+
+def _has_several_streams(video: Video, report: DecodeReport) -> bool:
+    return (report.video_streams or 0) > 1
+
+
 CHANGES: tuple[Change, ...] = (
     Change("each frame of a time-lapse video is one sample", _repeats_frames),
     Change("raw streams have the frame rate that they state", _assumed_rate),
@@ -96,6 +121,11 @@ CHANGES: tuple[Change, ...] = (
         _has_pages_or_deep_pictures,
     ),
     Change("animated WebP is read", _is_animated_webp),
+    Change("only the video track decides where a file ends", _container_was_not_read),
+    Change("the first picture is searched in the whole file", _first_frame_was_late),
+    Change("key frames that the container does not mark are found", _key_frames_were_not_marked),
+    Change("dropped frames of an AVI file are not missing", _dropped_frames_were_missing),
+    Change("of several video streams, the one that a player shows is used", _has_several_streams),
 )
 """All changes, in the order in which they were made."""
 

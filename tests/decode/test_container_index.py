@@ -22,6 +22,7 @@ from tests.videos import (
 )
 
 PIXELS = 1_000_000
+NO_MARK = av.stream.Disposition(0)
 TURNS = {
     "as stored": ((1, 0, 0, 1), 0, False),
     "90": ((0, 1, -1, 0), 90, False),
@@ -314,7 +315,7 @@ class TestChooseStream:
     def test_prefers_the_stream_with_most_pixels(self):
         context = [SimpleNamespace(width=w, height=9, codec=None) for w in (10, 30, 20, 30)]
         streams = [
-            SimpleNamespace(index=i, codec_context=c, disposition=av.stream.Disposition(0))
+            SimpleNamespace(index=i, codec_context=c, frames=0, disposition=NO_MARK)
             for i, c in enumerate(context)
         ]
         container = SimpleNamespace(streams=SimpleNamespace(video=streams))
@@ -324,7 +325,7 @@ class TestChooseStream:
         assert (stream.index, count) == (1, 4), "the first of two equals"
 
     def test_no_decoder_fails(self):
-        stream = SimpleNamespace(index=0, codec_context=None, disposition=av.stream.Disposition(0))
+        stream = SimpleNamespace(index=0, codec_context=None, frames=0, disposition=NO_MARK)
         container = SimpleNamespace(streams=SimpleNamespace(video=[stream]))
 
         with pytest.raises(VideoError, match="no decoder for the codec") as caught:

@@ -19,7 +19,7 @@ class TestPackets:
 
     def packets(self, packets, stream=None):
         stream = stream or SimpleNamespace(time_base=Fraction(1, 10), average_rate=10)
-        return Packets(SimpleNamespace(demux=lambda _: iter(packets)), stream)
+        return Packets(SimpleNamespace(demux=lambda _: iter(packets), streams=[]), stream)
 
     def test_an_empty_packet_is_not_the_end(self):
         """MP4 stores a dropped frame as zero bytes; only PyAV's flush packet has no time."""

@@ -12,15 +12,16 @@ import av.error
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from pipeline.decode.container_index import choose_stream, error_text, open_container
+from pipeline.decode.container_index import error_text, open_container
 from pipeline.decode.packets import Packets
 from pipeline.decode.readers.base import Frame, Request, rotate_upright
 from pipeline.records import Images
 
 GREY_START_CODECS = frozenset(
-    {"mpeg4", "msmpeg4v1", "msmpeg4v2", "msmpeg4v3", "wmv1", "wmv2", "h263", "h263i", "flv1"}
+    {"mpeg4", "msmpeg4v1", "msmpeg4v2", "msmpeg4", "wmv1", "wmv2", "h263", "h263i", "flv"}
 )
-"""Codecs whose decoders do not wait for a key frame: before it they predict from a grey frame."""
+"""Decoders that do not wait for a key frame: before it they predict from a grey frame. Whether a
+frame is one is decided by the decoder, since not every container marks key frames."""
 SEEK_BACK_SECONDS = (0.0, 3.0, 15.0)
 """How far before the start a seek aims, tried in turn: FFmpeg may land after the key frame."""
 
@@ -39,12 +40,12 @@ class PyAVReader:
         """Decode, and continue after every packet that fails."""
         for back in (*SEEK_BACK_SECONDS, None):
             with open_container(self._request.location) as container:
-                stream, _ = choose_stream(container)
+                stream = container.streams[self._request.index.stream]
                 stream.thread_type = "NONE"
                 packets = self._packets(container, stream, back)
                 if packets is None:
                     continue
-                for frame in self._decode(packets, stream):
+                for frame in self._from_key_frame(self._decode(packets, stream)):
                     damaged = bool(frame.is_corrupt)
                     yield Frame(frame.pts, partial(self._rgb, frame), damaged)
                 return
@@ -79,16 +80,21 @@ class PyAVReader:
 
     def _decode(self, packets: Iterator[Any], stream: Any) -> Iterator[Any]:
         try:
-            skip = self._request.index.codec in GREY_START_CODECS
             for packet in packets:
-                skip = skip and not packet.is_keyframe
-                if skip:
-                    self._add_failure(packet.pts, "no key frame to begin with")
-                else:
-                    yield from self._try_decode(packet.decode, packet.pts)
+                yield from self._try_decode(packet.decode, packet.pts)
         except (av.error.FFmpegError, OSError) as error:
             self._add_error(error, None)
         yield from self._try_decode(lambda: stream.codec_context.decode(None), None)
+
+    def _from_key_frame(self, frames: Iterator[Any]) -> Iterator[Any]:
+        """Leave out the frames before the first key frame, if their pixels are invented."""
+        begun = self._request.index.codec not in GREY_START_CODECS
+        for frame in frames:
+            begun = begun or frame.key_frame
+            if begun:
+                yield frame
+            else:
+                self._add_failure(frame.pts, "no key frame to begin with")
 
     def _try_decode(self, decode: Callable[[], list[Any]], ticks: int | None) -> list[Any]:
         try:
