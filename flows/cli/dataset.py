@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from flows.cli.derive import Given
+from pipeline.errors import OptionError
 from pipeline.training.options import ExternalFeatures, LabelOptions
 
 if TYPE_CHECKING:
-    from pipeline.config import RunOptions, Sampling
+    from pipeline.config import RunOptions
+    from pipeline.recognition.recognizer import Recognizer
     from pipeline.run.session import Session
     from pipeline.training.annotations import Annotations
     from pipeline.training.build_dataset import LabelledDataset
@@ -18,22 +22,48 @@ if TYPE_CHECKING:
     from pipeline.training.sequence_dataset import LabelNames
 
 
-def read_labels(
-    path: Path,
-    videos: Path | None,
-    options: LabelOptions,
-    external: ExternalFeatures,
-    *,
-    quiet: bool,
-) -> Labelled:
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How labels are read, and where the features of the labelled videos are."""
+
+    labels: LabelOptions
+    external: ExternalFeatures = field(default_factory=ExternalFeatures)
+
+
+def reading_of(saved: Recognizer, given: Given) -> Reading:
+    """
+    Read labels for a recognizer as in its training; splits and features are those of the user.
+
+    Raises:
+        OptionError: features made elsewhere are given or missing, but the recognizer was trained
+            otherwise.
+    """
+    from pipeline.recognition.recognizer import EXTERNAL_FEATURES
+
+    external = {"features_fps": saved.notes.get("features_fps"), **given[ExternalFeatures]}
+    made_elsewhere = saved.backbone.name == EXTERNAL_FEATURES
+    if made_elsewhere and "features_from" not in external:
+        raise OptionError(
+            f"{saved.name} was trained on features made elsewhere: add --features-from"
+        )
+    if not made_elsewhere and given[ExternalFeatures]:
+        raise OptionError(f"{saved.name} was trained on videos: remove --features-from")
+    trained = {**saved.notes.get("labels", {}), "splits": None, "split": None}
+    task = {"task": saved.task, "multi_label": saved.multi_label}
+    return Reading(
+        LabelOptions(**{**trained, **task, **given[LabelOptions]}),
+        ExternalFeatures(**external) if made_elsewhere else ExternalFeatures(),
+    )
+
+
+def read_labels(path: Path, videos: Path | None, reading: Reading, *, quiet: bool) -> Labelled:
     """
     Read labels; print the task, the labels with their numbers, and notes to standard error.
 
     Args:
         path: table or folder.
         videos: folder to which paths in the table are relative.
-        options: how labels are read.
-        external: features made elsewhere, in place of videos.
+        reading: how they are read.
         quiet: print nothing.
 
     Raises:
@@ -44,8 +74,8 @@ def read_labels(
     from pipeline.training.label_counts import describe_labels
     from pipeline.training.read_labels import read_labels as read
 
-    features = Path(external.features_from) if external.features_from else None
-    labelled = read(path, videos, options, features)
+    folder = reading.external.features_from
+    labelled = read(path, videos, reading.labels, Path(folder) if folder else None)
     if not quiet:
         for line in describe_labels(labelled):
             print_error(line)
@@ -61,7 +91,7 @@ def read_clips(path: Path, videos: Path | None, *, quiet: bool) -> Annotations:
     Raises:
         SourceError: the table or folder is invalid.
     """
-    clips = read_labels(path, videos, LabelOptions(task="clips"), ExternalFeatures(), quiet=quiet)
+    clips = read_labels(path, videos, Reading(LabelOptions(task="clips")), quiet=quiet)
     return cast("Annotations", clips)
 
 
@@ -104,18 +134,36 @@ def gather(
         return build(checked, source, videos, labels, known), source.store
 
 
-def gather_external(
-    labelled: Labelled,
-    external: ExternalFeatures,
-    sampling: Sampling,
-    labels: LabelOptions,
-    known: LabelNames | None = None,
+def gather_for(
+    saved: Recognizer, labelled: Labelled, reading: Reading, options: RunOptions, *, quiet: bool
 ) -> tuple[Dataset, FeatureReader]:
-    """Build the dataset of features made elsewhere; see `gather`."""
-    from pipeline.training.labelled import build, external_source, find_videos_of
+    """
+    Build the dataset for a recognizer: its frames, and for the task `frames` its labels.
 
-    source = external_source(external, sampling)
-    return build(labelled, source, find_videos_of(labelled), labels, known), source.store
+    Args:
+        saved: the recognizer.
+        labelled: clips, or time lines.
+        reading: how they were read.
+        options: how videos are decoded and encoded; not used for features made elsewhere.
+        quiet: print nothing.
+
+    Raises:
+        OptionError: features made elsewhere have another size than those of the training.
+    """
+    from pipeline.training.labelled import build, external_source, find_videos_of
+    from pipeline.training.sequence_dataset import LabelNames
+
+    known = LabelNames(saved.labels, saved.background) if saved.task == "frames" else None
+    if reading.external.features_from is None:
+        return gather(labelled, options, reading.labels, quiet=quiet, known=known)
+    source = external_source(reading.external, saved.sampling)
+    size, wanted = source.backbone.feature_size, saved.backbone.feature_size
+    if size != wanted:
+        raise OptionError(
+            f"{saved.name} was trained on {wanted} features a frame, those of "
+            f"{reading.external.features_from} are {size}"
+        )
+    return build(labelled, source, find_videos_of(labelled), reading.labels, known), source.store
 
 
 def gather_clips(

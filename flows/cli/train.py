@@ -155,7 +155,7 @@ def _read_task(labels: Path, videos: Path | None, given: Given, *, quiet: bool) 
         SourceError: labels are invalid.
         OptionError: options do not fit each other or the labels.
     """
-    from flows.cli.dataset import read_labels
+    from flows.cli.dataset import Reading, read_labels
     from pipeline.training.label_counts import require_trainable
     from pipeline.training.time_lines import TimeLines
 
@@ -165,7 +165,7 @@ def _read_task(labels: Path, videos: Path | None, given: Given, *, quiet: bool) 
             raise OptionError("--fine-tune needs clips: use --task clips")
         chosen = replace(chosen, task="clips")
     external = ExternalFeatures(**given[ExternalFeatures])
-    found = read_labels(labels, videos, chosen, external, quiet=quiet)
+    found = read_labels(labels, videos, Reading(chosen, external), quiet=quiet)
     if isinstance(found, TimeLines):
         return "frames"
     require_trainable(found)
