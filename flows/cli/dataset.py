@@ -51,7 +51,7 @@ def reading_of(saved: Recognizer, given: Given) -> Reading:
     trained = {**saved.notes.get("labels", {}), "splits": None, "split": None}
     task = {"task": saved.task, "multi_label": saved.multi_label}
     return Reading(
-        LabelOptions(**{**trained, **task, **given[LabelOptions]}),
+        LabelOptions(**{**task, **trained, **given[LabelOptions]}),
         ExternalFeatures(**external) if made_elsewhere else ExternalFeatures(),
     )
 

@@ -42,7 +42,6 @@ from pipeline.training.options import (
 )
 
 if TYPE_CHECKING:
-    from pipeline.recognition.recognizer import Task
     from pipeline.temporal.training_loop import Epoch
 
 FEATURES = CACHE.only(
@@ -70,6 +69,7 @@ SWITCH = Option(negative=True)
 MODEL = option_group(
     TemporalOptions,
     Group("Model", sort_key=2),
+    bidirectional=SWITCH,
     differences=SWITCH,
     rectified=SWITCH,
     signed_root=SWITCH,
@@ -134,7 +134,7 @@ def train(
     from flows.cli.console import print_error
     from flows.signals import Interrupted, exit_now
 
-    options = learning_options(given, _read_task(labels, videos, given, quiet=quiet))
+    options = learning_options(given, _read_labels(labels, videos, given, quiet=quiet))
     try:
         metrics = _train(labels, videos, out, options, quiet=quiet)
     except Interrupted as interrupted:
@@ -147,9 +147,9 @@ def train(
     exit_now(0)
 
 
-def _read_task(labels: Path, videos: Path | None, given: Given, *, quiet: bool) -> Task:
+def _read_labels(labels: Path, videos: Path | None, given: Given, *, quiet: bool) -> LabelOptions:
     """
-    Read the labels before anything slow starts, and decide what they are labels of.
+    Read the labels before anything slow starts, and decide the task.
 
     Raises:
         SourceError: labels are invalid.
@@ -161,24 +161,26 @@ def _read_task(labels: Path, videos: Path | None, given: Given, *, quiet: bool) 
 
     chosen = LabelOptions(**given[LabelOptions])
     if given[TuningOptions].get("blocks"):
-        if chosen.task == "frames":
-            raise OptionError("--fine-tune needs clips: use --task clips")
+        if chosen.learns_frames:
+            raise OptionError(
+                "--fine-tune needs clips with one label: remove --task frames and --multi-label"
+            )
         chosen = replace(chosen, task="clips")
     external = ExternalFeatures(**given[ExternalFeatures])
     found = read_labels(labels, videos, Reading(chosen, external), quiet=quiet)
     if isinstance(found, TimeLines):
-        return "frames"
+        return replace(chosen, task="clips" if found.are_clips else "frames")
     require_trainable(found)
-    return "clips"
+    return replace(chosen, task="clips")
 
 
-def learning_options(given: Given, task: Task = "clips") -> LearningOptions:
+def learning_options(given: Given, labels: LabelOptions) -> LearningOptions:
     """
     Build the options of a training run from values of the command line.
 
     Args:
         given: values of the command line.
-        task: as decided by the labels.
+        labels: with the task that was decided.
 
     Raises:
         OptionError: a value is invalid.
@@ -186,7 +188,7 @@ def learning_options(given: Given, task: Task = "clips") -> LearningOptions:
     model = dict(given[TemporalOptions])
     if model.get("differences") is False:
         model["rectified"] = False
-    frames = task == "frames"
+    frames = labels.learns_frames
     temporal = replace(FRAMES_MODEL if frames else DEFAULT_MODEL, **model)
     external = ExternalFeatures(**given[ExternalFeatures])
     run = _external_run(given, external) if external.features_from else _run(given)
@@ -199,7 +201,7 @@ def learning_options(given: Given, task: Task = "clips") -> LearningOptions:
         temporal,
         training,
         tuning=TuningOptions(**given[TuningOptions]),
-        labels=LabelOptions(**{**given[LabelOptions], "task": task}),
+        labels=labels,
         external=external,
         **given[LearningOptions],
     )

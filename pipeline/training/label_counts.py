@@ -15,7 +15,8 @@ def describe_labels(labelled: Annotations | TimeLines) -> list[str]:
     lines = []
     if isinstance(labelled, TimeLines):
         several = "several labels" if labelled.multi_label else "a label"
-        lines.append(f"task frames: {several} for each frame of {len(labelled.items)} videos")
+        unit = "clips" if labelled.are_clips else "videos"
+        lines.append(f"task frames: {several} for each frame of {len(labelled.items)} {unit}")
     for split in (None, *SPLITS):
         counts = _count(labelled, split)
         if counts:

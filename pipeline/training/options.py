@@ -59,6 +59,11 @@ class LabelOptions:
     split: str | None = None
     """The split of the table that is used."""
 
+    @property
+    def learns_frames(self) -> bool:
+        """Whether a label for each frame is learned, where the task is not `auto`."""
+        return self.task == "frames" or self.multi_label
+
     def __post_init__(self) -> None:
         require_one_of(TaskChoice, task=self.task)
         require_one_of(Unlabelled, unlabelled=self.unlabelled)
@@ -117,7 +122,7 @@ class LearningOptions:
         """
         try:
             labels = LabelOptions(**values.get("labels", {}))
-            frames = labels.task == "frames"
+            frames = labels.learns_frames
             return cls(
                 RunOptions.from_json(values["run"]),
                 replace(FRAMES_MODEL if frames else DEFAULT_MODEL, **values.get("temporal", {})),

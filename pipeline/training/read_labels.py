@@ -16,6 +16,7 @@ from pipeline.training.splits import read_split, split_annotations, split_lines
 from pipeline.training.time_lines import (
     TimeLines,
     decide_task,
+    lines_of_clips,
     lines_of_frames,
     lines_of_rows,
 )
@@ -35,7 +36,7 @@ def read_labels(
         features: folder of features made elsewhere, in place of videos.
 
     Returns:
-        Clips, or for the task `frames` time lines.
+        Clips, or time lines for the task `frames` and for clips with several labels.
 
     Raises:
         SourceError: labels are invalid.
@@ -62,7 +63,7 @@ def read_labels(
         annotations = split_annotations(annotations, parts)
     task = decide_task(annotations) if options.task == "auto" else options.task
     if task == "clips":
-        return annotations
+        return lines_of_clips(annotations) if options.multi_label else annotations
     return lines_of_rows(annotations, multi_label=options.multi_label)
 
 

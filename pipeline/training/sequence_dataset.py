@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from pipeline.config import ClipWindows, Sampling
 from pipeline.errors import SourceError
 from pipeline.recognition.recognize import sample_times
 from pipeline.recognition.recognizer import BackboneSpec
+from pipeline.recognition.windows import EPSILON_SECONDS
 from pipeline.records import Integers, Seconds, Video, merge_reports
 from pipeline.sources.discovery import find_videos
 from pipeline.storage import printable
@@ -60,10 +62,9 @@ class SequenceDataset:
 
 
 @dataclass(frozen=True)
-class _Sampled:
-    """The sampled frames of a video, and their labels."""
+class _Frames:
+    """Consecutive sampled frames of a video."""
 
-    line: TimeLine
     video_id: str
     features: NDArray[np.float32]
     """(T, D)."""
@@ -71,9 +72,28 @@ class _Sampled:
     """(T,)."""
     seconds: Seconds
     """(T,)."""
+    frame_index: Integers
+    """(T,)."""
+    frame_rate: float
+
+    def __getitem__(self, part: slice) -> _Frames:
+        return replace(
+            self,
+            features=self.features[part],
+            mask=self.mask[part],
+            seconds=self.seconds[part],
+            frame_index=self.frame_index[part],
+        )
+
+
+@dataclass(frozen=True)
+class _Sampled:
+    """The sampled frames of a time line, and their labels."""
+
+    line: TimeLine
+    frames: _Frames
     labels: NDArray[np.bool_]
     """(T, K)."""
-    frame_rate: float
 
 
 def find_line_videos(lines: TimeLines, image_fps: float | None = None) -> list[Video]:
@@ -105,19 +125,20 @@ def build_sequences(
     """
     sampled: list[_Sampled] = []
     skipped: list[SkippedClip] = []
-    for video, line in _lines_by_video(lines, videos):
+    for video, found in _lines_by_video(lines, videos):
         problem = feature_problem(video, source)
         if problem:
-            rows = [row.row for row in line.rows] or [0]
-            skipped += [SkippedClip(row, line.video, problem) for row in rows]
+            rows = [row.row for line in found for row in line.rows] or [0]
+            skipped += [SkippedClip(row, found[0].video, problem) for row in rows]
         else:
-            sampled.append(_sample(line, video, source, lines.labels))
+            whole = _read(found, video, source)
+            sampled += [_cut(whole, line, lines.labels) for line in found]
     if not sampled:
         first = f": {skipped[0].video}: {skipped[0].reason}" if skipped else ""
         raise SourceError(f"no video of LABELS can be used{first}")
     chosen = known or _label_names(lines, sampled, background)
     items = [_labelled(one, lines, chosen) for one in sampled]
-    durations = [second for one in sampled for second in one.line.durations(one.frame_rate)]
+    durations = [second for one in sampled for second in one.line.durations(one.frames.frame_rate)]
     return SequenceDataset(
         LabelledSequences(tuple(items), chosen.names, chosen.background, lines.multi_label),
         splits=tuple(one.line.split for one in sampled),
@@ -129,44 +150,66 @@ def build_sequences(
     )
 
 
-def _lines_by_video(lines: TimeLines, videos: Sequence[Video]) -> list[tuple[Video, TimeLine]]:
-    by_path = {line.video: line for line in lines.items}
+def _lines_by_video(
+    lines: TimeLines, videos: Sequence[Video]
+) -> list[tuple[Video, list[TimeLine]]]:
+    """Give the time lines of each video: one, or one for each of its labelled parts."""
+    by_path: dict[str, list[TimeLine]] = defaultdict(list)
+    for line in lines.items:
+        by_path[line.video].append(line)
     found = []
     for video in videos:
         paths = [video.location, *(location for _, location in video.copies)]
-        copies = [by_path[path] for path in paths if path in by_path]
-        if copies:
-            found.append((video, merge_copies(copies, multi_label=lines.multi_label)))
+        parts: dict[tuple[float, float], list[TimeLine]] = defaultdict(list)
+        for line in (line for path in paths for line in by_path.get(path, ())):
+            parts[line.part].append(line)
+        if parts:
+            merged = [merge_copies(p, multi_label=lines.multi_label) for p in parts.values()]
+            found.append((video, merged))
     return found
 
 
-def _sample(line: TimeLine, video: Video, source: FeatureSource, labels: Sequence[str]) -> _Sampled:
+def _read(lines: Sequence[TimeLine], video: Video, source: FeatureSource) -> _Frames:
+    """
+    Read all sampled frames of a video.
+
+    Raises:
+        SourceError: features are not finite, or the labels do not fit the video.
+    """
     parts = list(source.store.stream(video.video_id))
     seconds = np.concatenate([sample_times(part, source.sampling) for part in parts])
     frame_index = np.concatenate([part.frame_index for part in parts])
     features = np.concatenate([part.values for part in parts]).astype(np.float32)
     if not np.isfinite(features).all():
         raise SourceError(
-            f"features of {printable(line.video)} are not finite: the weights of the backbone are "
-            "damaged, or its precision is too low"
+            f"features of {printable(lines[0].video)} are not finite: the weights of the backbone "
+            "are damaged, or its precision is too low"
         )
     report = merge_reports(source.store.reports(video.video_id))
     duration = report.duration_seconds or float(seconds[-1])
-    for row in line.rows:
-        require_inside(row, duration, source.sampling)
-    _require_frames(line, report.frames_decoded, report.status)
+    for line in lines:
+        for row in line.rows:
+            require_inside(row, duration, source.sampling)
+        _require_frames(line, report.frames_decoded, report.status)
     mask = np.ones(len(features), np.bool_)
     # a frame encoded with the one before it has no features if it is the first
     mask[0] = not (source.backbone.context and len(mask) > 1)
-    return _Sampled(
-        line,
-        video.video_id,
-        features,
-        mask,
-        seconds,
-        line.labels_at(seconds, frame_index, labels),
-        report.frame_rate or 1.0,
-    )
+    rate = report.frame_rate or 1.0
+    return _Frames(video.video_id, features, mask, seconds, frame_index, rate)
+
+
+def _cut(frames: _Frames, line: TimeLine, labels: Sequence[str]) -> _Sampled:
+    """
+    Cut the part of a time line out of its video, and give its frames their labels.
+
+    Raises:
+        SourceError: the part has no frame.
+    """
+    first, stop = np.searchsorted(frames.seconds, np.array(line.part) - EPSILON_SECONDS)
+    if first >= stop:
+        raise SourceError(f"no frame was sampled in {line.name}: increase --sample-fps")
+    part = frames[slice(int(first), int(stop))]
+    return _Sampled(line, part, line.labels_at(part.seconds, part.frame_index, labels))
 
 
 def _require_frames(line: TimeLine, frames: int, status: str) -> None:
@@ -195,13 +238,13 @@ def _label_names(
 
 def _labelled(one: _Sampled, lines: TimeLines, chosen: LabelNames) -> LabelledSequence:
     return LabelledSequence(
-        name=printable(one.line.video),
-        video_id=one.video_id,
+        name=one.line.name,
+        video_id=one.frames.video_id,
         group=one.line.group,
-        features=one.features,
+        features=one.frames.features,
         targets=_targets(one.labels, lines, chosen),
-        mask=one.mask,
-        seconds=one.seconds.astype(np.float64),
+        mask=one.frames.mask,
+        seconds=one.frames.seconds.astype(np.float64),
         video=printable(one.line.video),
     )
 

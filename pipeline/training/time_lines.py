@@ -40,6 +40,16 @@ class TimeLine:
     rows: tuple[Annotation, ...] = ()
     frames: Integers | None = None
     """Indices of the labels of all frames, (F,); -1 for none."""
+    part: tuple[float, float] = (0.0, float("inf"))
+    """The part of the video that is labelled, [start, end) in seconds."""
+
+    @property
+    def name(self) -> str:
+        """The video, and the times of the part."""
+        start, end = self.part
+        if end == float("inf"):
+            return printable(self.video)
+        return f"{printable(self.video)} [{start:g}, {end:g})"
 
     def labels_at(
         self, seconds: Seconds, frame_index: Integers, labels: Sequence[str]
@@ -98,6 +108,11 @@ class TimeLines:
     path: Path = Path("LABELS")
     """The table or folder."""
 
+    @property
+    def are_clips(self) -> bool:
+        """Whether they are parts of videos."""
+        return any(line.part != (0.0, float("inf")) for line in self.items)
+
 
 def decide_task(annotations: Annotations) -> Task:
     """Choose `frames` if all rows have times and videos have several, all of one group each."""
@@ -125,6 +140,22 @@ def lines_of_rows(annotations: Annotations, *, multi_label: bool = False) -> Tim
     return TimeLines(
         tuple(lines), annotations.labels, multi_label, annotations.notes, annotations.path
     )
+
+
+def lines_of_clips(annotations: Annotations) -> TimeLines:
+    """
+    Make a time line of each clip: all its frames have its labels, other frames are not used.
+
+    Clips that are annotated several times have all these labels (multi-label).
+    """
+    parts: dict[tuple[str, float, float], list[Annotation]] = defaultdict(list)
+    for clip in annotations.clips:
+        parts[(clip.video, *_range(clip))].append(clip)
+    lines = [
+        TimeLine(video, clips[0].group, clips[0].split, tuple(clips), part=(start, end))
+        for (video, start, end), clips in parts.items()
+    ]
+    return TimeLines(tuple(lines), annotations.labels, True, annotations.notes, annotations.path)
 
 
 def merge_copies(lines: Sequence[TimeLine], *, multi_label: bool = False) -> TimeLine:

@@ -125,6 +125,19 @@ class TestMultiLabel:
         assert np.flatnonzero(targets[:, 0]).tolist() == list(range(5, 15))
         assert np.flatnonzero(targets[:, 1]).tolist() == list(range(10))
 
+    @pytest.mark.parametrize("rows", ["a,nod|wave,1,2\n", "a,nod,1,2\na,wave,1,2\n"])
+    def test_clips_may_have_several_labels(self, folder, rows):
+        header, *_ = ROWS.splitlines()
+        (folder / "labels.csv").write_text(f"{header}\n{rows}b,wave,0,1\n")
+        dataset = gather(folder, LabelOptions(multi_label=True))
+
+        assert [len(item.features) for item in dataset.sequences.items] == [10, 10]
+        assert [item.targets[0].tolist() for item in dataset.sequences.items] == [
+            [True, True],
+            [False, True],
+        ]
+        assert dataset.sequences.items[0].name.endswith("a.npy [1, 2)")
+
     def test_ignored_frames_are_refused(self):
         with pytest.raises(OptionError, match="remove --unlabelled ignore"):
             LabelOptions(multi_label=True, unlabelled="ignore")
