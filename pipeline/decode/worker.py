@@ -162,6 +162,9 @@ class _RingWriter:
 
 
 def _decode(job: Message, index: VideoIndex, ring: _RingWriter, progress: _Progress) -> Message:
+    if index.format == "images":  # their reader opens any file name
+        with ring:
+            return _decode_file(job["location"], job, index, ring, progress)
     with _utf8_path(job["location"]) as location, ring:
         return _decode_file(location, job, index, ring, progress)
 

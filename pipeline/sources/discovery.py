@@ -11,7 +11,7 @@ import glob
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,13 +20,15 @@ from pipeline.errors import SourceError
 from pipeline.records import Video
 from pipeline.sources.file_kinds import (
     describe_others,
+    describe_stills,
     is_other_file,
     looks_like_video,
     may_be_video,
 )
 from pipeline.sources.fingerprint import Source, identify
-from pipeline.sources.image_sequence import IMAGE_SUFFIXES, natural_key
-from pipeline.sources.pictures import is_stack
+from pipeline.sources.folder_content import arrange, complete_sequences, file_source
+from pipeline.sources.image_sequence import image_files
+from pipeline.sources.sequences import natural_key
 from pipeline.sources.table_values import file_name, file_path
 from pipeline.sources.tables import SPREADSHEET_SUFFIXES, normalized_name, read_table, read_text
 from pipeline.storage import printable, redact_url
@@ -35,6 +37,8 @@ LIST_SUFFIXES = frozenset({".csv", ".tsv", ".parquet", ".txt"}) | SPREADSHEET_SU
 """Of spreadsheets, too: reading them says how to save them as a list."""
 LIST_COLUMNS = ("video", "path", "file", "filename")
 """Columns of a list that may name the videos; the first one present is used."""
+SHOWN_SEQUENCES = 3
+"""Named in a message."""
 Progress = Callable[[int, int], None]
 
 logger = logging.getLogger(__name__)
@@ -48,6 +52,8 @@ class Search:
     """Treat all files as videos that are not known to accompany videos."""
     left_out: list[Path] = field(default_factory=list)
     """Files of other programs."""
+    stills: list[Path] = field(default_factory=list)
+    """Still pictures beside videos."""
 
 
 def find_videos(
@@ -79,10 +85,8 @@ def find_videos(
     for source in sources:
         for item in _expand(source, search):
             found.setdefault(item.location, item)
-    if search.left_out:
-        others = list(dict.fromkeys(search.left_out))
-        logger.warning("%s; --strict gives each a row", describe_others(others))
-    _check_image_rate(found.values(), image_fps)
+    _tell_left_out(search)
+    found = _with_image_rate(found, image_fps)
     with ThreadPoolExecutor(8) as threads:
         videos = []
         items = list(found.values())
@@ -104,15 +108,32 @@ def _merge_copies(videos: list[Video]) -> list[Video]:
     ]
 
 
-def _check_image_rate(found: Iterable[Source], image_fps: float | None) -> None:
-    if image_fps is not None:
-        return
-    sequence = next((item for item in found if item.kind == "images"), None)
-    if sequence:
+def _tell_left_out(search: Search) -> None:
+    if search.left_out:
+        others = list(dict.fromkeys(search.left_out))
+        logger.warning("%s; --strict gives each a row", describe_others(others))
+    if search.stills:
+        stills = describe_stills(list(dict.fromkeys(search.stills)))
+        logger.warning("%s; --strict gives each a row", stills)
+
+
+def _with_image_rate(found: dict[str, Source], image_fps: float | None) -> dict[str, Source]:
+    """Require a frame rate of image sequences; without one, leave out those beside videos."""
+    sequences = [source for source in found.values() if source.kind == "images"]
+    if image_fps is not None or not sequences:
+        return found
+    required = next((source for source in sequences if not source.beside_videos), None)
+    if required:
         raise SourceError(
-            f"{sequence.path} is an image sequence: its frame rate is not in the files, "
+            f"{required.path} is an image sequence: its frame rate is not in the files, "
             "give it with --image-fps"
         )
+    logger.warning(
+        "image sequences beside videos left out (%s%s): give their frame rate with --image-fps",
+        ", ".join(source.path for source in sequences[:SHOWN_SEQUENCES]),
+        ", …" * (len(sequences) > SHOWN_SEQUENCES),
+    )
+    return {place: source for place, source in found.items() if source.kind != "images"}
 
 
 def absolute(source: str) -> str:
@@ -136,9 +157,9 @@ def _expand(source: str, search: Search) -> Iterator[Source]:
         if path.suffix.lower() in LIST_SUFFIXES and not looks_like_video(path):
             yield from _in_list(path, search)
         else:
-            yield _file(path)
+            yield file_source(path)
     elif glob.has_magic(source):
-        found = list(_in_glob(os.path.expanduser(source), search))
+        found = list(_in_glob(os.path.expanduser(source), search)) or _named_sequence(path)
         if not found:
             raise SourceError(f"no file matches {printable(source)}")
         yield from found
@@ -150,17 +171,29 @@ def _left_out_there(search: Search) -> str:
     return f"; {describe_others(search.left_out)}" if search.left_out else ""
 
 
+def _named_sequence(path: Path) -> list[Source]:
+    """Return the image sequence of this name, in a folder whose name a glob cannot match."""
+    try:
+        image_files(path)
+    except OSError:
+        return []
+    return [Source(printable(path), os.path.abspath(path), "images")]
+
+
 def _in_glob(pattern: str, search: Search) -> Iterator[Source]:
     """Yield the files that match. A folder that matches is walked, matches inside it are not."""
     matches = {Path(match) for match in glob.glob(pattern, recursive=True)}
     folders = {path for path in matches if os.path.isdir(path)}
+    sequences: dict[Path, Source] = {}
+    for folder in {path.parent for path in matches - folders}:
+        sequences |= complete_sequences(folder, matches)
     for path in sorted(matches, key=lambda path: natural_key(str(path))):
-        if folders.isdisjoint(path.parents):
-            yield from _in_folder(path, search) if path in folders else [_file(path)]
-
-
-def _file(path: Path) -> Source:
-    return Source(printable(path), os.path.abspath(path), "images" if is_stack(path) else "file")
+        if not folders.isdisjoint(path.parents):
+            continue
+        if path in folders:
+            yield from _in_folder(path, search)
+        else:
+            yield sequences.get(path) or file_source(path)
 
 
 def in_folder(folder: Path, search: Search | None = None) -> list[Source]:
@@ -200,7 +233,7 @@ def _entries(folder: Path, seen: set[tuple[int, int]], search: Search) -> list[S
         status = folder.stat()
         paths = [path for path in folder.iterdir() if not path.name.startswith(".")]
     except OSError:
-        return [_file(folder)]  # gets a row with an error: its content is unknown
+        return [file_source(folder)]  # gets a row with an error: its content is unknown
     if (status.st_dev, status.st_ino) in seen:
         return []
     seen.add((status.st_dev, status.st_ino))
@@ -209,16 +242,15 @@ def _entries(folder: Path, seen: set[tuple[int, int]], search: Search) -> list[S
     files = [path for path in paths if path not in folders]
     videos = {path for path in files if may_be_video(path, strict=search.strict)}
     search.left_out.extend(path for path in files if path not in videos and is_other_file(path))
-    if _is_image_sequence(videos):
-        sequence = Source(printable(folder), os.path.abspath(folder), "images")
-        return [sequence, *(path for path in paths if path in folders)]
-    found = (path if path in folders else _file(path) for path in paths if path in folders | videos)
-    return list(found)
-
-
-def _is_image_sequence(files: set[Path]) -> bool:
-    """Whether a folder holds only images, two or more; images beside videos are no sequence."""
-    return len(files) > 1 and all(path.suffix.lower() in IMAGE_SUFFIXES for path in files)
+    content = arrange(folder, [path for path in files if path in videos])
+    sources = {**content.sources}
+    if search.strict:
+        sources |= {path: file_source(path) for path in content.stills}
+    else:
+        search.stills.extend(content.stills)
+    whole = [source for source in sources.values() if source.location == os.path.abspath(folder)]
+    found = (path if path in folders else sources.get(path) for path in paths)
+    return [*whole, *(entry for entry in found if entry is not None and entry not in whole)]
 
 
 def read_list(path: Path) -> list[str]:

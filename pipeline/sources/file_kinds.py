@@ -113,7 +113,16 @@ def is_other_file(path: Path) -> bool:
 
 def describe_others(paths: Sequence[Path]) -> str:
     """Count files that are no videos, by suffix, in one sentence."""
-    counts = Counter(path.suffix.lower() or "without suffix" for path in paths)
-    kinds = ", ".join(f"{suffix} {count}" for suffix, count in sorted(counts.items()))
     number = f"{len(paths)} file{'s' * (len(paths) != 1)}"
-    return f"{number} of other programs left out ({kinds})"
+    return f"{number} of other programs left out ({_count_suffixes(paths)})"
+
+
+def describe_stills(paths: Sequence[Path]) -> str:
+    """Count still pictures that are left out, by suffix, in one sentence."""
+    number = f"{len(paths)} still picture{'s' * (len(paths) != 1)}"
+    return f"{number} beside videos left out ({_count_suffixes(paths)}): they show no motion"
+
+
+def _count_suffixes(paths: Sequence[Path]) -> str:
+    counts = Counter(path.suffix.lower() or "without suffix" for path in paths)
+    return ", ".join(f"{suffix} {count}" for suffix, count in sorted(counts.items()))

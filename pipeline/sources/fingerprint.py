@@ -32,6 +32,8 @@ class Source:
     location: str
     """Absolute path for the operating system."""
     kind: Literal["file", "images"]
+    beside_videos: bool = False
+    """Whether these are images beside videos: left out if they have no frame rate."""
 
 
 def identify(source: Source, image_fps: float | None, full_hash: bool = False) -> Video:
@@ -41,7 +43,7 @@ def identify(source: Source, image_fps: float | None, full_hash: bool = False) -
             assert image_fps is not None
             files = image_files(source.location)
             size = sum(path.stat().st_size for path in files)
-            named = os.path.isdir(source.location)  # the name of a single stack means nothing
+            named = not os.path.isfile(source.location)  # the name of a stack means nothing
             video_id = _fingerprint_images(files, image_fps, full_hash, named=named)
             return Video(source.path, source.location, "images", video_id, size, image_fps)
         video_id, size = _fingerprint_file(source.location, full_hash)

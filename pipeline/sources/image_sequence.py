@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import math
-import re
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from fractions import Fraction
@@ -21,56 +22,68 @@ from pipeline.sources.pictures import (
     list_pictures,
     read_image,
 )
+from pipeline.sources.sequences import (
+    frame_numbers,
+    group_images,
+    natural_key,
+    varying_numbers,
+)
 from pipeline.sources.tiff import TIFF_SUFFIXES
 
 IMAGE_SUFFIXES = TIFF_SUFFIXES | {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".pnm"}
 
 
-def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
-    """Sort key that puts `img_2` before `img_10`: numbers by value, the rest as text."""
-    parts = re.split(r"([0-9]+)", name)
-    return tuple((0, int(part)) if part.isdecimal() else (1, part) for part in parts if part)
-
-
-def image_files(folder: str | Path) -> list[Path]:
+def image_files(location: str | Path) -> list[Path]:
     """
-    List the images of a folder in natural order, without hidden files; or one file, a TIFF stack.
+    List the images of a sequence in natural order, without hidden files.
 
     If a frame exists in two formats (0001.jpg and 0001.png), the format that is more common in the
     folder is listed.
+
+    Args:
+        location: a folder, of which all images are listed; a file, which may be a TIFF stack; or
+            one of several sequences in a folder, named like `folder/camA_*.png`.
+
+    Raises:
+        OSError: there is no such file, folder or sequence.
     """
-    if Path(folder).is_file():
-        return [Path(folder)]
+    path = Path(location)
+    if path.is_dir() or not path.name:
+        return _images(path)
+    if path.exists():
+        return [path]
+    found = group_images(_images(path.parent)).get(path.name)
+    if found is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    return found
+
+
+def source_exists(location: str) -> bool:
+    """Whether a file, a folder, or a sequence like `folder/camA_*.png` is there."""
+    if os.path.exists(location):
+        return True
+    try:
+        return "*" in os.path.basename(location) and bool(image_files(location))
+    except OSError:
+        return False
+
+
+def _images(folder: Path) -> list[Path]:
     found = [
         path
-        for path in Path(folder).iterdir()
+        for path in folder.iterdir()
         if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
     ]
-    return sorted(_drop_duplicates(found), key=lambda path: natural_key(path.name))
+    return sorted(drop_duplicates(found), key=lambda path: natural_key(path.name))
 
 
-def _drop_duplicates(paths: list[Path]) -> list[Path]:
+def drop_duplicates(paths: list[Path]) -> list[Path]:
     """Drop images that exist in a more common format too: previews, masks, partial conversions."""
     counts = Counter(path.suffix.lower() for path in paths)
     max_counts: dict[str, int] = {}
     for path in paths:
         max_counts[path.stem] = max(max_counts.get(path.stem, 0), counts[path.suffix.lower()])
     return [path for path in paths if counts[path.suffix.lower()] == max_counts[path.stem]]
-
-
-def frame_numbers(names: list[str]) -> list[int] | None:
-    """
-    Read the frame number from the last digits in each file name.
-
-    Returns:
-        Ascending numbers; None where a name has no number, or where they repeat.
-    """
-    found = [re.findall(r"[0-9]+", Path(name).stem) for name in names]
-    if not all(found):
-        return None
-    numbers = [int(digits[-1]) for digits in found]
-    rising = all(a < b for a, b in pairwise(numbers))
-    return numbers if rising else None
 
 
 def read_image_index(
@@ -127,7 +140,8 @@ def _frame_times(files: Sequence[Path], pictures: Sequence[Picture]) -> tuple[In
     Returns:
         Times in ticks of one frame, the number of frames that should be there, and what is missing.
     """
-    numbers = frame_numbers([path.name for path in files]) or list(range(len(files)))
+    numbers = frame_numbers([path.name for path in files]) or varying_numbers(files)
+    numbers = numbers or list(range(len(files)))
     # images numbered 5, 10, 15 … have a step of 5 and no gap
     steps = [b - a for a, b in pairwise(numbers)]
     step = reduce(math.gcd, steps) if steps else 1

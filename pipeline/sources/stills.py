@@ -7,6 +7,8 @@ from pathlib import Path
 from pipeline.sources.pictures import PNG_SIGNATURE, is_stack
 from pipeline.sources.tiff import TIFF_SUFFIXES
 
+MAYBE_STILL_SUFFIXES = frozenset({".gif", ".heic", ".heif", ".hif", ".avif"})
+"""Of formats beside those of image sequences whose files may be one picture."""
 HEAD_BYTES = 4096
 WEBP_ANIMATION = 2
 """Bit of the flags of an extended WebP file."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from pipeline.errors import SourceError
 from pipeline.sources.discovery import Search, directly_in_folder, in_folder
 from pipeline.sources.file_kinds import describe_others
-from pipeline.sources.image_sequence import natural_key
+from pipeline.sources.sequences import natural_key
 from pipeline.sources.table_problems import Problems
 from pipeline.storage import printable
 
