@@ -149,7 +149,8 @@ def _with_sampling(
     """Add how the video was sampled, and the number of samples."""
     once = frames_are_samples(index, sampling)
     slow = f"each frame is one sample: it is shown for {index.frame_seconds:g} s" if once else ""
-    note = "; ".join(filter(None, [index.note, slow]))
+    still = "a still picture, without a duration: no clips" if not index.duration_seconds else ""
+    note = "; ".join(filter(None, [index.note, slow, still]))
     return replace(report, frames_sampled=count, one_sample_per_frame=once, note=note)
 
 

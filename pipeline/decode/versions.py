@@ -112,6 +112,10 @@ def _has_several_streams(video: Video, report: DecodeReport) -> bool:
     return (report.video_streams or 0) > 1
 
 
+def _is_still(video: Video, report: DecodeReport) -> bool:
+    return report.duration_seconds == 0 and report.frames_sampled > 0
+
+
 CHANGES: tuple[Change, ...] = (
     Change("each frame of a time-lapse video is one sample", _repeats_frames),
     Change("raw streams have the frame rate that they state", _assumed_rate),
@@ -126,6 +130,7 @@ CHANGES: tuple[Change, ...] = (
     Change("key frames that the container does not mark are found", _key_frames_were_not_marked),
     Change("dropped frames of an AVI file are not missing", _dropped_frames_were_missing),
     Change("of several video streams, the one that a player shows is used", _has_several_streams),
+    Change("still pictures have no clips", _is_still),
 )
 """All changes, in the order in which they were made."""
 

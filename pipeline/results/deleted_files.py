@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from pipeline.results.schemas import COMMIT_TABLE, SCHEMAS
 from pipeline.results.tables import FinishedVideo, finished_videos, part_paths
+from pipeline.sources.image_sequence import source_exists
 from pipeline.storage import read_table, write_table
 
 Key = tuple[str, str]
@@ -23,7 +24,7 @@ def file_exists(path: str) -> bool:
     raw = re.sub(
         rb"\\x([89a-f][0-9a-f])", lambda hex: bytes.fromhex(hex[1].decode()), path.encode()
     )
-    return os.path.exists(path) or os.path.exists(raw)
+    return source_exists(path) or source_exists(os.fsdecode(raw))
 
 
 def deleted_files(rows: Iterable[FinishedVideo]) -> list[FinishedVideo]:

@@ -134,11 +134,14 @@ def find_unfinished(
     ids = {video.video_id for video in videos} | set(wanted.values())
     places: dict[str, set[str]] = defaultdict(set)
     elsewhere: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    # folders that are several sequences now
+    split = {os.path.dirname(path) for path in wanted if "*" in os.path.basename(path)}
+    split -= set(wanted)
     again, retried, absent = set(), set(), []
     for row in rows:
         places[row.video_id].add(row.path)
         other_content = row.path in wanted and wanted[row.path] != row.video_id
-        gone = row.path not in wanted and not file_exists(row.path)
+        gone = row.path not in wanted and (row.path in split or not file_exists(row.path))
         if gone and row.status != "missing":
             absent.append(row)
         if row.status in retry and row.video_id in ids:
@@ -158,7 +161,12 @@ def find_unfinished(
         row.video_id
         for row in rows
         if row.video_id not in finished
-        and (row.video_id in ids or row.path in wanted or _can_be_listed_now(row))
+        and (
+            row.video_id in ids
+            or row.path in wanted
+            or row.path in split
+            or _can_be_listed_now(row)
+        )
     }
     deleted = tuple(row.path for row in absent if row.video_id not in outdated)
     left = [_with_copies(v, elsewhere[v.video_id]) for v in videos if v.video_id not in finished]

@@ -75,7 +75,7 @@ def _recognize(
     with_frames = [
         (video.video_id, parts, report.duration_seconds or 0.0)
         for video, report, parts in videos
-        if report.frames_sampled
+        if report.frames_sampled and report.duration_seconds != 0  # a still shows no motion
     ]
     make_scorer = partial(NoveltyScorer, session.novelty) if session.novelty else None
     recognized = recognition.recognize(

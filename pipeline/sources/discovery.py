@@ -27,7 +27,7 @@ from pipeline.sources.file_kinds import (
 )
 from pipeline.sources.fingerprint import Source, identify
 from pipeline.sources.folder_content import arrange, complete_sequences, file_source
-from pipeline.sources.image_sequence import image_files
+from pipeline.sources.image_sequence import IMAGE_SUFFIXES, image_files
 from pipeline.sources.sequences import natural_key
 from pipeline.sources.table_values import file_name, file_path
 from pipeline.sources.tables import SPREADSHEET_SUFFIXES, normalized_name, read_table, read_text
@@ -185,7 +185,8 @@ def _in_glob(pattern: str, search: Search) -> Iterator[Source]:
     matches = {Path(match) for match in glob.glob(pattern, recursive=True)}
     folders = {path for path in matches if os.path.isdir(path)}
     sequences: dict[Path, Source] = {}
-    for folder in {path.parent for path in matches - folders}:
+    images = (path for path in matches - folders if path.suffix.lower() in IMAGE_SUFFIXES)
+    for folder in {path.parent for path in images}:
         sequences |= complete_sequences(folder, matches)
     for path in sorted(matches, key=lambda path: natural_key(str(path))):
         if not folders.isdisjoint(path.parents):

@@ -61,7 +61,11 @@ def arrange(folder: Path, files: Sequence[Path]) -> FolderContent:
 def complete_sequences(folder: Path, paths: Iterable[Path]) -> dict[Path, Source]:
     """Return the sequences of a folder all whose images are among some paths, for each image."""
     given = set(paths)
-    images = drop_duplicates([p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES])
+    try:
+        files = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    except OSError:
+        return {}
+    images = drop_duplicates([path for path in files if path.suffix.lower() in IMAGE_SUFFIXES])
     groups, _ = _split(group_images(images), [])
     return {
         path: _sequence(folder, "" if len(group) == len(images) else name)

@@ -12,16 +12,12 @@ MAYBE_STILL_SUFFIXES = frozenset({".gif", ".heic", ".heif", ".hif", ".avif"})
 HEAD_BYTES = 4096
 WEBP_ANIMATION = 2
 """Bit of the flags of an extended WebP file."""
-STILL_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".bmp", ".ppm", ".pgm", ".pnm", ".dng", ".cr2", ".nef", ".arw"}
-)
-"""Of formats that hold one picture, or a picture with previews."""
 STILL_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"mif1", b"avif"})
 """Of ISO media files that hold one picture: HEIF and AVIF."""
 
 
 def is_still(path: Path) -> bool:
-    """Whether a file is one picture, and no animation, stack of pages, or video."""
+    """Whether an image file is one picture, and no animation, stack of pages, or video."""
     suffix = path.suffix.lower()
     if suffix in TIFF_SUFFIXES:
         return not is_stack(path)
@@ -34,7 +30,7 @@ def is_still(path: Path) -> bool:
         return b"acTL" not in head[: max(0, head.find(b"IDAT")) or len(head)]
     if head.startswith(b"GIF8"):
         return _is_still_gif(path)
-    return suffix in STILL_SUFFIXES or head.startswith(b"\xff\xd8\xff")
+    return suffix not in MAYBE_STILL_SUFFIXES
 
 
 def read_head(path: Path) -> bytes:

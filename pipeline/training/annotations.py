@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.errors import SourceError
+from pipeline.sources.image_sequence import source_exists
 from pipeline.sources.table_problems import Problems, format_lines
 from pipeline.sources.table_values import file_path, parse_seconds, split_labels
 from pipeline.sources.tables import Row, Table, read_table
@@ -251,7 +252,7 @@ def _check_values(clips: Sequence[Annotation], problems: Problems) -> None:
     require(lambda clip: clip.split in (None, *SPLITS), f"split must be one of {', '.join(SPLITS)}")
     if any(clip.split for clip in clips):
         require(lambda clip: bool(clip.split), "split is empty, but other rows have one")
-    lost = [clip for clip in clips if not os.path.exists(clip.video)]
+    lost = [clip for clip in clips if not source_exists(clip.video)]
     names = sorted({printable(clip.video) for clip in lost})
     more = f" and {len(names) - MAX_LISTED} more" * (len(names) > MAX_LISTED)
     hint = "; --videos names the folder to which they are relative" * (len(lost) == len(clips))

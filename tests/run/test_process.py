@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from pipeline.config import (
     ClipWindows,
@@ -45,7 +46,7 @@ from pipeline.run.run_record import finish
 from pipeline.run.session import Models, Session
 from pipeline.sources.discovery import find_videos
 from tests.damage import corrupt_footer, corrupt_page
-from tests.videos import write_images, write_video
+from tests.videos import draw_number, write_images, write_video
 
 WORKER = DecodeOptions(workers=1)
 ORDER = {
@@ -1099,6 +1100,45 @@ class TestPlan:
         clips = runs.rows("clips")
         assert clips.start_seconds.tolist() == [4 * n for n in range(10)]
         assert clips.end_seconds.tolist() == [4 * n for n in range(1, 11)]
+
+    def test_a_still_picture_has_no_clips(self, runs, tmp_path):
+        Image.fromarray(draw_number(3)).save(tmp_path / "cover.png")
+
+        runs(tmp_path / "cover.png")
+
+        (row,) = runs.rows("videos").itertuples()
+        assert (row.status, row.frames_sampled, row.clips) == ("ok", 1, 0)
+        assert row.note == "a still picture, without a duration: no clips"
+        assert len(runs.rows("clips")) == len(runs.rows("segments")) == 0
+        assert len(load(runs.out, "features")) == 1
+        assert runs(tmp_path / "cover.png").videos_skipped == 1
+
+    def test_two_cameras_in_one_folder(self, runs, tmp_path):
+        folder = tmp_path / "cameras"
+        for camera, numbers in (("camA", range(16)), ("camB", range(100, 116))):
+            write_images(tmp_path / camera, numbers)
+            for number, path in enumerate(sorted((tmp_path / camera).iterdir())):
+                folder.mkdir(exist_ok=True)
+                path.rename(folder / f"{camera}_{number:04}.png")
+
+        runs(folder, image_fps=8)
+
+        rows = runs.rows("videos")
+        assert rows.video.tolist() == ["camA_*.png", "camB_*.png"]
+        assert rows.frames_decoded.tolist() == [16, 16]
+        assert rows.duration_seconds.tolist() == [2, 2]
+        assert runs(folder, image_fps=8).videos_skipped == 2
+        assert runs(folder / "camB_*.png", image_fps=8).videos_skipped == 1
+
+    def test_the_row_of_a_folder_that_is_several_sequences_now_is_deleted(self, runs, tmp_path):
+        folder = write_images(tmp_path / "cameras", range(4))
+        runs(folder, image_fps=8)
+        for number in range(4):
+            shutil.copy(folder / f"img_{number:05}.png", folder / f"depth_{number:05}.png")
+
+        runs(folder, image_fps=8)
+
+        assert runs.rows("videos").video.tolist() == ["depth_*.png", "img_*.png"]
 
     def test_image_sequences_are_videos(self, runs, tmp_path):
         write_images(tmp_path / "seq", range(5, 25))

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from PIL import Image
 
 from pipeline.errors import SourceError
 from pipeline.sources.discovery import absolute, find_videos, read_list
-from tests.videos import write_images, write_video
+from pipeline.sources.image_sequence import image_files, source_exists
+from tests.videos import draw_number, write_images, write_video
 
 NOBODY = 65534
 
@@ -604,13 +606,82 @@ class TestImageSequences:
 
         assert [video.kind for video in find(tmp_path, image_fps=5)] == ["images"]
 
-    def test_images_beside_videos_are_files(self, tmp_path):
+    def test_images_beside_a_video_are_one_sequence(self, tmp_path):
+        write_images(tmp_path, [1, 2, 3])
+        put(tmp_path / "a.mp4")
+
+        sequence, video = find(tmp_path, image_fps=5)
+
+        assert (video.kind, sequence.kind) == ("file", "images")
+        assert (video.location, sequence.location) == (str(tmp_path / "a.mp4"), str(tmp_path))
+        assert [path.name for path in image_files(sequence.location)] == [
+            f"img_0000{n}.png" for n in (1, 2, 3)
+        ]
+
+    def test_images_beside_a_video_are_left_out_without_a_rate(self, tmp_path, caplog):
         write_images(tmp_path, [1, 2])
         put(tmp_path / "a.mp4")
 
-        found = find(tmp_path)
+        assert names(find(tmp_path)) == ["a.mp4"]
+        assert f"left out ({tmp_path}): give their frame rate with --image-fps" in caplog.text
 
-        assert [video.kind for video in found] == ["file"] * 3
+    def test_cameras_in_one_folder_are_several_videos(self, tmp_path):
+        for camera in ("camA", "camB", "camC"):
+            folder = write_images(tmp_path / camera, [1, 2, 10])
+            for path in folder.iterdir():
+                path.rename(tmp_path / path.name.replace("img", camera))
+            folder.rmdir()
+
+        found = find(tmp_path, image_fps=5)
+
+        assert names(found) == ["camA_*.png", "camB_*.png", "camC_*.png"]
+        assert len({video.video_id for video in found}) == 3
+        for video in found:
+            camera = video.path[-10:-6]
+            assert [path.name for path in image_files(video.location)] == [
+                f"{camera}_0000{n}.png" if n < 10 else f"{camera}_00010.png" for n in (1, 2, 10)
+            ]
+            (again,) = find(video.location, image_fps=5)
+            assert (again.location, again.video_id) == (video.location, video.video_id)
+
+    def test_a_sequence_in_a_folder_with_any_name(self, tmp_path):
+        folder = tmp_path / "[a] *?\udce9"
+        write_images(tmp_path / "plain", [1, 2]).rename(folder)
+        for number in (1, 2):
+            put(folder / f"depth_{number}.png")
+
+        found = find(folder, image_fps=5)
+
+        assert [os.path.basename(video.location) for video in found] == [
+            "depth_*.png",
+            "img_*.png",
+        ]
+        assert names(find(found[0].location, image_fps=5)) == ["depth_*.png"]
+        assert source_exists(found[1].location)
+
+    def test_a_pattern_that_matches_whole_sequences_names_them(self, tmp_path):
+        for name in ("a", "b"):
+            for number in (1, 2, 3):
+                put(tmp_path / f"{name}_{number}.png")
+
+        assert names(find(tmp_path / "*.png", image_fps=5)) == ["a_*.png", "b_*.png"]
+        assert names(find(tmp_path / "a*", image_fps=5)) == ["a_*.png"]
+        assert names(find(tmp_path / "*_[12].png")) == ["a_1.png", "a_2.png", "b_1.png", "b_2.png"]
+
+    def test_stacks_are_sequences(self, tmp_path):
+        pages = [Image.fromarray(draw_number(n)) for n in range(3)]
+        pages[0].save(tmp_path / "stack.tif", save_all=True, append_images=pages[1:])
+        put(tmp_path / "a.mp4")
+
+        video, stack = find(tmp_path, image_fps=5)
+        (alone,) = find(tmp_path / "stack.tif", image_fps=5)
+
+        assert (video.kind, stack.kind, alone.kind) == ("file", "images", "images")
+        assert stack.video_id == alone.video_id
+        with pytest.raises(SourceError, match=r"stack\.tif is an image sequence"):
+            find(tmp_path / "stack.tif")
+        (tmp_path / "stack.tif").rename(tmp_path / "renamed.tif")
+        assert find(tmp_path / "renamed.tif", image_fps=5)[0].video_id == alone.video_id
 
     def test_one_image_is_a_file(self, tmp_path):
         write_images(tmp_path, [1])
@@ -719,3 +790,64 @@ def open_files():
         with contextlib.suppress(FileNotFoundError):  # closed meanwhile
             paths.append(os.readlink(descriptor))
     return paths
+
+
+class TestStills:
+    @pytest.mark.parametrize("name", ["cover.png", "cover.jpg", "a.webp", "a.gif", "a.tif"])
+    def test_a_still_beside_videos_is_left_out(self, tmp_path, name, caplog):
+        put(tmp_path / "a.mp4")
+        Image.fromarray(draw_number(3)).save(tmp_path / name)
+
+        assert names(find(tmp_path)) == ["a.mp4"]
+        suffix = os.path.splitext(name)[1]
+        assert f"1 still picture beside videos left out ({suffix} 1): they show" in caplog.text
+
+    def test_heif_is_a_still(self, tmp_path):
+        put(tmp_path / "a.mp4")
+        put(tmp_path / "b.heic", b"\0\0\0\x18ftypheic\0\0\0\0")
+        put(tmp_path / "c.heic", b"\0\0\0\x18ftyphevc\0\0\0\0")
+
+        assert names(find(tmp_path)) == ["a.mp4", "c.heic"]
+
+    @pytest.mark.parametrize("name", ["b.webp", "b.gif", "b.png"])
+    def test_an_animation_is_a_video(self, tmp_path, name):
+        put(tmp_path / "a.mp4")
+        pages = [Image.fromarray(draw_number(n)) for n in range(3)]
+        pages[0].save(tmp_path / name, save_all=True, append_images=pages[1:])
+
+        assert names(find(tmp_path)) == ["a.mp4", name]
+
+    def test_animations_are_no_sequence(self, tmp_path):
+        for name in ("b1.webp", "b2.webp"):
+            pages = [Image.fromarray(draw_number(n)) for n in range(3)]
+            pages[0].save(tmp_path / name, save_all=True, append_images=pages[1:])
+            put(tmp_path / "x.txt")
+
+        assert [video.kind for video in find(tmp_path)] == ["file"], "copies of each other"
+
+    def test_thumbnails_are_no_sequence(self, tmp_path):
+        for number in (1, 2, 3):
+            put(tmp_path / f"clip{number}.mp4")
+            write_images(tmp_path, [number])
+            (tmp_path / f"img_0000{number}.png").rename(tmp_path / f"clip{number}_small.png")
+
+        assert names(find(tmp_path, image_fps=5)) == ["clip1.mp4", "clip2.mp4", "clip3.mp4"]
+
+    def test_a_still_beside_a_sequence_is_no_frame(self, tmp_path):
+        write_images(tmp_path, [1, 2, 3])
+        put(tmp_path / "thumb.png")
+
+        (video,) = find(tmp_path, image_fps=5)
+
+        assert video.location == str(tmp_path / "img_*.png")
+
+    def test_strict_keeps_stills(self, tmp_path):
+        put(tmp_path / "a.mp4")
+        put(tmp_path / "cover.png")
+
+        assert names(find(tmp_path, strict=True)) == ["a.mp4", "cover.png"]
+
+    def test_a_still_that_is_named_is_not_left_out(self, tmp_path):
+        put(tmp_path / "cover.png")
+
+        assert names(find(tmp_path / "cover.png")) == ["cover.png"]
