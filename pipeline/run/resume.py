@@ -134,9 +134,7 @@ def find_unfinished(
     ids = {video.video_id for video in videos} | set(wanted.values())
     places: dict[str, set[str]] = defaultdict(set)
     elsewhere: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    # folders that are several sequences now
-    split = {os.path.dirname(path) for path in wanted if "*" in os.path.basename(path)}
-    split -= set(wanted)
+    split = _folders_of_sequences(wanted)
     again, retried, absent = set(), set(), []
     for row in rows:
         places[row.video_id].add(row.path)
@@ -157,20 +155,22 @@ def find_unfinished(
         if {printable(place) for place in _locations(video)} <= places[video.video_id]
         and video.video_id not in again
     }
+    found_now = {*wanted, *split}
     outdated = {
         row.video_id
         for row in rows
         if row.video_id not in finished
-        and (
-            row.video_id in ids
-            or row.path in wanted
-            or row.path in split
-            or _can_be_listed_now(row)
-        )
+        and (row.video_id in ids or row.path in found_now or _can_be_listed_now(row))
     }
     deleted = tuple(row.path for row in absent if row.video_id not in outdated)
     left = [_with_copies(v, elsewhere[v.video_id]) for v in videos if v.video_id not in finished]
     return Unfinished(tuple(left), frozenset(outdated), frozenset(retried), deleted)
+
+
+def _folders_of_sequences(places: Collection[str]) -> set[str]:
+    """Return the folders that were one sequence, and hold several now."""
+    folders = {os.path.dirname(place) for place in places if "*" in os.path.basename(place)}
+    return folders - set(places)
 
 
 def _with_copies(video: Video, copies: Sequence[tuple[str, str]]) -> Video:
