@@ -7,6 +7,7 @@ times of frames from this index, and must decode as many frames as it counts.
 
 from __future__ import annotations
 
+import errno
 import math
 import time
 from collections.abc import Callable
@@ -22,13 +23,21 @@ from pipeline.decode.avi import count_empty_chunks
 from pipeline.decode.h264_fields import FieldPairs
 from pipeline.decode.packets import Packets, ticks_per_frame, truncation
 from pipeline.decode.raw_streams import FrameTimes, RawTimes, is_raw_stream
+from pipeline.decode.unusable_files import (
+    error_text,
+    explain_missing_picture,
+    explain_missing_stream,
+    explain_unopenable,
+    playlist_error,
+    refuse_by_head,
+)
 from pipeline.errors import VideoError
 from pipeline.records import Integers, VideoIndex
 
 PLAYLISTS = frozenset({"hls", "dash", "concat", "sdp", "rtsp", "imf", "webm_dash_manifest"})
 """Formats that refer to other files or hosts: opening one could read anything."""
-PLAYLIST_SIGNATURES = {b"#EXTM3U": "hls", b"ffconcat version": "concat"}
-"""First bytes of playlists that FFmpeg would follow, or wait for, as soon as they are opened."""
+UNREADABLE = frozenset({errno.ENOENT, errno.EACCES, errno.EISDIR})
+"""Errors of the file, not of its content."""
 TEXT_FORMATS = frozenset({"tty", "bin", "xbin", "adf", "idf"})
 """Formats in which FFmpeg renders any text file as a video."""
 FAST_DECODING = {"skip_loop_filter": "all"}
@@ -56,51 +65,37 @@ def open_container(location: str) -> Any:
         VideoError: the file cannot be read, is not a video, or is a playlist.
     """
     try:
-        _refuse_playlists(location)
+        refuse_by_head(location)
         # FFmpeg decodes some frames to probe the streams: the codec option is for these
         container = av.open(
             location,
             **METADATA,
             options={"protocol_whitelist": "file", **FAST_DECODING},
         )
-    except (PermissionError, FileNotFoundError, IsADirectoryError, BlockingIOError) as error:
-        raise VideoError("unreadable", f"cannot be read: {error.strerror}") from error
-    except av.error.FFmpegError as error:
-        raise VideoError("not_video", f"no video container: {error_text(error)}") from error
+    except (av.error.FFmpegError, PermissionError, FileNotFoundError, IsADirectoryError) as error:
+        if error.errno in UNREADABLE or not isinstance(error, av.error.FFmpegError):
+            raise VideoError("unreadable", f"cannot be read: {error.strerror}") from error
+        raise explain_unopenable(location, error) from error
     names = set(container.format.name.split(","))
     if names & PLAYLISTS:
         container.close()
-        raise _playlist_error(container.format.name)
+        raise playlist_error(container.format.name)
     if names & TEXT_FORMATS:
         container.close()
         raise VideoError("not_video", "a text file")
     return container
 
 
-def _refuse_playlists(location: str) -> None:
-    with open(location, "rb") as file:
-        head = file.read(16)
-    for signature, kind in PLAYLIST_SIGNATURES.items():
-        if head.startswith(signature):
-            raise _playlist_error(kind)
-
-
-def _playlist_error(kind: str) -> VideoError:
-    return VideoError("not_video", f"a playlist ({kind}): give the files that it names")
-
-
-def error_text(error: Exception) -> str:
-    """Return the message of an FFmpeg error, starting in lower case."""
-    text = getattr(error, "strerror", None) or str(error)
-    return text[0].lower() + text[1:] if text else type(error).__name__
-
-
-def choose_stream(container: Any) -> tuple[Any, int]:
+def choose_stream(location: str, container: Any) -> tuple[Any, int]:
     """
     Choose the video stream that a player shows.
 
     It is the one that is marked as default; of several, the one that FFmpeg calls the best: it
     prefers videos to a few still pictures. Where none is marked, the one with most pixels.
+
+    Args:
+        location: of the file, to explain why it holds none.
+        container: the open file.
 
     Returns:
         The stream, and the number of video streams (without cover images).
@@ -111,8 +106,7 @@ def choose_stream(container: Any) -> tuple[Any, int]:
     attached = av.stream.Disposition.attached_pic
     streams = [s for s in container.streams.video if not s.disposition & attached]
     if not streams:
-        kinds = sorted({s.type for s in container.streams}) or ["nothing"]
-        raise VideoError("not_video", f"holds no video stream, only {', '.join(kinds)}")
+        raise explain_missing_stream(location, container)
     # a stream of an unknown codec has no codec context, and so no size
     known = [s for s in streams if s.codec_context is not None]
     marked = [s for s in known if s.disposition & av.stream.Disposition.default]
@@ -152,7 +146,7 @@ def read_index(
     """
     container = open_container(location)
     with container:
-        stream, num_streams = choose_stream(container)
+        stream, num_streams = choose_stream(location, container)
         _check_size(stream, max_pixels)
         stream.thread_type = "NONE"
         stream.codec_context.options = FAST_DECODING
@@ -166,7 +160,7 @@ def read_index(
             if isinstance(error, MemoryError):
                 raise
             scan.problem = f"the container broke off: {error_text(error)}"
-        index = scan.index(container, num_streams)
+        index = scan.index(location, container, num_streams)
         empty = 0
         if index.truncated:
             empty = max(packets.empty_packets, _skipped_packets(location, index, stream))
@@ -239,7 +233,7 @@ class _PacketScan:
             raise error  # not caused by a damaged packet
         self.decode_error = self.decode_error or error_text(error)
 
-    def index(self, container: Any, num_streams: int) -> VideoIndex:
+    def index(self, location: str, container: Any, num_streams: int) -> VideoIndex:
         """Build the index, after the last packet."""
         stream = self.stream
         if self.packets and self.packets == self.discarded:
@@ -248,8 +242,7 @@ class _PacketScan:
             self._flush()
         if self.first_frame is None:
             reason = self.decode_error or self.problem or "the decoder gave nothing"
-            found = f"{self.packets} packets" if self.packets else "no packets"
-            raise VideoError("undecodable", f"no picture from {found}: {reason}")
+            raise explain_missing_picture(location, self.packets, stream.frames, reason)
         times = self._display_times()
         rotation, mirrored = orientation(self.first_frame)
         width, height = self.first_frame.width, self.first_frame.height

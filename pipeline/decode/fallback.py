@@ -20,6 +20,7 @@ from pipeline.decode.protocol import Message
 from pipeline.decode.readers.choose import choose_readers, has_one_frame_per_packet
 from pipeline.decode.sampling import SamplePlan, frames_are_samples, sampling_of
 from pipeline.decode.shared_memory import SPARE_IMAGES, FrameBuffer
+from pipeline.decode.unusable_files import ENCRYPTED
 from pipeline.decode.versions import decoding_version
 from pipeline.errors import DecoderLost, VideoError
 from pipeline.records import Chunk, DecodeReport, FrameBatch, Video, VideoIndex
@@ -289,7 +290,7 @@ class ReaderFallback:
         found = f"{answer['decoded']} of {self.expected} frames"
         if answer["damaged"] and not answer["problem"]:
             return f"{found}, {answer['damaged']} of them damaged"
-        if answer["late"] and not self.chunk.start:
+        if answer["late"] and not self.chunk.start and answer["problem"] != ENCRYPTED:
             return (
                 f"{found}: the first picture comes at packet {answer['late'] + 1}; "
                 "before it there is no key frame that can be decoded"

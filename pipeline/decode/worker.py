@@ -30,6 +30,7 @@ from pipeline.decode.readers.base import Frame, Reader, ReaderRefused, Request
 from pipeline.decode.readers.choose import READERS
 from pipeline.decode.sampling import SamplePlan, Selector
 from pipeline.decode.shared_memory import RING_PARTS, as_ring
+from pipeline.decode.unusable_files import ENCRYPTED, io_error_text, is_encrypted
 from pipeline.decode.webp import read_webp_index
 from pipeline.errors import VideoError
 from pipeline.records import Images, VideoIndex
@@ -195,16 +196,18 @@ def _decode_file(
         pts_seconds.append(sample.pts_seconds)
     ring.announce()
     counts = selector.counts
+    damaged = counts.damaged + sum(map(plan.accounts_for, reader.failed_ticks))
+    encrypted = (damaged or reader.problem) and is_encrypted(location)
     return {
         "sample_index": sample_index,
         "frame_index": frame_index,
         "pts_seconds": pts_seconds,
         "decoded": counts.decoded,
         "duplicated": counts.duplicated,
-        "damaged": counts.damaged + sum(map(plan.accounts_for, reader.failed_ticks)),
+        "damaged": damaged,
         "late": counts.late,
         "backwards": counts.backwards,
-        "problem": reader.problem,
+        "problem": ENCRYPTED if encrypted else reader.problem,
         "full": full,
     }
 
@@ -248,7 +251,7 @@ class _Worker:
                 "message": "decoding needed more memory than allowed",
             }
         except OSError as error:
-            return {"status": "unreadable", "message": f"cannot be read: {error.strerror or error}"}
+            return {"status": "unreadable", "message": f"cannot be read: {io_error_text(error)}"}
         except Exception as error:  # unknown error of a library: the next reader may not have it
             return {"refused": f"{type(error).__name__}: {error}"}
 

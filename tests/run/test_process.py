@@ -199,7 +199,7 @@ class TestMixedFolder:
             "cut.avi": "partial",
             "device.mp4": "unreadable",
             "gone.mp4": "missing",
-            "half.mp4": "not_video",
+            "half.mp4": "undecodable",
             "nothing.mp4": "not_video",
             "text.mp4": "not_video",
         }
@@ -212,7 +212,8 @@ class TestMixedFolder:
 
         assert errors["device.mp4"].startswith("not a regular file")
         assert errors["gone.mp4"].startswith("No such file")
-        assert "no video container" in errors["text.mp4"]
+        assert errors["half.mp4"].startswith("cut off")
+        assert errors["text.mp4"] == "a text file"
         assert "damaged" in errors["cut.avi"]
         assert errors["a.mp4"] == ""
 

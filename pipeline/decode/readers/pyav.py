@@ -12,9 +12,10 @@ import av.error
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from pipeline.decode.container_index import error_text, open_container
+from pipeline.decode.container_index import open_container
 from pipeline.decode.packets import Packets
 from pipeline.decode.readers.base import Frame, Request, rotate_upright
+from pipeline.decode.unusable_files import error_text
 from pipeline.records import Images
 
 GREY_START_CODECS = frozenset(

@@ -199,7 +199,7 @@ def test_other_videos_are_written_before_an_error_is_raised(opened, videos, monk
 def test_a_video_that_cannot_be_read_fails(opened, tmp_path):
     (tmp_path / "text.mp4").write_text("no video")
 
-    with opened() as session, pytest.raises(VideoError, match="no video container"):
+    with opened() as session, pytest.raises(VideoError, match="a text file"):
         cache_frames(session, find_videos([str(tmp_path / "text.mp4")]))
 
 
