@@ -181,7 +181,13 @@ def started(monkeypatch):
         found.extend(one for one in arguments if isinstance(one, kinds))
         raise Started
 
-    saved = SimpleNamespace(backbone=SimpleNamespace(precision="float32"), labels=())
+    saved = SimpleNamespace(
+        backbone=SimpleNamespace(name="NAME", precision="float32"),
+        labels=(),
+        notes={},
+        task="clips",
+        multi_label=False,
+    )
     last = {"options": {}, "sources": ["/videos"], "working_folder": "/"}
     replaced = {
         launch: {"run_once": start, "open_with_features": start},
