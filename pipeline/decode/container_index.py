@@ -165,6 +165,8 @@ def read_index(
         if index.truncated:
             empty = max(packets.empty_packets, _skipped_packets(location, index, stream))
         index = replace(index, bridged=packets.bridged, packets_empty=empty)
+        if empty and index.format == "avi":
+            index = scan.with_storage_times(index)
         # the frame count of the header tells more than the end of the file
         problem = scan.problem or ("" if index.truncated else truncation(location, packets))
         return replace(index, problem=problem)
@@ -188,6 +190,7 @@ class _PacketScan:
         """Of a raw stream; None in a container."""
         self.packets = self.discarded = 0
         self.times: list[int | None] = []
+        self._decode_times: list[int | None] = []
         self._numbers: list[int] = []
         """Of the packets with these times."""
         self._fields = _field_pairs(stream)
@@ -206,6 +209,7 @@ class _PacketScan:
             self.discarded += 1
         else:
             self.times.append(packet.pts if packet.pts is not None else packet.dts)
+            self._decode_times.append(packet.dts)
             if self._fields is not None:
                 self._numbers.append(self.packets - 1)
             self.last_duration = packet.duration or 0
@@ -277,6 +281,20 @@ class _PacketScan:
             self.first_frame = next(iter(self.stream.codec_context.decode(None)), None)
         except (av.error.FFmpegError, EOFError) as error:
             self._add_error(error)
+
+    def with_storage_times(self, index: VideoIndex) -> VideoIndex:
+        """
+        Take the times of an AVI file with reordered frames from the positions of its chunks.
+
+        It has no presentation times. FFmpeg takes the decode time of the next packet for one, and
+        for the last frame one tick more than its own, although dropped frames follow it.
+        """
+        known = [t for t in self._decode_times if t is not None]
+        if len(known) != len(index.pts) or known == self.times:
+            return index
+        pts = np.sort(np.asarray(known, dtype=np.int64))
+        step = int(np.median(np.diff(pts))) if len(pts) > 1 else index.last_duration
+        return replace(index, pts=pts, timed=False, last_duration=step)
 
     def _frame_times(self) -> list[int | None]:
         """Select the times of packets that begin a frame."""

@@ -91,7 +91,8 @@ def _is_animated_webp(video: Video, report: DecodeReport) -> bool:
 
 
 def _container_was_not_read(video: Video, report: DecodeReport) -> bool:
-    return report.status == "partial" and "the container broke off" in report.error
+    truncated = "the container broke off" in report.error or "header claims" in report.error
+    return report.status == "partial" and truncated
 
 
 def _first_frame_was_late(video: Video, report: DecodeReport) -> bool:

@@ -150,6 +150,9 @@ class TestDroppedFramesOfAvi:
         assert numbers(batch.images) == list(range(120))
         assert (batch.report.status, batch.report.error) == ("ok", "")
         assert batch.report.frames_decoded == batch.report.frames_expected == 120
+        assert batch.pts_seconds == pytest.approx(np.arange(120) / 30)
+        assert batch.report.duration_seconds == pytest.approx(4)
+        assert not batch.report.variable_frame_rate
 
     def test_a_truncated_file_is_still_partial(self, copied, process):
         copied.write_bytes(copied.read_bytes()[: copied.stat().st_size // 2])
@@ -241,6 +244,7 @@ class TestSeveralStreamsMarkedAsDefault:
     ("report", "again"),
     [
         (DecodeReport("partial", "the container broke off: invalid data found"), True),
+        (DecodeReport("partial", "the header claims 122 frames, the file holds 31"), True),
         (DecodeReport("partial", "1 of 30 frames: no key frame to begin with"), True),
         (DecodeReport("undecodable", "no picture from 300 packets: invalid data"), True),
         (DecodeReport("undecodable", "no picture from 30 packets: invalid data"), False),
