@@ -42,7 +42,7 @@ def view(
     from flows.signals import Interrupted, exit_now
 
     try:
-        with serve(make_app(Viewer(results, decoder), token), port) as used_port:
+        with serve(make_app(Viewer(results, decoder).routes(), token), port) as used_port:
             address = f"http://{HOST}:{used_port}/?token={token}"
             print_line(f"{address}   (Ctrl-C ends the server)")
             sys.stdout.flush()

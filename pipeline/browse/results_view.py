@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +10,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pipeline.browse.media import ClipPart
 from pipeline.errors import SourceError
 from pipeline.records import Video
 from pipeline.results.report import COLUMNS, Contents, render_report
 from pipeline.results.tables import load_table, read_run
 
 MAX_SIMILAR = 12
-
-
-@dataclass(frozen=True, slots=True)
-class ClipPart:
-    """A clip: a part of a video."""
-
-    video: int
-    """Row of the table `videos`."""
-    start_seconds: float
-    end_seconds: float
 
 
 class ResultsView:

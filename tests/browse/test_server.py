@@ -8,9 +8,10 @@ import pytest
 from starlette.testclient import TestClient
 
 from pipeline.browse.clip_decoder import ClipDecoder
+from pipeline.browse.media import parse_range
 from pipeline.browse.results_view import ResultsView
 from pipeline.browse.serve import serve
-from pipeline.browse.server import Viewer, make_app, parse_range
+from pipeline.browse.server import Viewer, make_app
 from pipeline.errors import MachineError, SourceError
 from tests.results.example_report import LABELS
 from tests.videos import read_number
@@ -23,7 +24,7 @@ NAMES = ["h264", "avi", "prores", "images", "turned"]
 @pytest.fixture(scope="module")
 def app(out):
     decoder = ClipDecoder(workers=1)
-    yield make_app(Viewer(ResultsView(out), decoder), TOKEN)
+    yield make_app(Viewer(ResultsView(out), decoder).routes(), TOKEN)
     decoder.close()
 
 
@@ -146,7 +147,7 @@ class TestMedia:
         results._videos = results._videos.set_column(
             0, "path", [[str(tmp_path / "gone.mp4")] * results.num_videos]
         )
-        client = TestClient(make_app(Viewer(results, decoder), TOKEN), base_url=ADDRESS)
+        client = TestClient(make_app(Viewer(results, decoder).routes(), TOKEN), base_url=ADDRESS)
         client.get("/", params={"token": TOKEN})
 
         answer = client.get("/clips/0.mp4")
