@@ -29,14 +29,14 @@ RANKS = {
     "pipeline.results": 4,
     "pipeline.anomaly": 4,
     "pipeline.diagnostics": 5,
-    "pipeline.browse": 5,
     "pipeline.run": 5,
     "pipeline.training": 6,
     "pipeline.bench": 6,
     "pipeline.evaluation": 7,
-    "flows": 8,
-    "flows.server": 9,
-    "flows.cli": 10,
+    "pipeline.browse": 8,
+    "flows": 9,
+    "flows.server": 10,
+    "flows.cli": 11,
 }
 """A file imports from its own folder and from lower ranks: stages of one rank ignore each other."""
 LIBRARIES = ("pipeline.temporal", "pipeline.results")
@@ -50,7 +50,7 @@ ONLY_IN = {
     "decord": ("pipeline.decode",),
     "av": ("pipeline.decode", "pipeline.bench", "pipeline.browse"),
     "cv2": ("pipeline.decode", "pipeline.sources", "pipeline.browse"),
-    "starlette": ("pipeline.browse",),
+    "starlette": ("pipeline.browse", "flows.cli.view"),  # the latter for types only
     "openvino": ("pipeline.encode",),
     "sklearn": ("pipeline.evaluation",),
     "timm": ("pipeline.encode", "pipeline.training.finetune"),

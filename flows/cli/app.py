@@ -24,6 +24,7 @@ COMMANDS = (
         "forget",
         "inspect",
         "view",
+        "label",
         "doctor",
         "recognizers",
         "serve",

@@ -191,7 +191,7 @@ def learning_options(given: Given, labels: LabelOptions) -> LearningOptions:
     frames = labels.learns_frames
     temporal = replace(FRAMES_MODEL if frames else DEFAULT_MODEL, **model)
     external = ExternalFeatures(**given[ExternalFeatures])
-    run = _external_run(given, external) if external.features_from else _run(given)
+    run = _external_run(given, external) if external.features_from else feature_options(given)
     training = replace(
         FRAMES_TRAINING if frames else TrainingOptions(),
         **{**given[TrainingOptions], "device": run.encode.device},
@@ -207,8 +207,13 @@ def learning_options(given: Given, labels: LabelOptions) -> LearningOptions:
     )
 
 
-def _run(given: Given) -> RunOptions:
-    """Return how videos are decoded and encoded."""
+def feature_options(given: Given) -> RunOptions:
+    """
+    Return how videos are decoded and encoded for a training.
+
+    Raises:
+        OptionError: a value is invalid, or the backbone is missing.
+    """
     if "backbone" not in given[RunOptions]:
         raise OptionError(
             "the backbone is missing: add --backbone NAME, or --features-from DIR to use features "

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import sys
 import threading
-from typing import Annotated
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from flows.cli.derive import integer
 from flows.cli.options import SWITCH
 from flows.cli.retry import ResultsFolder
+
+if TYPE_CHECKING:
+    from starlette.routing import Route
+
+    from pipeline.browse.clip_decoder import ClipDecoder
 
 
 def view(
@@ -29,20 +35,35 @@ def view(
     The server reads only, listens on this machine only, and ends with Ctrl-C. To look from another
     machine: ssh -L PORT:127.0.0.1:PORT HOST, and open the printed address there.
     """
-    from flows.cli.console import print_line
-    from pipeline.browse.access import make_token
-    from pipeline.browse.clip_decoder import ClipDecoder
     from pipeline.browse.results_view import ResultsView
-    from pipeline.browse.serve import HOST, serve
-    from pipeline.browse.server import Viewer, make_app
+    from pipeline.browse.server import Viewer
 
     results = ResultsView(out)
+    serve_until_stopped(lambda decoder: Viewer(results, decoder).routes(), port, no_open=no_open)
+
+
+def serve_until_stopped(
+    make_routes: Callable[[ClipDecoder], list[Route]], port: int, *, no_open: bool
+) -> None:
+    """
+    Print the address of a local server, and serve until a signal arrives.
+
+    Args:
+        make_routes: makes the routes, given the decoder of their media.
+        port: 0 takes a free one.
+        no_open: open no browser.
+    """
+    from flows.cli.console import print_line
+    from flows.signals import Interrupted, exit_now
+    from pipeline.browse.access import make_token
+    from pipeline.browse.clip_decoder import ClipDecoder
+    from pipeline.browse.serve import HOST, serve
+    from pipeline.browse.server import make_app
+
     decoder = ClipDecoder()
     token = make_token()
-    from flows.signals import Interrupted, exit_now
-
     try:
-        with serve(make_app(Viewer(results, decoder).routes(), token), port) as used_port:
+        with serve(make_app(make_routes(decoder), token), port) as used_port:
             address = f"http://{HOST}:{used_port}/?token={token}"
             print_line(f"{address}   (Ctrl-C ends the server)")
             sys.stdout.flush()

@@ -43,7 +43,10 @@ COLUMNS = {
     ),
 }
 """Columns that the report reads."""
-SCRIPTS = ("data", "selection", "timeline", "list", "filters", "player", "details", "explorer")
+SCRIPTS = (
+    *("elements", "data", "selection", "timeline", "list", "filters", "player", "details"),
+    "explorer",
+)
 """Files of `templates/explorer`, in the order in which they are joined to one script."""
 
 

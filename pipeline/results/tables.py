@@ -320,14 +320,19 @@ def load_table(
     return pa.concat_tables(tables or [schema.empty_table()])
 
 
-def _load_features(out: Path, columns: Sequence[str] | None) -> pd.DataFrame:
-    _require_columns("features", columns or (), FEATURE_COLUMNS)
-    videos = load(out, "videos", columns=["video", "video_id", "copy_of", "frames_sampled"])
+def open_features(out: Path) -> FeatureStore:
+    """Open the feature store that the newest run of a results folder used."""
     run = read_run(out)
     configuration = run["configuration"]
     chosen = run["options"]["features"]  # relative to the working folder of the run
     stores = features_folder(out, chosen and str(Path(run["working_folder"], chosen)))
-    store = FeatureStore(stores / configuration["features_id"], configuration["feature_size"])
+    return FeatureStore(stores / configuration["features_id"], configuration["feature_size"])
+
+
+def _load_features(out: Path, columns: Sequence[str] | None) -> pd.DataFrame:
+    _require_columns("features", columns or (), FEATURE_COLUMNS)
+    videos = load(out, "videos", columns=["video", "video_id", "copy_of", "frames_sampled"])
+    store = open_features(out)
     encoded = videos[videos.copy_of.isna() & (videos.frames_sampled > 0)]
     rows = [
         pd.DataFrame(

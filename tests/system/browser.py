@@ -59,6 +59,15 @@ class Page:
     def open(self, path, width, scheme="light", height=900, address=""):
         """Show a file in a window of this width in CSS pixels, in a `light` or `dark` scheme."""
         self._call("Page.navigate", url="about:blank")  # a new document, not a new fragment
+        self.resize(width, height)
+        feature = {"name": "prefers-color-scheme", "value": scheme}
+        self._call("Emulation.setEmulatedMedia", features=[feature])
+        self._call("Page.navigate", url=path.as_uri() + address)
+        while self.evaluate("document.readyState") != "complete":
+            pass
+
+    def resize(self, width, height=900):
+        """Set the size of the window, in CSS pixels."""
         self._call(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -66,11 +75,6 @@ class Page:
             deviceScaleFactor=1,
             mobile=width < 600,
         )
-        feature = {"name": "prefers-color-scheme", "value": scheme}
-        self._call("Emulation.setEmulatedMedia", features=[feature])
-        self._call("Page.navigate", url=path.as_uri() + address)
-        while self.evaluate("document.readyState") != "complete":
-            pass
 
     def evaluate(self, expression):
         """Return the value of a JavaScript expression."""

@@ -2,13 +2,6 @@
 
 const BINS = 60;
 
-function makeElement(tag, className = "", text = "") {
-  const element = document.createElement(tag);
-  if (className) element.className = className;
-  if (text) element.textContent = text;
-  return element;
-}
-
 // Buttons, of which any number can be pressed.
 class Chips {
   constructor(fieldset, names, { colour, title, onChange }) {

@@ -6,10 +6,10 @@ const SEEK_MARGIN = 0.04; // browsers seek to the frame before a time
 
 // Plays a part of a video in a loop. What the browser cannot play is converted by the server.
 class Player {
-  constructor(results, row) {
-    const { video, start, length } = results.clips;
-    this.part = [seconds(results, start[row]), seconds(results, start[row] + length[row])];
-    this.converted = `clips/${row}.mp4`;
+  // file, converted: addresses of the video and of its converted part; part: [start, end] in seconds.
+  constructor({ file, part, converted }) {
+    this.part = part;
+    this.converted = converted;
     this.offset = 0; // of the time of the element to the time of the video
     this.element = makeElement("video", "player");
     Object.assign(this.element, { controls: true, muted: true, playsInline: true, autoplay: true });
@@ -20,7 +20,7 @@ class Player {
     });
     this.element.addEventListener("ended", () => this.restart());
     this.element.addEventListener("timeupdate", () => this.limit());
-    this.element.src = `videos/${video[row]}#t=${this.part.join(",")}`;
+    this.element.src = `${file}#t=${this.part.join(",")}`;
     this.watch();
   }
 
@@ -114,7 +114,12 @@ function makeSimilar(results, rows, onSelect) {
 }
 
 async function addServedDetails(panel, results, row, onSelect) {
-  const player = new Player(results, row);
+  const { video, start, length } = results.clips;
+  const player = new Player({
+    file: `videos/${video[row]}`,
+    part: [seconds(results, start[row]), seconds(results, start[row] + length[row])],
+    converted: `clips/${row}.mp4`,
+  });
   panel.querySelector("h2").after(player.element, makeStrip(row));
   const answer = await fetch(`clips/${row}`);
   if (!answer.ok) return;

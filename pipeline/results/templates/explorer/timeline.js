@@ -1,21 +1,5 @@
 // Draws the segments of a video on a canvas, and finds the segment at a point.
 
-function fitCanvas(canvas) {
-  const scale = window.devicePixelRatio || 1;
-  const width = canvas.clientWidth;
-  const height = canvas.clientHeight;
-  if (canvas.width !== Math.round(width * scale) || canvas.height !== Math.round(height * scale)) {
-    canvas.width = Math.round(width * scale);
-    canvas.height = Math.round(height * scale);
-  }
-  const context = canvas.getContext("2d");
-  context.setTransform(scale, 0, 0, scale, 0, 0);
-  context.clearRect(0, 0, width, height);
-  return { context, width, height };
-}
-
-const cssColour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name);
-
 // The duration of a video in ticks; without one, the end of its last segment or clip.
 function durationOf(results, video) {
   const known = results.videos.duration[video];
