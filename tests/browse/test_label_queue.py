@@ -94,7 +94,7 @@ def test_the_probe_prefers_clips_between_two_labels():
 
 
 def test_two_browsers_get_different_clips_until_one_gives_up():
-    candidates, labels = make_candidates(videos=2, clips=1)
+    candidates, _ = make_candidates(videos=2, clips=1)
     queue = LabelQueue(candidates)
 
     first, second = queue.next(0.0), queue.next(1.0)
@@ -121,7 +121,7 @@ def test_skipped_and_labelled_clips_are_not_offered_again_until_undone():
 def test_projection_keeps_angles():
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(2, 20_000)).astype(np.float32)
-    a, b = a, a + b
+    b += a
 
     def cosine(x, y):
         return float(x @ y / np.linalg.norm(x) / np.linalg.norm(y))
