@@ -15,6 +15,7 @@ from pipeline.errors import SourceError
 from pipeline.records import Video
 from pipeline.results.report import COLUMNS, Contents, render_report
 from pipeline.results.tables import load_table, read_run
+from pipeline.sources.image_sequence import is_image_sequence
 
 MAX_SIMILAR = 12
 
@@ -80,7 +81,7 @@ class ResultsView:
             self._videos[name][row].as_py()
             for name in ("path", "video_id", "size_bytes", "frame_rate")
         )
-        if Path(path).is_dir():
+        if is_image_sequence(path):
             return Video(path, path, "images", video_id, size or 0, image_fps=rate)
         return Video(path, path, "file", video_id, size or 0)
 

@@ -19,6 +19,7 @@ from pipeline.records import Integers, VideoIndex
 from pipeline.sources.pictures import (
     Picture,
     find_value_range,
+    is_stack,
     list_pictures,
     read_image,
 )
@@ -56,6 +57,12 @@ def image_files(location: str | Path) -> list[Path]:
     if found is None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
     return found
+
+
+def is_image_sequence(location: str) -> bool:
+    """Whether this is a folder, a sequence like `folder/camA_*.png`, or a TIFF stack."""
+    path = Path(location)
+    return path.is_dir() or is_stack(path) if path.exists() else source_exists(location)
 
 
 def source_exists(location: str) -> bool:

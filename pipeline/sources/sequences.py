@@ -80,7 +80,8 @@ def group_images(paths: Iterable[Path]) -> dict[str, list[Path]]:
 
     Names that differ in numbers only belong together. If several of their numbers differ, and none
     is different in every name, one counts the frames and the others count cameras or recordings.
-    Sequences whose texts differ are one if their numbers ascend from one to the next.
+    Sequences whose texts differ are one if their numbers ascend from one to the next, and their
+    images have one size.
 
     Returns:
         For each sequence its images in natural order, by its name: that of an image with `*` for
@@ -91,10 +92,22 @@ def group_images(paths: Iterable[Path]) -> dict[str, list[Path]]:
     for path in ordered:
         name = _Name.of(path)
         families[tuple(text.lower() for text in name.texts)].append(name)
-    if len(families) > 1 and frame_numbers([path.name for path in ordered]):
+    rising = len(families) > 1 and frame_numbers([path.name for path in ordered]) is not None
+    if rising and len({_size(family[0].path) for family in families.values()}) == 1:
         return {f"*{_common_suffix(ordered)}": ordered}
     groups = [group for family in families.values() for group in _split(family)]
     return {_group_name(group): [name.path for name in group] for group in groups}
+
+
+def _size(path: Path) -> tuple[int, int] | None:
+    """Read width and height from the header of an image; None where it cannot be read."""
+    from PIL import Image  # for few folders only
+
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
 
 
 def _varying(names: Sequence[_Name]) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -56,15 +57,31 @@ def find_labelled_videos(annotations: Annotations, image_fps: float | None = Non
     Find the labelled videos; copies of a video are found once.
 
     Raises:
-        SourceError: copies of a video have different groups, splits or labels.
+        SourceError: copies of a video have different groups, splits or labels, or a row names a
+            folder of several videos.
     """
     videos = find_videos(sorted({clip.video for clip in annotations.clips}), image_fps=image_fps)
     problems = Problems(annotations.path)
+    if not annotations.path.is_dir():
+        _require_found(annotations, videos, problems)
     for video, clips in _clips_by_video(annotations, videos):
         if video.copies:
             _check_agreement(clips, problems, from_table=not annotations.path.is_dir())
     problems.raise_if_any()
     return videos
+
+
+def _require_found(annotations: Annotations, videos: Sequence[Video], problems: Problems) -> None:
+    """Require that each labelled path is a video: it may be a folder of several."""
+    found = {video.location for video in videos}
+    found |= {location for video in videos for _, location in video.copies}
+    for clip in annotations.clips:
+        if clip.video not in found:
+            inside = sorted(place for place in found if os.path.dirname(place) == clip.video)
+            named = f", such as {printable(inside[0])}" if inside else ""
+            problems.add(
+                f"{printable(clip.video)} holds several videos: name one of them{named}", [clip.row]
+            )
 
 
 def _check_agreement(clips: Sequence[Annotation], problems: Problems, *, from_table: bool) -> None:

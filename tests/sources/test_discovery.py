@@ -16,7 +16,7 @@ from PIL import Image
 
 from pipeline.errors import SourceError
 from pipeline.sources.discovery import absolute, find_videos, read_list
-from pipeline.sources.image_sequence import image_files, source_exists
+from pipeline.sources.image_sequence import image_files, is_image_sequence, source_exists
 from tests.videos import draw_number, write_images, write_video
 
 NOBODY = 65534
@@ -658,6 +658,8 @@ class TestImageSequences:
         ]
         assert names(find(found[0].location, image_fps=5)) == ["depth_*.png"]
         assert source_exists(found[1].location)
+        assert is_image_sequence(found[1].location)
+        assert not is_image_sequence(str(folder / "img_00001.png"))
 
     def test_a_pattern_that_matches_whole_sequences_names_them(self, tmp_path):
         for name in ("a", "b"):

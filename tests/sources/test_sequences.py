@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from pipeline.sources.sequences import group_images, varying_numbers
 
@@ -89,3 +90,13 @@ def test_every_image_is_in_one_group(names):
 )
 def test_the_number_that_varies(names, expected):
     assert varying_numbers(list(map(Path, names))) == expected
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [(8, {"*.png": 4}), (9, {"a_*.png": 2, "b_*.png": 2})]
+)
+def test_ascending_numbers_of_images_of_two_sizes(tmp_path, size, expected):
+    for name, side in (("a_1", 8), ("a_2", 8), ("b_3", size), ("b_4", size)):
+        Image.new("L", (8, side)).save(tmp_path / f"{name}.png")
+
+    assert groups(tmp_path.iterdir()) == expected

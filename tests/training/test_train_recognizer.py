@@ -33,7 +33,7 @@ from pipeline.training.feature_source import FeatureSource
 from pipeline.training.options import DEFAULT_MODEL, LearningOptions
 from pipeline.training.train_recognizer import split, train_recognizer, with_mirror
 from tests.temporal.synthetic_clips import make_example
-from tests.videos import write_video
+from tests.videos import write_images, write_video
 
 RUN = RunOptions(
     recognizer=None,
@@ -175,6 +175,39 @@ class TestDataset:
         new = write_video(tmp_path / "new.mp4", 24, fps=24, first=900)
         with pytest.raises(RuntimeError, match="the disk is full"):
             ensure_features(session, find_videos([str(new)]), submit=fails)
+
+
+class TestImageSequences:
+    @pytest.fixture
+    def cameras(self, tmp_path):
+        """A folder with two sequences."""
+        for camera in ("camA", "camB"):
+            folder = write_images(tmp_path / camera, [1, 2, 3])
+            for path in folder.iterdir():
+                path.rename(tmp_path / path.name.replace("img", camera))
+            folder.rmdir()
+        return tmp_path
+
+    def test_one_of_several_in_a_folder_has_a_name(self, cameras):
+        (cameras / "labels.csv").write_text("video,label\ncamA_*.png,odd\ncamB_*.png,even\n")
+        annotations = read_annotations(cameras / "labels.csv")
+
+        videos = find_labelled_videos(annotations, image_fps=8)
+
+        assert [video.location for video in videos] == [
+            str(cameras / "camA_*.png"),
+            str(cameras / "camB_*.png"),
+        ]
+
+    def test_a_folder_of_several_fails(self, cameras):
+        (cameras / "x").mkdir()
+        table = cameras / "x" / "labels.csv"
+        table.write_text(f"video,label\n{cameras},odd\n{cameras}/camB_*.png,even\n")
+
+        with pytest.raises(
+            SourceError, match=r"row 2 of .*holds several videos: name one of them, such as .*camA_"
+        ):
+            find_labelled_videos(read_annotations(table), image_fps=8)
 
 
 class TestCopies:
