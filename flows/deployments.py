@@ -4,7 +4,6 @@ import ctypes
 import os
 import signal
 import time
-import zoneinfo
 from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import UUID
@@ -19,6 +18,7 @@ from prefect.schedules import Cron, Schedule
 from prefect.types.entrypoint import EntrypointType
 
 from flows.process_folder import process_folder
+from flows.schedules import check_schedule, cron_error
 from flows.signals import BROKEN, SignalWatch
 from pipeline.config import RunOptions
 from pipeline.errors import OptionError
@@ -90,18 +90,11 @@ def schedule_of(cron: str, timezone: str) -> Schedule:
     Raises:
         OptionError: the expression or the time zone is not valid.
     """
-    try:
-        zoneinfo.ZoneInfo(timezone)
-    except (ValueError, OSError, zoneinfo.ZoneInfoNotFoundError) as error:
-        raise OptionError(
-            f"--timezone {timezone!r} is not a time zone; an example is Europe/Berlin"
-        ) from error
+    check_schedule(cron, timezone)
     try:
         CronSchedule(cron=cron, timezone=timezone)
     except ValueError as error:
-        raise OptionError(
-            f"--cron {cron!r} is not a cron expression; an example is '0 2 * * *' (2 a.m.)"
-        ) from error
+        raise cron_error(cron) from error
     return Cron(cron, timezone=timezone)
 
 

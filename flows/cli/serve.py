@@ -47,9 +47,11 @@ def serve(
 
     Starts its own Prefect server unless PREFECT_API_URL is set. A run waits for other runs on OUT.
     """
+    from flows.schedules import check_schedule
     from flows.server.service import serve_forever
     from pipeline.sources.discovery import absolute
 
+    check_schedule(cron, timezone)
     options = replace(run_options(given), wait=True)
     places = [absolute(video) for video in videos]
     out = out.absolute()

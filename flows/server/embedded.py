@@ -40,6 +40,8 @@ MAX_RESTARTS, RESTART_WINDOW_SECONDS = 10, 600.0
 """A server that ends more often than this within the window is not restarted again."""
 MAX_RUNS = 100
 """Runs whose history is kept; older ones are deleted when a server starts."""
+FAILED, MAX_LOGS = "failed-server-", 5
+"""Prefix of the logs of servers that failed, and how many of them are kept."""
 TEMPORARY = "run-"
 """Prefix of folders with the history of one run beside another."""
 
@@ -52,6 +54,8 @@ class EmbeddedServer:
         home: folder of its database and log.
         with_ui: serve Prefect's pages and schedules as well.
         on_failure: called by a thread with a message when the server is not restarted any more.
+        kept_log: where the log is kept if the server fails, as the history may be a temporary
+            folder; where it is by default.
     """
 
     def __init__(
@@ -60,8 +64,11 @@ class EmbeddedServer:
         *,
         with_ui: bool = False,
         on_failure: Callable[[str], None] = logger.error,
+        kept_log: Path | None = None,
     ) -> None:
         self.home = home
+        self._log = home / "server.log"
+        self._kept_log = kept_log or self._log
         self._with_ui = with_ui
         self._on_failure = on_failure
         self._process: subprocess.Popen[bytes] | None = None
@@ -96,7 +103,7 @@ class EmbeddedServer:
 
     def _supervise(self) -> None:
         ends: collections.deque[float] = collections.deque(maxlen=MAX_RESTARTS + 1)
-        with (self.home / "server.log").open("wb") as log:  # overwritten, so that it stays small
+        with self._log.open("wb") as log:  # overwritten, so that it stays small
             while True:
                 self._process = self._start(log)
                 self._started.set()
@@ -109,7 +116,7 @@ class EmbeddedServer:
                 logger.warning("the Prefect server ended by itself; restarting it")
         self._on_failure(
             f"the Prefect server ended {len(ends)} times in {ends[-1] - ends[0]:.0f} s and is "
-            f"not restarted: see {self.home / 'server.log'}"
+            f"not restarted: see {self._keep_log()}"
         )
 
     def _start(self, log: IO[bytes]) -> subprocess.Popen[bytes]:
@@ -153,7 +160,17 @@ class EmbeddedServer:
             if not self._supervisor.is_alive():
                 break
             time.sleep(0.05)
-        raise MachineError(f"the Prefect server did not start: see {self.home / 'server.log'}")
+        raise MachineError(f"the Prefect server did not start: see {self._keep_log()}")
+
+    def _keep_log(self) -> Path:
+        """Copy the log to where it is kept. Returns its path."""
+        if self._kept_log == self._log:
+            return self._log
+        try:
+            shutil.copyfile(self._log, self._kept_log)
+        except OSError:  # for example a full disk
+            return self._log
+        return self._kept_log
 
     def cleanup_runs(self) -> None:
         """
@@ -227,10 +244,20 @@ def embedded_api(
             stack.enter_context(found.environment())
             yield None
             return
-        server = EmbeddedServer(found, with_ui=with_ui, on_failure=on_failure)
+        kept_log = _new_log(state)
+        server = EmbeddedServer(found, with_ui=with_ui, on_failure=on_failure, kept_log=kept_log)
         stack.callback(server.stop)
         stack.enter_context(server.api.environment())
         yield server
+
+
+def _new_log(state: Path) -> Path:
+    """Name the log of a server that fails, and delete all but the newest of those of before."""
+    with contextlib.suppress(FileNotFoundError):  # another command deletes them, too
+        logs = sorted(state.glob(f"{FAILED}*.log"), key=lambda path: path.stat().st_mtime)
+        for path in logs[:-MAX_LOGS]:
+            path.unlink()
+    return state / f"{FAILED}{os.getpid()}.log"
 
 
 def _find_home(stack: contextlib.ExitStack, state: Path, *, wait: bool) -> Path | Api:

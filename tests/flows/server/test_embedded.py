@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from flows.server import environment
 from flows.server.api import Api, publish_api
 from flows.server.embedded import embedded_api
 from flows.server.environment import configure_environment, state_folder
+from pipeline.errors import MachineError
 from pipeline.storage import file_lock
 
 ROOT = Path(__file__).parents[3]
@@ -295,6 +297,38 @@ class TestRestarts:
         assert "ended 3 times in" in messages[0]
         assert str(tmp_path / "server.log") in messages[0]
         server.stop()
+
+    @pytest.mark.parametrize("beside_another", [False, True])
+    def test_the_log_that_is_named_is_kept(self, start, tmp_path, monkeypatch, beside_another):
+        """The next command overwrites that of the history, and temporary ones are deleted."""
+        monkeypatch.delenv("PREFECT_API_URL", raising=False)
+        monkeypatch.setattr(module, "configure_environment", lambda folder: None)
+        monkeypatch.setattr(
+            module.EmbeddedServer,
+            "_start",
+            lambda *_: subprocess.Popen("echo broken; false", shell=True, stdout=_[1]),
+        )
+        with contextlib.ExitStack() as stack:
+            if beside_another:
+                stack.enter_context(file_lock(tmp_path / "server.lock", "the history"))
+            server = stack.enter_context(embedded_api(tmp_path, on_failure=lambda message: None))
+            with pytest.raises(MachineError) as caught:
+                server.wait_until_ready()
+        with embedded_api(tmp_path):
+            pass
+
+        log = Path(str(caught.value).partition(": see ")[2])
+        assert log.read_text().startswith("broken")
+
+    def test_few_logs_are_kept(self, start, tmp_path):
+        for number in range(9):
+            path = tmp_path / f"failed-server-{number}.log"
+            path.write_text("")
+            os.utime(path, (number, number))
+
+        module._new_log(tmp_path)
+
+        assert sorted(path.stem[-1] for path in tmp_path.glob("failed-*")) == list("45678")
 
     def test_ends_far_apart_are_not_counted_together(self, start, tmp_path, monkeypatch):
         """A service that runs for months restarts its server more often than that."""
