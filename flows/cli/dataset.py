@@ -135,10 +135,16 @@ def gather(
 
 
 def gather_for(
-    saved: Recognizer, labelled: Labelled, reading: Reading, options: RunOptions, *, quiet: bool
+    saved: Recognizer,
+    labelled: Labelled,
+    reading: Reading,
+    options: RunOptions,
+    *,
+    quiet: bool,
+    known: bool,
 ) -> tuple[Dataset, FeatureReader]:
     """
-    Build the dataset for a recognizer: its frames, and for the task `frames` its labels.
+    Build the dataset for a recognizer from the frames that it samples.
 
     Args:
         saved: the recognizer.
@@ -146,6 +152,8 @@ def gather_for(
         reading: how they were read.
         options: how videos are decoded and encoded; not used for features made elsewhere.
         quiet: print nothing.
+        known: for the task `frames`, sequences have the labels of the recognizer in its order,
+            not those of the time lines.
 
     Raises:
         OptionError: features made elsewhere have another size than those of the training.
@@ -153,9 +161,10 @@ def gather_for(
     from pipeline.training.labelled import build, external_source, find_videos_of
     from pipeline.training.sequence_dataset import LabelNames
 
-    known = LabelNames(saved.labels, saved.background) if saved.task == "frames" else None
+    known = known and saved.task == "frames"
+    names = LabelNames(saved.labels, saved.background) if known else None
     if reading.external.features_from is None:
-        return gather(labelled, options, reading.labels, quiet=quiet, known=known)
+        return gather(labelled, options, reading.labels, quiet=quiet, known=names)
     source = external_source(reading.external, saved.sampling)
     size, wanted = source.backbone.feature_size, saved.backbone.feature_size
     if size != wanted:
@@ -163,7 +172,7 @@ def gather_for(
             f"{saved.name} was trained on {wanted} features a frame, those of "
             f"{reading.external.features_from} are {size}"
         )
-    return build(labelled, source, find_videos_of(labelled), reading.labels, known), source.store
+    return build(labelled, source, find_videos_of(labelled), reading.labels, names), source.store
 
 
 def gather_clips(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -25,18 +27,23 @@ from flows.cli.options import (
     VideosFolder,
     recognizer_options,
 )
-from pipeline.errors import OptionError
 
 if TYPE_CHECKING:
     from pipeline.config import Device
-    from pipeline.evaluation.evaluate import CrossValidation, Evaluation
+    from pipeline.evaluation.evaluate import CrossValidation
+    from pipeline.evaluation.frame_predictions import FrameFoldResult
     from pipeline.evaluation.predictions import FoldResult
     from pipeline.recognition.recognizer import Recognizer
+    from pipeline.temporal.options import TrainingOptions
     from pipeline.training.build_dataset import LabelledDataset
     from pipeline.training.feature_source import FeatureReader
     from pipeline.training.labelled import Labelled
     from pipeline.training.sequence_dataset import SequenceDataset
 
+    OnTraining = Callable[[FoldResult | FrameFoldResult], None]
+
+Rows = list[list[str]]
+"""Cells of a table; the first row is the header."""
 FEATURES = CACHE.only("backbone", "weights", "features", "image_fps", "full_hash").change(
     backbone=RECOGNIZER_BACKBONE
 )
@@ -77,13 +84,11 @@ def evaluate(
     quiet: Quiet = False,
     given: Given,
 ) -> None:
-    """Evaluate a recognizer on labelled clips or time lines, beside baselines.
+    """Evaluate a recognizer on labelled clips or time lines, beside baselines and shuffled frames.
 
     Tables, figures and a page are written to OUT. Features stored by train are reused.
     """
     from flows.cli.dataset import gather_for, read_labels, reading_of
-    from pipeline.evaluation.report import write_report
-    from pipeline.evaluation.tables import metrics, write_evaluation
     from pipeline.recognition.recognizer import load_recognizer
     from pipeline.training.sequence_dataset import SequenceDataset
 
@@ -94,73 +99,88 @@ def evaluate(
     labelled = read_labels(labels, videos, reading, quiet=silent)
     _require_compatible(saved, labelled, chosen.folds)
     options = recognizer_options(given, recognizer, saved.backbone.precision)
-    dataset, store = gather_for(saved, labelled, reading, options, quiet=silent)
+    known = chosen.folds is None
+    dataset, store = gather_for(saved, labelled, reading, options, quiet=silent, known=known)
+    task = _Evaluation(saved, chosen, options.encode.device, quiet=silent)
     if isinstance(dataset, SequenceDataset):
-        _evaluate_frames(saved, dataset, store, out, as_json=as_json, quiet=quiet)
-        return
-    device = options.encode.device
-    found = _evaluate_clips(saved, dataset, store, chosen, device=device, quiet=silent)
-    write_evaluation(found, out)
-    page = write_report(found, out)
+        found, tables = _evaluate_frames(task, dataset, out)
+    else:
+        found, tables = _evaluate_clips(task, dataset, store, out)
     if as_json:
-        sys.stdout.write(json.dumps(metrics(found), indent=2) + "\n")
+        sys.stdout.write(json.dumps(found, indent=2) + "\n")
     elif not quiet:
-        _print(found, page)
+        _print(tables, found["warnings"], out)
 
 
-def _evaluate_frames(
-    saved: Recognizer,
-    dataset: SequenceDataset,
-    store: FeatureReader,
-    out: Path,
-    *,
-    as_json: bool,
-    quiet: bool,
-) -> None:
-    """Evaluate a recognizer of frames, and print and write its metrics."""
-    from flows.cli.console import print_error, print_line, print_table
-    from pipeline.evaluation.evaluate import read_stored
-    from pipeline.evaluation.frame_evaluation import evaluate_frames
-    from pipeline.evaluation.tables import method_table
-    from pipeline.storage import write_json
+@dataclass(frozen=True)
+class _Evaluation:
+    """What is evaluated, and how."""
 
-    found = evaluate_frames(saved, dataset, read_stored(store))
-    path = out / "metrics.json"
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(found.metrics(), path)
-    if as_json:
-        sys.stdout.write(json.dumps(found.metrics(), indent=2) + "\n")
-    elif not quiet:
-        head, *rows = method_table(found.methods)
-        print_table(head, rows)
-        for warning in found.warnings:
-            print_error(f"warning: {warning}")
-        print_line(f"metrics: {path}")
+    saved: Recognizer
+    retraining: Retraining
+    device: Device
+    quiet: bool
+
+    def training(self, labels: Sequence[str]) -> TrainingOptions:
+        """Return the options for training the recognizer again, on labels."""
+        from pipeline.evaluation.evaluate import retraining_options
+
+        return replace(retraining_options(self.saved, labels), device=self.device)
 
 
 def _evaluate_clips(
-    saved: Recognizer,
-    dataset: LabelledDataset,
-    store: FeatureReader,
-    chosen: Retraining,
-    *,
-    device: Device,
-    quiet: bool,
-) -> Evaluation:
+    task: _Evaluation, dataset: LabelledDataset, store: FeatureReader, out: Path
+) -> tuple[dict[str, Any], list[Rows]]:
+    """Evaluate a recognizer of clips. Returns metrics, and tables to print."""
     from pipeline.evaluation.evaluate import (
         CrossValidation,
+        evaluate_folds,
         evaluate_saved,
         make_folds,
         read_stored,
-        retraining_options,
     )
+    from pipeline.evaluation.report import write_report
+    from pipeline.evaluation.tables import class_table, method_table, metrics, write_evaluation
 
+    chosen, read = task.retraining, read_stored(store)
     if chosen.folds is None:
-        return evaluate_saved(saved, dataset, read_stored(store))
-    training = replace(retraining_options(saved, dataset.labels), device=device)
-    folds = make_folds(dataset.examples, chosen.folds)
-    plan = CrossValidation(tuple(folds), training, chosen.seeds)
-    return _evaluate_folds(saved, dataset, plan, store, quiet=quiet)
+        found = evaluate_saved(task.saved, dataset, read)
+    else:
+        folds = make_folds(dataset.examples, chosen.folds)
+        plan = CrossValidation(tuple(folds), task.training(dataset.labels), chosen.seeds)
+        with _show_trainings(plan, quiet=task.quiet) as on_fold:
+            found = evaluate_folds(task.saved, dataset, plan, read, on_fold)
+    write_evaluation(found, out)
+    write_report(found, out)
+    tables = [method_table(found.methods), class_table(found), method_table(found.sequence_methods)]
+    return metrics(found), tables
+
+
+def _evaluate_frames(
+    task: _Evaluation, dataset: SequenceDataset, out: Path
+) -> tuple[dict[str, Any], list[Rows]]:
+    """Evaluate a recognizer of frames. Returns metrics, and tables to print."""
+    from pipeline.evaluation.evaluate import CrossValidation
+    from pipeline.evaluation.evaluate_frames import (
+        evaluate_frame_folds,
+        evaluate_saved_frames,
+        make_sequence_folds,
+    )
+    from pipeline.evaluation.frame_report import write_frame_report
+    from pipeline.evaluation.frame_tables import fold_table, frame_metrics, write_frame_evaluation
+    from pipeline.evaluation.tables import method_table
+
+    chosen = task.retraining
+    if chosen.folds is None:
+        found = evaluate_saved_frames(task.saved, dataset)
+    else:
+        folds = make_sequence_folds(dataset, chosen.folds)
+        plan = CrossValidation(tuple(folds), task.training(dataset.labels), chosen.seeds)
+        with _show_trainings(plan, quiet=task.quiet) as on_fold:
+            found = evaluate_frame_folds(task.saved, dataset, plan, on_fold)
+    write_frame_evaluation(found, out)
+    write_frame_report(found, out)
+    return frame_metrics(found), [method_table(found.methods), fold_table(found)]
 
 
 def _require_compatible(saved: Recognizer, labelled: Labelled, folds: int | None) -> None:
@@ -171,52 +191,46 @@ def _require_compatible(saved: Recognizer, labelled: Labelled, folds: int | None
     from pipeline.training.label_counts import require_two_labels
     from pipeline.training.time_lines import TimeLines
 
-    if isinstance(labelled, TimeLines) and folds is not None:
-        raise OptionError("--folds needs clips: train on the parts of a split, see --splits")
-    if folds is None or isinstance(labelled, TimeLines):
+    if folds is None:
         require_known_labels(saved, labelled.labels)
         return
     training_options(saved)
+    if isinstance(labelled, TimeLines):
+        groups = [line.group for line in labelled.items]
+        group_folds(groups, [""] * len(groups), folds)
+        return
     require_two_labels(labelled)
     require_groups(labelled)
     clips = labelled.clips
     group_folds([clip.group for clip in clips], [clip.label for clip in clips], folds)
 
 
-def _evaluate_folds(
-    saved: Recognizer,
-    dataset: LabelledDataset,
-    plan: CrossValidation,
-    store: FeatureReader,
-    *,
-    quiet: bool,
-) -> Evaluation:
+@contextmanager
+def _show_trainings(plan: CrossValidation, *, quiet: bool) -> Iterator[OnTraining | None]:
+    """Show the number and accuracy of the trainings that are done, by a function that is given."""
     from flows.cli.console import count
-    from pipeline.evaluation.evaluate import evaluate_folds, read_stored
 
-    read = read_stored(store)
     if quiet:
-        return evaluate_folds(saved, dataset, plan, read)
+        yield None
+        return
     done = 0
     with count("trainings", len(plan.folds) * plan.seeds) as show:
 
-        def on_fold(one: FoldResult) -> None:
+        def on_fold(one: FoldResult | FrameFoldResult) -> None:
             nonlocal done
             done += 1
             text = f"without {one.fold.name}, seed {one.seed}: accuracy {one.accuracy:.3f}"
             show(done, text)
 
-        return evaluate_folds(saved, dataset, plan, read, on_fold)
+        yield on_fold
 
 
-def _print(found: Evaluation, page: Path) -> None:
+def _print(tables: Sequence[Rows], warnings: Sequence[str], out: Path) -> None:
     from flows.cli.console import print_error, print_line, print_table
-    from pipeline.evaluation.tables import class_table, method_table
 
-    tables = [method_table(found.methods), class_table(found), method_table(found.sequence_methods)]
     for head, *rows in filter(None, tables):
         print_table(head, rows)
         print_line()
-    for warning in found.warnings:
+    for warning in warnings:
         print_error(f"warning: {warning}")
-    print_line(f"page: {page}   tables: {page.parent}/*.parquet")
+    print_line(f"page: {out / 'report.html'}   tables: {out}/*.parquet")

@@ -32,7 +32,7 @@ ClipFeatures = NDArray[np.float32]
 
 def mean_over_time(x: ClipFeatures) -> Scores:
     """Average the features of a clip over its frames, (L, D) → (D,), and take signed roots."""
-    return _signed_sqrt(_mean(x))
+    return signed_sqrt(_mean(x))
 
 
 def temporal_pyramid(x: ClipFeatures) -> Scores:
@@ -49,7 +49,7 @@ def temporal_pyramid(x: ClipFeatures) -> Scores:
     edges = [third * len(differences) // 3 for third in range(4)]
     parts = [differences, *(differences[start:stop] for start, stop in pairwise(edges))]
     means = [_mean(np.maximum(sign * part, 0)) for part in parts for sign in (1, -1)]
-    return _signed_sqrt(np.concatenate(means))  # (8 · D,)
+    return signed_sqrt(np.concatenate(means))  # (8 · D,)
 
 
 def _mean(x: ClipFeatures) -> Scores:
@@ -57,7 +57,8 @@ def _mean(x: ClipFeatures) -> Scores:
     return means
 
 
-def _signed_sqrt(values: Scores) -> Scores:
+def signed_sqrt(values: Scores) -> Scores:
+    """Take the square root of absolute values, and keep their signs."""
     roots: Scores = np.sign(values) * np.sqrt(np.abs(values))
     return roots
 

@@ -172,7 +172,7 @@ def evaluate_saved(
             *_split_warnings(dataset),
             *_overlap_warnings(items, recognizer),
         ],
-        {**_recognizer_metadata(recognizer), "folds": []},
+        {**recognizer_metadata(recognizer), "folds": []},
     )
 
 
@@ -267,7 +267,7 @@ def evaluate_folds(
         *empty_warnings(labels, plan.folds),
         *leak_warnings(examples.items),
     ]
-    metadata = {**_recognizer_metadata(recognizer), **_fold_metadata(plan)}
+    metadata = {**recognizer_metadata(recognizer), **fold_metadata(plan)}
     return _evaluation(examples, predictions, frames, warnings, metadata)
 
 
@@ -280,7 +280,8 @@ def _retrained(recognizer: Recognizer, examples: Examples, trained: TrainingResu
     )
 
 
-def _recognizer_metadata(recognizer: Recognizer) -> dict[str, Any]:
+def recognizer_metadata(recognizer: Recognizer) -> dict[str, Any]:
+    """Describe a recognizer as plain JSON."""
     return {
         "recognizer": recognizer.name,
         "recognizer_id": recognizer.identity,
@@ -290,7 +291,8 @@ def _recognizer_metadata(recognizer: Recognizer) -> dict[str, Any]:
     }
 
 
-def _fold_metadata(plan: CrossValidation) -> dict[str, Any]:
+def fold_metadata(plan: CrossValidation) -> dict[str, Any]:
+    """Describe the folds and options of a cross-validation as plain JSON."""
     folds = [
         {
             "name": fold.name,

@@ -22,7 +22,7 @@ from pipeline.evaluation.metrics import (
     mean_average_precision,
     reliability,
 )
-from pipeline.evaluation.predictions import METHODS, Predictions
+from pipeline.evaluation.predictions import METHODS, MODEL, Predictions
 from pipeline.evaluation.segment_metrics import (
     FrameLabels,
     MultiLabelMetrics,
@@ -69,6 +69,16 @@ class SequenceScores:
     method: str
     seeds: tuple[SequenceMetrics | MultiLabelMetrics, ...]
     """One per seed, over the videos of all folds."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoldScores:
+    """Metrics of the model on the test sequences of one fold, with one seed."""
+
+    fold: str
+    seed: int
+    videos: int
+    metrics: SequenceMetrics | MultiLabelMetrics
 
 
 def mean_std(seeds: Sequence[Any], name: str) -> tuple[float, float | None]:
@@ -166,6 +176,21 @@ def score_sequences(
     return [
         SequenceScores(method, tuple(_sequence_metrics(v, background) for v in seeds.values()))
         for method, seeds in methods.items()
+    ]
+
+
+def score_folds(
+    sequences: Sequence[LabelledFrames], background: int | None = None
+) -> list[FoldScores]:
+    """Compute the metrics of the model in each fold and with each seed."""
+    folds: dict[tuple[str, int], list[FrameLabels]] = defaultdict(list)
+    for one in sequences:
+        if one.method == MODEL:
+            folds[one.fold, one.seed].append(one.frame_labels)
+    return [
+        FoldScores(fold, seed, len(videos), _sequence_metrics(videos, background))
+        for (fold, seed), videos in folds.items()
+        if any((video.target >= 0).any() for video in videos)
     ]
 
 

@@ -22,7 +22,6 @@ from pipeline.recognition.recognizer import Recognizer
 from pipeline.recognition.windows import EPSILON_SECONDS
 from pipeline.records import FrameFeatures, Integers, Seconds
 from pipeline.temporal.batching import Example
-from pipeline.temporal.sequences import LabelledSequence
 
 StoredFeatures = tuple[Sequence[FrameFeatures], float]
 """Features of a video in temporal order, and its duration in seconds."""
@@ -116,54 +115,6 @@ def predict_sequences(
             )
         )
     return found
-
-
-def predict_labelled(
-    recognizer: Recognizer,
-    items: Sequence[LabelledSequence],
-    read_video: ReadVideo,
-    *,
-    seed: int = 0,
-    fold: str = "",
-) -> list[LabelledFrames]:
-    """
-    Predict the labels of all frames of videos with a label for each frame.
-
-    Args:
-        recognizer: its labels are those of the sequences.
-        items: whole videos.
-        read_video: reads the stored features of a video.
-        seed: stored in the results.
-        fold: stored in the results.
-    """
-    videos = [(item.video_id, *read_video(item.video_id)) for item in items]
-    found = []
-    for item, recognition in zip(items, recognize(recognizer, videos), strict=True):
-        predicted, scores = _predicted(recognition, item.seconds)
-        if item.multi_label:
-            predicted, scores = _predicted_sets(recognition, item)
-        found.append(
-            LabelledFrames(
-                video=item.video,
-                video_id=item.video_id,
-                seed=seed,
-                fold=fold,
-                seconds=item.seconds,
-                target=item.targets.astype(np.int64),
-                predicted=predicted,
-                scores=scores,
-            )
-        )
-    return found
-
-
-def _predicted_sets(recognition: Recognition, item: LabelledSequence) -> tuple[Integers, Seconds]:
-    """Give whether segments of each label contain each frame, and their scores, (T, K)."""
-    labels, scores = np.zeros(item.targets.shape, np.int64), np.zeros(item.targets.shape)
-    for segment in recognition.segments:
-        frames = _frames_between(item.seconds, segment.start_seconds, segment.end_seconds)
-        labels[frames, segment.label], scores[frames, segment.label] = 1, segment.score
-    return labels, scores
 
 
 def _seconds(recognizer: Recognizer, features: Iterable[FrameFeatures]) -> Seconds:

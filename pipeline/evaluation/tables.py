@@ -187,13 +187,14 @@ def metrics(evaluation: Evaluation) -> dict[str, Any]:
         "clips": len(evaluation.examples.items),
         "groups": len({item.group for item in evaluation.examples.items}),
         "warnings": list(evaluation.warnings),
-        "methods": {one.method: _mean_std_rows(one.seeds) for one in evaluation.methods},
+        "methods": {one.method: mean_std_rows(one.seeds) for one in evaluation.methods},
         "classes": class_rows(labels, model.confusion),
-        "sequences": {one.method: _mean_std_rows(one.seeds) for one in evaluation.sequence_methods},
+        "sequences": {one.method: mean_std_rows(one.seeds) for one in evaluation.sequence_methods},
     }
 
 
-def _mean_std_rows(seeds: Sequence[Any]) -> dict[str, Any]:
+def mean_std_rows(seeds: Sequence[Any]) -> dict[str, Any]:
+    """Collect the metrics of one method: mean, standard deviation and values of all seeds."""
     rows = {}
     for name in metric_names(seeds[0]):
         mean, std = mean_std(seeds, name)

@@ -116,8 +116,8 @@ class TestReport:
     def test_labels_and_predictions_of_frames_are_drawn(self, tmp_path):
         text = self.text(tmp_path, frames=[FRAMES])
 
-        assert text.count("<svg") == 2
-        assert text.count("<rect") == 4
+        assert text.count('<svg class="timeline"') == 2
+        assert text.count("<rect x=") == 4
         assert '<rect x="2" y="0" width="1"' in text
 
     def test_a_saved_recognizer_has_no_folds(self, tmp_path):
