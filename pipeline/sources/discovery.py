@@ -35,7 +35,7 @@ from pipeline.storage import printable, redact_url
 
 LIST_SUFFIXES = frozenset({".csv", ".tsv", ".parquet", ".txt"}) | SPREADSHEET_SUFFIXES
 """Of spreadsheets, too: reading them says how to save them as a list."""
-LIST_COLUMNS = ("video", "path", "file", "filename")
+LIST_COLUMNS = ("video", "path", "file", "filename", "file_name")
 """Columns of a list that may name the videos; the first one present is used."""
 SHOWN_SEQUENCES = 3
 """Named in a message."""

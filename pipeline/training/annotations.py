@@ -162,6 +162,8 @@ def _read_clips(table: Table, rules: _Rules) -> list[Annotation]:
         clips, ("group", "split") if rules.multi_label else ("label", "group", "split"), problems
     )
     _check_splits(clips, problems)
+    if table.note and not all(os.path.exists(clip.video) for clip in clips):
+        problems.add(table.note)
     problems.raise_if_any()
     return clips
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from pipeline.errors import SourceError
 from pipeline.records import Integers
+from pipeline.sources.tables import read_text
 from pipeline.storage import printable
 from pipeline.training.feature_files import read_label_array
 
@@ -126,10 +127,7 @@ def _read_labels(path: Path, mapping: Mapping[str, str], background: str) -> lis
 
 
 def _read_lines(path: Path) -> list[str]:
-    try:
-        text = path.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SourceError(f"{printable(path)} cannot be read: {error}") from error
+    text, _ = read_text(path)
     return [" ".join(line.split()) for line in text.splitlines() if line.strip()]
 
 

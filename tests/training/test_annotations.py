@@ -218,6 +218,15 @@ class TestTablesOfOtherPrograms:
             "wrong",
         )
 
+    def test_files_that_are_not_found_may_be_due_to_the_encoding(self, table):
+        path = table("")
+        path.write_bytes("video,label\nкот.mp4,wave\n".encode("cp1251"))
+
+        with pytest.raises(
+            SourceError, match=r"read as Windows-1252: save it as UTF-8(.*\n)*.*row 2"
+        ):
+            read_annotations(path)
+
 
 class TestFolder:
     def test_a_sub_folder_is_a_label(self, tmp_path):
