@@ -261,7 +261,7 @@ class _PacketScan:
             height=height,
             rotation=rotation,
             mirrored=mirrored,
-            interlaced=bool(self.first_frame.interlaced_frame),
+            interlaced=bool(self.first_frame.interlaced_frame) or self._has_fields,
             stream=stream.index,
             video_streams=num_streams,
             time_base=(base.numerator, base.denominator),
@@ -295,6 +295,10 @@ class _PacketScan:
         pts = np.sort(np.asarray(known, dtype=np.int64))
         step = int(np.median(np.diff(pts))) if len(pts) > 1 else index.last_duration
         return replace(index, pts=pts, timed=False, last_duration=step)
+
+    @property
+    def _has_fields(self) -> bool:
+        return self._fields is not None and self._fields.has_fields
 
     def _frame_times(self) -> list[int | None]:
         """Select the times of packets that begin a frame."""

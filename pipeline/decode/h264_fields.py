@@ -86,6 +86,8 @@ class FieldPairs:
         """Of a frame whose second field has not come yet."""
         self._begun = 0
         """Number of the packet that holds it."""
+        self.has_fields = False
+        """Whether a picture so far was a field."""
         self.begins_frame: list[bool] = []
         """For each packet so far, whether it begins a frame that is complete."""
         if extradata[:1] == b"\1" and len(extradata) > 6:
@@ -121,6 +123,7 @@ class FieldPairs:
 
     def _add_picture(self, picture: _Picture, number: int) -> None:
         first, self._first_field = self._first_field, None
+        self.has_fields = self.has_fields or picture.parity is not None
         if picture.parity is None:
             self.begins_frame[number] = True
         elif first is not None and picture == _Picture(first.frame_num, 1 - (first.parity or 0)):

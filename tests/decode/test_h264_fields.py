@@ -30,6 +30,8 @@ KINDS = {
     "mixed in one packet.mp4": (MIXED, True),
     "mixed.h264": (MIXED, False),
     "frames.ts": ("p" * 14, False),
+    "frames before fields.mp4": ("ppppttttppbbtt", False),
+    "frames before fields in one packet.mp4": ("ppppttttppbbtt", True),
 }
 
 
@@ -64,6 +66,15 @@ def test_every_reader(name, reader, tmp_path, process):
     assert answer["pts_seconds"] == pytest.approx(np.arange(14) / 25, abs=1e-3)
     if reader == "pyav":  # OpenCV 5.0 turns interlaced frames black; it is not chosen for them
         assert numbers(images) == list(range(14))
+
+
+def test_readers_that_cannot_convert_fields_are_not_tried_first(tmp_path, process):
+    path = write_fields(tmp_path / "a.mp4", coded_pictures("pppptttt"), joined=True)
+
+    batch = decode(process, path, Sampling(every=3))
+
+    assert numbers(batch.images) == [0, 3, 6]
+    assert (batch.report.decoder, batch.report.attempts) == ("pyav", ())
 
 
 def test_every_second_frame(tmp_path, process):
