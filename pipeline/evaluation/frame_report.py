@@ -7,7 +7,7 @@ The page is one HTML file without scripts.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from pipeline.records import Integers
 from pipeline.results.html import label_colours, write_page
 
 MAX_VIDEOS = 40
+BACKGROUND_COLOUR = "#d5d4d0"
 
 
 def write_frame_report(evaluation: FrameEvaluation, out: Path) -> Path:
@@ -46,8 +47,11 @@ def write_frame_report(evaluation: FrameEvaluation, out: Path) -> Path:
         warnings=evaluation.warnings,
         method_rows=method_table(evaluation.methods),
         fold_rows=fold_table(evaluation),
-        colours=label_colours(evaluation.labels),
-        videos=[_video(one, evaluation.labels) for one in shown[:MAX_VIDEOS]],
+        colours=_colours(evaluation),
+        videos=[
+            _video(one, name, evaluation.labels)
+            for one, name in zip(shown[:MAX_VIDEOS], _short_names(shown), strict=False)
+        ],
         videos_left_out=max(0, len(shown) - MAX_VIDEOS),
         facts=facts,
     )
@@ -62,11 +66,24 @@ def _procedure(evaluation: FrameEvaluation) -> str:
     return f"cross-validation with {folds} folds, {seeds} training{'s' * (seeds > 1)} per fold"
 
 
-def _video(video: LabelledFrames, labels: Sequence[str]) -> dict[str, Any]:
+def _colours(evaluation: FrameEvaluation) -> dict[str, str]:
+    """Assign a colour to every label, and grey to the background."""
+    background = evaluation.background
+    others = label_colours([label for label in evaluation.labels if label != background])
+    return others if background is None else {background: BACKGROUND_COLOUR, **others}
+
+
+def _short_names(videos: Sequence[LabelledFrames]) -> list[str]:
+    """Give the names of videos without their folders, if that tells them apart."""
+    names = [PurePath(video.video).name for video in videos]
+    return names if len(set(names)) == len(names) else [video.video for video in videos]
+
+
+def _video(video: LabelledFrames, name: str, labels: Sequence[str]) -> dict[str, Any]:
     """Give the two lanes of a video; each has one row, or one per label that occurs."""
     rows = _rows_of(video)
     return {
-        "name": video.video,
+        "name": name,
         "num_frames": len(video.seconds),
         "truth": [_runs(video.target, row, labels) for row in rows],
         "prediction": [_runs(video.predicted, row, labels) for row in rows],

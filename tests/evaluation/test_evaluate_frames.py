@@ -232,6 +232,16 @@ class TestFiles:
         frames = pd.read_parquet(tmp_path / "sequences.parquet")
         assert set(frames.label) <= {f"still|run{EVIL}", f"still|walk|run{EVIL}"}
 
+    def test_several_labels_have_a_lane_each(self, tmp_path):
+        items = noisy_segments(3, multi_label=True)
+        dataset = make_dataset(items, ["train", "train", "test"])
+        found = evaluate_saved_frames(train(dataset, items[:2]), dataset)
+        page = write_frame_report(found, tmp_path).read_text()
+
+        (model,) = [one for one in found.frames if one.method == MODEL]
+        occurs = int((model.target | model.predicted).any(axis=0).sum())
+        assert page.count('<svg class="timeline"') == 2 * occurs
+
     def test_the_page_shows_two_lanes_and_escapes_names(self, folds, tmp_path):
         found, _ = folds
         page = write_frame_report(found, tmp_path).read_text()
@@ -240,4 +250,5 @@ class TestFiles:
         assert page.count('<svg class="timeline"') == 2 * 8
         assert "cross-validation with 2 folds, 2 trainings per fold" in page
         assert "Segments of still are left out" in page
+        assert '<td class="name">sequence0</td>' in page
         assert f"{mean(found, MODEL, 'f1_at_50'):.3f} ±" in page
