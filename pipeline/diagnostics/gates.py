@@ -14,6 +14,7 @@ from torch.nn import functional
 from pipeline.diagnostics.gradients import compact_batches
 from pipeline.temporal.batching import Example
 from pipeline.temporal.cells import GRULayer, LSTMLayer, MinGRULayer
+from pipeline.temporal.layers import RecurrentLayers
 from pipeline.temporal.models import TemporalModel
 
 CLOSED, OPEN = 0.05, 0.95
@@ -41,10 +42,9 @@ class GateSaturation:
 def measure_gates(model: TemporalModel, examples: Sequence[Example]) -> tuple[GateSaturation, ...]:
     """Measure the saturation of all gates; none for cells without gates."""
     shares: dict[tuple[int, str], list[Tensor]] = {}
-    layers = [
-        cast(nn.ModuleList, directions)[0]
-        for directions in (model.recurrence.layers if model.recurrence else ())
-    ]
+    recurrence = model.recurrence
+    recurrent = recurrence.layers if isinstance(recurrence, RecurrentLayers) else ()
+    layers = [cast(nn.ModuleList, directions)[0] for directions in recurrent]
     hooks = [
         layer.register_forward_hook(partial(_record_gates, shares, number))
         for number, layer in enumerate(layers)

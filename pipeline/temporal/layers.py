@@ -46,9 +46,17 @@ class InputLayer(nn.Module):
             previous: those of the step before, (N, D).
             is_first: whether there is no step before, (N,); the first difference is 0 then.
         """
+        return self.projected(self.prepared(x, previous, is_first))
+
+    def prepared(self, x: Tensor, previous: Tensor, is_first: Tensor) -> Tensor:
+        """Give the inputs of the projection, (N, L, P). Arguments as in `forward`."""
         inputs = self.with_differences(x, previous, is_first)
         if self.options.rectified:  # in place: this is the largest tensor of the model
             inputs = inputs.sub_(self.centre).mul_(self.weight)
+        return inputs
+
+    def projected(self, inputs: Tensor) -> Tensor:
+        """Project prepared inputs (N, L, P) to (N, L, H)."""
         projected: Tensor = self.dropout(self.norm(self.project(inputs)))
         return projected
 
@@ -215,5 +223,7 @@ def reverse(x: Tensor, lengths: Tensor) -> Tensor:
 
 def last_valid(x: Tensor, lengths: Tensor, default: Tensor) -> Tensor:
     """Select the last of the first `lengths` (N,) steps of x (N, L, D); `default` (N, D) for 0."""
+    if x.shape[1] == 0:
+        return default
     index = (lengths - 1).clamp(min=0).view(-1, 1, 1).expand(-1, 1, x.shape[2])
     return torch.where((lengths > 0).unsqueeze(1), x.gather(1, index).squeeze(1), default)

@@ -9,14 +9,16 @@ an explicit `State`, over sequences of any length in constant memory, and give t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from pipeline.errors import OptionError
+from pipeline.temporal.blocks import make_blocks, repeat_for_frames
 from pipeline.temporal.cells import CELLS
+from pipeline.temporal.convolution import Refinement, TemporalConvolutions, context
 from pipeline.temporal.layers import (
     InputLayer,
     RecurrentLayers,
@@ -58,6 +60,12 @@ class State:
     """Number of valid steps so far, (N,)."""
     pooled: Tensor
     """Memory of the pooling, (N, P)."""
+    refinement: Tensor
+    """States of the refinement stages, (N, R)."""
+    open_block: Tensor
+    """Sums of the inputs after the last complete block of frames, (N, P); (N, 0) without stride."""
+    held: Tensor
+    """Logits of the last complete block of frames, (N, K); (N, 0) without stride."""
 
     def tensors(self) -> dict[str, Tensor]:
         """Give the tensors by name."""
@@ -66,12 +74,11 @@ class State:
     @classmethod
     def concatenate(cls, states: list[State]) -> State:
         """Concatenate states along the dimension of the sequences."""
-        return cls(
-            layers=torch.cat([state.layers for state in states], dim=1),
-            previous=torch.cat([state.previous for state in states]),
-            steps=torch.cat([state.steps for state in states]),
-            pooled=torch.cat([state.pooled for state in states]),
-        )
+        joined = {
+            name: torch.cat([state.tensors()[name] for state in states], dim=_dimension(name))
+            for name in states[0].tensors()
+        }
+        return cls(**joined)
 
     def detach(self) -> State:
         """Give the same state, detached from the graph."""
@@ -79,8 +86,20 @@ class State:
 
     def select(self, number: int) -> State:
         """Give the state of one sequence."""
-        one = slice(number, number + 1)
-        return State(self.layers[:, one], self.previous[one], self.steps[one], self.pooled[one])
+        one = {
+            name: tensor.narrow(_dimension(name), number, 1)
+            for name, tensor in self.tensors().items()
+        }
+        return State(**one)
+
+
+def _dimension(name: str) -> int:
+    """Give the dimension of the sequences in a tensor of a state."""
+    return 1 if name == "layers" else 0
+
+
+_Output = tuple[list[Tensor], Tensor, Tensor]
+"""Logits of frames by stage, (N, L, K) each; logits (N, K) and embeddings (N, H) of clips."""
 
 
 class TemporalModel(nn.Module):
@@ -97,19 +116,28 @@ class TemporalModel(nn.Module):
         super().__init__()
         self.feature_size, self.num_labels, self.options = feature_size, num_labels, options
         self.inputs = InputLayer(feature_size, options)
-        recurrent = options.cell in (*CELLS, "gru_transformer")
-        self.recurrence = RecurrentLayers(options) if recurrent else None
+        self.recurrence = _make_recurrence(options)
         width = self.recurrence.width if self.recurrence else options.size
         has_attention = options.cell in ("transformer", "gru_transformer")
         self.attention = SelfAttention(width, options) if has_attention else None
         self.pool = TemporalPooling(width, options.pooling)
         self.head = nn.Linear(width, num_labels)
         self.dropout = nn.Dropout(options.dropout)
+        self.refinement = Refinement(num_labels, options) if options.refine else None
 
     @property
     def streams(self) -> bool:
         """Whether the model is causal, with a state of fixed size."""
         return self.attention is None and not self.options.bidirectional
+
+    @property
+    def context(self) -> int | None:
+        """
+        Number of frames on either side of a frame that can influence its logits.
+
+        None if it has no limit. A model that streams reads all of them before the frame.
+        """
+        return context(self.options)
 
     def set_standardization(self, mean: Tensor, std: Tensor) -> None:
         """
@@ -139,11 +167,15 @@ class TemporalModel(nn.Module):
         recurrence = self.recurrence
         layers = recurrence.num_states if recurrence else 0
         size = recurrence.state_size if recurrence else 0
+        strided = self.options.stride > 1
         return State(
             layers=like.new_zeros(layers, n, size),
             previous=like.new_zeros(n, self.feature_size),
             steps=torch.zeros(n, dtype=torch.long, device=like.device),
             pooled=self.pool.initial_memory(n, like),
+            refinement=like.new_zeros(n, self.refinement.state_size if self.refinement else 0),
+            open_block=like.new_zeros(n, self.inputs.project.in_features if strided else 0),
+            held=like.new_zeros(n, self.num_labels if strided else 0),
         )
 
     def forward(
@@ -160,8 +192,27 @@ class TemporalModel(nn.Module):
         """
         self._check(x, mask)
         x = x if standardized else self.inputs.standardize(x)
-        logits, _ = self._run(x, mask, self.initial_state(len(x)))
-        return logits
+        (stages, clips, embeddings), _ = self._run(x, mask, self.initial_state(len(x)))
+        return Logits(stages[-1], clips, embeddings)
+
+    def stages(
+        self, x: Tensor, mask: Tensor, state: State | None = None, *, standardized: bool = False
+    ) -> tuple[list[Tensor], State]:
+        """
+        Compute the logits of frames of the first stage and of each refinement, (N, L, K) each.
+
+        Args:
+            x: (N, L, D).
+            mask: (N, L), True for valid steps.
+            state: to continue sequences from; by default x starts them.
+            standardized: whether `inputs.standardize` was applied to x already.
+
+        Returns:
+            The logits, of which the last are those of `forward`; and the new state.
+        """
+        x = x if standardized else self.inputs.standardize(x)
+        (stages, _, _), state = self._run(x, mask, state or self.initial_state(len(x)))
+        return stages, state
 
     def stream(
         self, x: Tensor, state: State, mask: Tensor | None = None, *, standardized: bool = False
@@ -181,14 +232,16 @@ class TemporalModel(nn.Module):
             )
         self._check(x, mask)
         self._check_state(x, state)
-        return self._run(x if standardized else self.inputs.standardize(x), mask, state)
+        x = x if standardized else self.inputs.standardize(x)
+        (stages, clips, embeddings), state = self._run(x, mask, state)
+        return Logits(stages[-1], clips, embeddings), state
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Run one step: features (N, D) and a state to frame logits (N, K) and the new state."""
         logits, state = self.stream(x.unsqueeze(1), state)
         return logits.frames[:, 0], state
 
-    def _run(self, x: Tensor, mask: Tensor | None, state: State) -> tuple[Logits, State]:
+    def _run(self, x: Tensor, mask: Tensor | None, state: State) -> tuple[_Output, State]:
         """Run over standardized features."""
         if mask is None:
             mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
@@ -196,20 +249,56 @@ class TemporalModel(nn.Module):
         if x.shape[1] == 0:
             embeddings = self.pool.read(state.pooled)
             no_frames = x.new_zeros(len(x), 0, self.num_labels)
-            return Logits(no_frames, self.head(embeddings), embeddings), state
-        hidden = self.inputs(moved, state.previous, state.steps == 0)  # (N, L, H)
-        layers = state.layers
+            return ([no_frames], self.head(embeddings), embeddings), state
+        inputs = self.inputs.prepared(moved, state.previous, state.steps == 0)  # (N, L, P)
+        after = {
+            "previous": last_valid(moved, lengths, state.previous),
+            "steps": state.steps + lengths,
+        }
+        if self.options.stride == 1:
+            (stages, clips, embeddings), changed = self._run_steps(inputs, lengths, state)
+        else:
+            (stages, clips, embeddings), changed = self._run_blocks(inputs, lengths, state)
+        stages = [_fill_masked(frames, mask) for frames in stages]
+        return (stages, clips, embeddings), replace(state, **after, **changed)
+
+    def _run_steps(
+        self, inputs: Tensor, lengths: Tensor, state: State
+    ) -> tuple[_Output, dict[str, Tensor]]:
+        """Run over prepared inputs (N, L, P), the first `lengths` (N,) of them valid."""
+        hidden, layers = self.inputs.projected(inputs), state.layers  # (N, L, H)
         if self.recurrence is not None:
             hidden, layers = self.recurrence(hidden, layers, lengths)
         if self.attention is not None:
             hidden = self.attention(hidden, lengths)
         pooled = self.pool(state.pooled, hidden, lengths)
-        frames = self.head(self.dropout(hidden))  # (N, L, K), valid steps first
+        stages = [self.head(self.dropout(hidden))]  # (N, L, K), valid steps first
+        refinement = state.refinement
+        if self.refinement is not None:
+            refined, refinement = self.refinement(stages[0], refinement, lengths)
+            stages += refined
         embeddings = self.pool.read(pooled)  # (N, H)
         clips = self.head(self.dropout(embeddings))  # (N, K)
-        previous = last_valid(moved, lengths, state.previous)
-        new_state = State(layers, previous, state.steps + lengths, pooled)
-        return Logits(_fill_masked(frames, mask), clips, embeddings), new_state
+        changed = {"layers": layers, "pooled": pooled, "refinement": refinement}
+        return (stages, clips, embeddings), changed
+
+    def _run_blocks(
+        self, inputs: Tensor, lengths: Tensor, state: State
+    ) -> tuple[_Output, dict[str, Tensor]]:
+        """As `_run_steps`, over the means of blocks of frames; logits are those of frames."""
+        blocks = make_blocks(
+            inputs,
+            lengths,
+            state.steps,
+            state.open_block,
+            stride=self.options.stride,
+            looks_ahead=self.options.looks_ahead,
+        )
+        (stages, clips, embeddings), changed = self._run_steps(blocks.steps, blocks.lengths, state)
+        changed["open_block"] = blocks.open
+        changed["held"] = last_valid(stages[-1], blocks.lengths, state.held)
+        frames = [repeat_for_frames(stage, state.held, blocks.frames) for stage in stages]
+        return (frames, clips, embeddings), changed
 
     def _check(self, x: Tensor, mask: Tensor | None) -> None:
         if x.ndim != 3 or x.shape[2] != self.feature_size:
@@ -227,6 +316,13 @@ class TemporalModel(nn.Module):
                     f"state.{name} must be {tuple(expected.shape)}, got {tuple(found.shape)}: "
                     "start from initial_state(n)"
                 )
+
+
+def _make_recurrence(options: TemporalOptions) -> RecurrentLayers | TemporalConvolutions | None:
+    if options.cell == "tcn":
+        return TemporalConvolutions(options)
+    recurrent = options.cell in (*CELLS, "gru_transformer")
+    return RecurrentLayers(options) if recurrent else None
 
 
 def move_valid_to_front(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -29,6 +29,7 @@ CellName = Literal[
     "mingru",
     "transformer",
     "gru_transformer",
+    "tcn",
 ]
 Pooling = Literal["mean", "last", "attention"]
 TrainingPrecision = Literal["auto", "float32", "bfloat16"]
@@ -39,9 +40,10 @@ class TemporalOptions:
     """The architecture of a temporal model. It is saved with the weights of the model."""
 
     cell: CellName = "gru"
-    """Cell of the recurrent model, a Transformer, or the mean of the frames."""
+    """Cell of the recurrent model, a Transformer, dilated convolutions (tcn), or the mean of the
+    frames."""
     layers: int = 1
-    """Number of layers."""
+    """Number of layers; layer i of a tcn has the dilation 2^i."""
     size: int = 128
     """Size of the hidden state; per direction if the model is bidirectional."""
     bidirectional: bool = False
@@ -66,11 +68,26 @@ class TemporalOptions:
     """Normalize hidden states (layer normalization); hides how much moves."""
     residual: bool = True
     """Add residual connections to layers after the first."""
+    refine: int = field(default=0, metadata=OMIT_DEFAULT)
+    """Stages of dilated convolutions that each read the probabilities of the stage before and
+    predict the labels of the frames again."""
+    refine_layers: int = field(default=8, metadata=OMIT_DEFAULT)
+    """Layers of each of these stages; layer i has the dilation 2^i."""
+    refine_size: int = field(default=48, metadata=OMIT_DEFAULT)
+    """Channels of these stages."""
+    stride: int = field(default=1, metadata=OMIT_DEFAULT)
+    """Frames that are averaged to one step of the model."""
+    multi_label: bool = field(default=False, metadata=OMIT_DEFAULT)
+    """Whether labels are independent of each other: probabilities are sigmoids of the logits."""
 
     def __post_init__(self) -> None:
         require_one_of(CellName, cell=self.cell)
         require_one_of(Pooling, pooling=self.pooling)
         require_positive(layers=self.layers, size=self.size, heads=self.heads)
+        require_positive(
+            stride=self.stride, refine_layers=self.refine_layers, refine_size=self.refine_size
+        )
+        require_in_range(0, math.inf, refine=self.refine)
         if not 0 <= self.dropout < 1:
             raise OptionError(f"dropout must be in [0, 1), got {self.dropout}")
         if self.rectified and not self.differences:
@@ -79,6 +96,11 @@ class TemporalOptions:
             raise OptionError(f"size {self.size} is not a multiple of heads {self.heads}")
         if self.bidirectional and self.cell in ("mean", "transformer"):
             raise OptionError(f"a {self.cell} model cannot be bidirectional")
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether the labels of a frame depend on later frames."""
+        return self.bidirectional or ("transformer" in self.cell and not self.causal)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +156,12 @@ class TrainingOptions:
     stretch: float = field(default=1.0, metadata=OMIT_DEFAULT)
     """Greatest random factor by which sequences are stretched or compressed in time; 1 disables it;
     only where every frame has a label."""
+    mix: float = field(default=0.0, metadata=OMIT_DEFAULT)
+    """Greatest random share of the features of another sequence that is mixed into a sequence,
+    whose labels stay; in [0, 1); only where every frame has a label."""
+    steps_per_second: float = field(default=0.0, metadata=OMIT_DEFAULT)
+    """Frames are averaged to about this many steps of the model a second; 0 keeps its stride; only
+    where every frame has a label."""
 
     def __post_init__(self) -> None:
         require_positive(
@@ -150,8 +178,9 @@ class TrainingOptions:
         require_in_range(0, math.inf, weight_decay=self.weight_decay, l1=self.l1, seed=self.seed)
         require_in_range(0, math.inf, frame_weight=self.frame_weight, mirror_grid=self.mirror_grid)
         require_in_range(0, math.inf, smoothing=self.smoothing)
+        require_in_range(0, math.inf, steps_per_second=self.steps_per_second)
         require_in_range(1, math.inf, stretch=self.stretch)
         require_in_range(0, 1, warm_up=self.warm_up, shortest_crop=self.shortest_crop)
-        for name in ("label_smoothing", "drop_frames", "validation"):
+        for name in ("label_smoothing", "drop_frames", "validation", "mix"):
             if not 0 <= getattr(self, name) < 1:
                 raise OptionError(f"{name} must be in [0, 1), got {getattr(self, name)}")

@@ -1,8 +1,9 @@
 """
 Training loss of sequences with a label for each frame.
 
-The cross-entropy of every frame, plus a smoothing term against over-segmentation: the truncated
-squared difference of the log-probabilities of neighbouring frames (Farha and Gall 2019, MS-TCN).
+For each stage of the model: the cross-entropy of every frame, plus a smoothing term against
+over-segmentation, the truncated squared difference of the log-probabilities of neighbouring steps
+(Farha and Gall 2019, MS-TCN).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pipeline.temporal.loss import l1_norm
-from pipeline.temporal.models import Logits, State, TemporalModel
+from pipeline.temporal.models import State, TemporalModel
 from pipeline.temporal.options import TrainingOptions
 from pipeline.temporal.sequences import IGNORED, SequenceBatch
 
@@ -45,37 +46,39 @@ class SequenceLoss:
         multi_label = batch.targets.ndim == 3
         weight = batch.has_target.float() if multi_label else self._frame_weights(batch)
         weight = weight / weight.sum().clamp(min=1e-12)  # (N, L)
-        pairs = (batch.mask[:, 1:] & batch.mask[:, :-1]).sum().clamp(min=1)
+        # frames of one step have equal logits, so that a stride must not weaken the smoothing
+        pairs = (batch.mask[:, 1:] & batch.mask[:, :-1]).sum().clamp(min=1) / model.options.stride
         total = correct = torch.zeros((), device=batch.x.device)
-        for chunk, logits in self._chunks(model, batch):
+        for chunk, stages in self._chunks(model, batch):
             targets, mask = batch.targets[:, chunk], batch.mask[:, chunk]
-            loss = (weight[:, chunk] * self._frame_losses(logits.frames, targets)).sum()
-            if self.options.smoothing:
-                between = mask[:, 1:] & mask[:, :-1]
-                rough = _roughness(logits.frames, multi_label)[between].sum() / pairs
-                loss = loss + self.options.smoothing * rough
+            loss = torch.zeros((), device=batch.x.device)
+            for logits in stages:
+                loss = loss + (weight[:, chunk] * self._frame_losses(logits, targets)).sum()
+                if self.options.smoothing:
+                    between = mask[:, 1:] & mask[:, :-1]
+                    rough = _roughness(logits, multi_label)[between].sum() / pairs
+                    loss = loss + self.options.smoothing * rough
             loss.backward()  # type: ignore[no-untyped-call]
             total = total + loss.detach()
-            correct = correct + _count_correct(logits.frames.detach(), targets, mask)
+            correct = correct + _count_correct(stages[-1].detach(), targets, mask)
         if self.options.l1:
             penalty = self.options.l1 * l1_norm(model)
             penalty.backward()  # type: ignore[no-untyped-call]
             total = total + penalty.detach()
         return total.item(), correct.item() / max(1, int(batch.has_target.sum()))
 
-    def _chunks(self, model: TemporalModel, batch: SequenceBatch) -> Iterator[tuple[slice, Logits]]:
-        """Run a model over the chunks of a batch. Yields the frames and logits of each."""
+    def _chunks(
+        self, model: TemporalModel, batch: SequenceBatch
+    ) -> Iterator[tuple[slice, list[Tensor]]]:
+        """Run a model over the chunks of a batch. Yields the frames, and the logits by stage."""
         length, unroll = batch.x.shape[1], self.options.unroll
         state: State | None = None
         for start in range(0, length, unroll):
             chunk = slice(start, start + unroll)
             x, mask = batch.x[:, chunk], batch.mask[:, chunk]
-            if length <= unroll or not model.streams:
-                logits = model(x, mask)
-            else:
-                logits, state = model.stream(x, state or model.initial_state(len(x)), mask)
-                state = state.detach()
-            yield chunk, logits
+            stages, after = model.stages(x, mask, state)
+            state = after.detach() if model.streams else None
+            yield chunk, stages
 
     def _frame_weights(self, batch: SequenceBatch) -> Tensor:
         """Give the class weight of each frame, (N, L); 0 without target."""

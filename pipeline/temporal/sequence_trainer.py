@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from pipeline.config import fingerprint
 from pipeline.errors import OptionError
@@ -27,7 +28,7 @@ from pipeline.temporal.models import TemporalModel
 from pipeline.temporal.normalization import fit_normalization
 from pipeline.temporal.options import TemporalOptions, TrainingOptions
 from pipeline.temporal.schedule import class_weights
-from pipeline.temporal.sequence_augment import augment_sequence
+from pipeline.temporal.sequence_augment import augment_sequence, mix_in
 from pipeline.temporal.sequence_loss import SequenceLoss
 from pipeline.temporal.sequences import (
     LabelledSequence,
@@ -93,7 +94,8 @@ def fit_sequences(
         sequences: training set. With targets (T, K), labels are independent of each other
             (multi-label).
         num_labels: K.
-        temporal: the architecture.
+        temporal: the architecture. Its stride follows from `steps_per_second` where that is set,
+            and its `multi_label` from the targets: see `options` of the model.
         options: of the training; `batch_size` counts sequences, `frame_weight` is not used.
         validation: sequences of other groups, for early stopping, and for the calibration of the
             temperature and of the thresholds. With `refit`, the model is finally trained on them
@@ -140,7 +142,7 @@ class SequenceTrainer:
         self.task, self.options = task, task.options
         self.device = training_device(task.options)
         feature_size = task.sequences[0].features.shape[1]
-        self.model = TemporalModel(feature_size, task.num_labels, task.temporal)
+        self.model = TemporalModel(feature_size, task.num_labels, _architecture(task))
         segments = [
             torch.from_numpy(segment)
             for sequence in task.sequences
@@ -163,16 +165,23 @@ class SequenceTrainer:
         generator = self.progress.seed_epoch()
         totals = EpochTotals()
         for sequences in self.progress.batches(self.task.sequences, generator):
-            augmented = [
-                augment_sequence(to_tensors(sequence), self.options, generator)
-                for sequence in sequences
-            ]
+            augmented = [self._augment(sequence, generator) for sequence in sequences]
             batch = collate_sequences(augmented).to(self.device)
             loss, accuracy, norm = self._step(batch)
             totals.add(loss, accuracy * len(sequences), norm, len(sequences))
         validation = self.task.validation
         metrics = _loss_and_accuracy(self.model, validation) if validation else (None, None)
         return self.progress.finish_epoch(totals, metrics, self.model.state_dict())
+
+    def _augment(
+        self, sequence: LabelledSequence, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        features, mask, targets = augment_sequence(to_tensors(sequence), self.options, generator)
+        if self.options.mix:
+            number = int(torch.randint(len(self.task.sequences), (), generator=generator))
+            other, valid, _ = to_tensors(self.task.sequences[number])
+            features = mix_in(features, other[valid], self.options.mix, generator)
+        return features, mask, targets
 
     def _step(self, batch: SequenceBatch) -> tuple[float, float, float]:
         """Run one step. Returns the loss, the accuracy, and the norm of the gradient."""
@@ -216,6 +225,19 @@ class SequenceTrainer:
             temperature = fit_temperature(logits, targets)
         history = tuple(self.progress.history)
         return TrainingResult(model, temperature, history, thresholds=thresholds)
+
+
+def _architecture(task: SequenceTask) -> TemporalOptions:
+    """Give the options of the model: the stride follows from the frame rate of the sequences."""
+    temporal = replace(task.temporal, multi_label=task.multi_label)
+    if not task.options.steps_per_second:
+        return temporal
+    intervals = np.concatenate([np.diff(sequence.seconds) for sequence in task.sequences])
+    positive = intervals[intervals > 0]
+    if not len(positive):
+        return temporal
+    stride = round(1 / (float(np.median(positive)) * task.options.steps_per_second))
+    return replace(temporal, stride=max(1, stride))
 
 
 def _class_weights(task: SequenceTask) -> torch.Tensor:

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class TestTemporalOptions:
-    @pytest.mark.parametrize("name", ["layers", "size", "heads"])
+    @pytest.mark.parametrize("name", ["layers", "size", "heads", "stride", "refine_layers"])
     def test_zero_sizes_fail(self, name):
         with pytest.raises(OptionError, match=f"{name} must be a number above 0, got 0"):
             TemporalOptions(**{name: 0})
@@ -62,6 +62,11 @@ class TestTemporalOptions:
             "dropout": 0.5,
             "layer_norm": False,
             "residual": False,
+            "refine": 2,
+            "refine_layers": 4,
+            "refine_size": 16,
+            "stride": 4,
+            "multi_label": True,
         }
         before = TemporalOptions(differences=True)
         changed = dataclasses.replace(before, **{field: others[field]})
@@ -89,6 +94,10 @@ class TestTrainingOptions:
             ({"mirror_grid": -1}, "mirror_grid must be 0 or more, got -1"),
             ({"warm_up": 1.5}, r"warm_up must be in \[0, 1\], got 1.5"),
             ({"validation": 1}, r"validation must be in \[0, 1\), got 1"),
+            ({"stretch": 0.5}, "stretch must be 1 or more, got 0.5"),
+            ({"smoothing": -1}, "smoothing must be 0 or more, got -1"),
+            ({"steps_per_second": -1}, "steps_per_second must be 0 or more, got -1"),
+            ({"mix": 1}, r"mix must be in \[0, 1\), got 1"),
             ({"drop_frames": -0.1}, r"drop_frames must be in \[0, 1\), got -0.1"),
             ({"shortest_crop": 2}, r"shortest_crop must be in \[0, 1\], got 2"),
             ({"precision": "float16"}, "precision must be one of auto, float32, bfloat16"),

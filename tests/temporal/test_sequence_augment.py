@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pipeline.temporal.options import TrainingOptions
-from pipeline.temporal.sequence_augment import augment_sequence, stretch
+from pipeline.temporal.sequence_augment import augment_sequence, mix_in, stretch
 from pipeline.temporal.sequences import to_tensors
 from tests.temporal.synthetic_sequences import make_sequence
 
@@ -49,3 +49,15 @@ def test_without_options_sequences_stay():
 @pytest.mark.parametrize(("factor", "length"), [(2, 120), (0.5, 30), (0.001, 1)])
 def test_stretched_sequences_have_another_length(factor, length):
     assert [len(part) for part in stretch(counting(), factor)] == [length] * 3
+
+
+def test_another_sequence_is_mixed_in():
+    generator = torch.Generator().manual_seed(0)
+    shares = []
+    for _ in range(20):
+        mixed = mix_in(torch.zeros(50, 2), torch.ones(7, 2), 0.5, generator)
+        assert mixed.unique().numel() == 1
+        shares.append(mixed[0, 0].item())
+
+    assert 0 <= min(shares) < 0.1
+    assert 0.4 < max(shares) < 0.5

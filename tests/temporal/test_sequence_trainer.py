@@ -20,15 +20,17 @@ from pipeline.temporal.sequence_loss import SequenceLoss
 from pipeline.temporal.sequences import IGNORED, collate_sequences, to_tensors
 from tests.temporal.synthetic_sequences import NUM_LABELS, make_sequence, noisy_segments
 
+CAUSAL = TemporalOptions(cell="tcn", layers=4, size=16, layer_norm=False, refine=1, refine_layers=4)
 MODEL = TemporalOptions(cell="lstm", size=16, bidirectional=True, layer_norm=False)
 OPTIONS = TrainingOptions(
-    epochs=12,
+    epochs=20,
     batch_size=4,
     learning_rate=1e-2,
     smoothing=0.15,
     stretch=1.2,
     shortest_crop=0.7,
     drop_frames=0.1,
+    mix=0.2,
     device="cpu",
 )
 
@@ -42,13 +44,16 @@ def accuracy(result, sequences):
 
 
 @pytest.mark.parametrize("multi_label", [False, True])
-def test_neighbouring_frames_tell_the_label_of_a_noisy_frame(multi_label):
+@pytest.mark.parametrize(
+    ("model", "gain"), [(MODEL, 0.12), (CAUSAL, 0.05)], ids=["bidirectional", "causal"]
+)
+def test_neighbouring_frames_tell_the_label_of_a_noisy_frame(model, gain, multi_label):
     sequences = noisy_segments(24, multi_label=multi_label)
     held_out = noisy_segments(8, multi_label=multi_label, seed=1)
-    result = fit_sequences(sequences[:16], NUM_LABELS, MODEL, OPTIONS, validation=sequences[16:])
+    result = fit_sequences(sequences[:16], NUM_LABELS, model, OPTIONS, validation=sequences[16:])
     single_frames = accuracy_of_single_frames(held_out)
 
-    assert accuracy(result, held_out) >= single_frames + 0.12
+    assert accuracy(result, held_out) >= single_frames + gain
     assert (result.thresholds is not None) == multi_label
     assert result.temperature != 1
 
@@ -83,11 +88,23 @@ def loss_of(model, options, sequences, weights=None):
     return SequenceLoss(options, weights).backward(model, batch)
 
 
+def test_the_stride_follows_from_the_frame_rate():
+    """Frames at 8 frames/s."""
+    for rate, stride in ((0, 1), (100, 1), (4, 2), (1.9, 4)):
+        options = replace(OPTIONS, epochs=1, steps_per_second=rate)
+        result = fit_sequences(noisy_segments(2), NUM_LABELS, MODEL, options)
+        (logits,) = predict_sequences(result.model, noisy_segments(1))
+
+        assert result.model.options.stride == stride
+        assert len(logits) == len(noisy_segments(1)[0].features)
+
+
 class TestLoss:
-    @pytest.fixture
-    def model(self):
+    @pytest.fixture(params=[1, 3], ids=["every frame", "blocks"])
+    def model(self, request):
         torch.manual_seed(0)
-        return TemporalModel(NUM_LABELS, NUM_LABELS, TemporalOptions(cell="lstm", size=8)).eval()
+        options = TemporalOptions(cell="lstm", size=8, refine=1, refine_layers=3)
+        return TemporalModel(NUM_LABELS, NUM_LABELS, replace(options, stride=request.param)).eval()
 
     def test_frames_without_target_do_not_count(self, model):
         plain = TrainingOptions(label_smoothing=0)
@@ -106,7 +123,7 @@ class TestLoss:
     def test_chunks_with_a_carried_state_add_up_to_the_whole(self, model, multi_label):
         sequences = noisy_segments(3, multi_label=multi_label)
         whole, right = loss_of(model, TrainingOptions(), sequences)
-        chunks, also_right = loss_of(model, TrainingOptions(unroll=7), sequences)
+        chunks, also_right = loss_of(model, TrainingOptions(unroll=9), sequences)
 
         assert chunks == pytest.approx(whole, abs=1e-5)
         assert also_right == pytest.approx(right)
