@@ -77,13 +77,23 @@ MODEL = option_group(
 )
 MODEL_FIELDS = (
     *("cell", "layers", "size", "bidirectional", "pooling", "differences", "rectified"),
-    *("signed_root", "layer_norm", "dropout"),
+    *("signed_root", "layer_norm", "dropout", "refine"),
 )
 MODEL = replace(MODEL, defaults=asdict(DEFAULT_MODEL)).only(*MODEL_FIELDS)
 MODEL = with_frame_defaults(MODEL, asdict(DEFAULT_MODEL), asdict(FRAMES_MODEL))
 TRAINING_FIELDS = (
     *("epochs", "batch_size", "learning_rate", "weight_decay", "l1", "smoothing", "shortest_crop"),
-    *("stretch", "drop_frames", "validation", "refit", "patience", "unroll", "seed"),
+    *(
+        "stretch",
+        "drop_frames",
+        "mix",
+        "steps_per_second",
+        "validation",
+        "refit",
+        "patience",
+        "unroll",
+        "seed",
+    ),
 )
 LEARNING = with_frame_defaults(
     TRAINING.only(*TRAINING_FIELDS), asdict(TrainingOptions()), asdict(FRAMES_TRAINING)

@@ -26,9 +26,28 @@ DEFAULT_MODEL = TemporalOptions(
 )
 """The architecture with the best accuracy in cross-validation on real clips. Layer normalization is
 off: it scales all frames to the same norm and so hides how much moves."""
-FRAMES_MODEL = TemporalOptions(cell="lstm", size=64, bidirectional=True, dropout=0.5)
+FRAMES_MODEL = TemporalOptions(
+    cell="tcn",
+    layers=9,
+    size=64,
+    bidirectional=True,
+    dropout=0.3,
+    layer_norm=False,
+    refine=2,
+)
 """The architecture where every frame has a label."""
-FRAMES_TRAINING = TrainingOptions(epochs=60, batch_size=4, smoothing=0.15, unroll=1024)
+FRAMES_TRAINING = TrainingOptions(
+    epochs=80,
+    batch_size=4,
+    learning_rate=3e-3,
+    smoothing=0.15,
+    unroll=8192,
+    shortest_crop=0.7,
+    stretch=1.3,
+    mix=0.6,
+    steps_per_second=4.0,
+    patience=80,
+)
 """The training where every frame has a label."""
 DEFAULT_GRID = 4
 """Side of the grid to which feature maps are pooled: 3 and 4 were best in cross-validation on real
