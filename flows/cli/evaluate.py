@@ -167,7 +167,12 @@ def _evaluate_frames(
         make_sequence_folds,
     )
     from pipeline.evaluation.frame_report import write_frame_report
-    from pipeline.evaluation.frame_tables import fold_table, frame_metrics, write_frame_evaluation
+    from pipeline.evaluation.frame_tables import (
+        fold_table,
+        frame_metrics,
+        label_table,
+        write_frame_evaluation,
+    )
     from pipeline.evaluation.tables import method_table
 
     chosen = task.retraining
@@ -180,7 +185,8 @@ def _evaluate_frames(
             found = evaluate_frame_folds(task.saved, dataset, plan, on_fold)
     write_frame_evaluation(found, out)
     write_frame_report(found, out)
-    return frame_metrics(found), [method_table(found.methods), fold_table(found)]
+    tables = [method_table(found.methods), label_table(found), fold_table(found)]
+    return frame_metrics(found), tables
 
 
 def _require_compatible(saved: Recognizer, labelled: Labelled, folds: int | None) -> None:

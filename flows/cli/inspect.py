@@ -99,8 +99,12 @@ def _print_clips(clips: pd.DataFrame) -> None:
 
     if not len(clips):
         return
+    clips = clips.assign(
+        label=clips.label.fillna(""),  # no label reaches its threshold
+        score=[f"{score:.2f}" if score >= 0 else "" for score in clips.score],
+    )
     cells = [
-        [c.video, f"{c.start_seconds:.2f}", f"{c.end_seconds:.2f}", c.label, f"{c.score:.2f}"]
+        [c.video, f"{c.start_seconds:.2f}", f"{c.end_seconds:.2f}", c.label, c.score]
         for c in clips.itertuples()
     ]
     print_line()

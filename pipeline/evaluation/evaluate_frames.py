@@ -32,7 +32,9 @@ from pipeline.evaluation.frame_predictions import (
     predict_baselines,
     predict_sequences,
 )
+from pipeline.evaluation.predictions import MODEL
 from pipeline.evaluation.scores import FoldScores, SequenceScores, score_folds, score_sequences
+from pipeline.evaluation.segment_metrics import LabelMetrics, label_metrics
 from pipeline.evaluation.segmentation import LabelledFrames
 from pipeline.recognition.recognizer import Recognizer
 from pipeline.storage import printable
@@ -53,6 +55,8 @@ class FrameEvaluation:
     """Of the model first."""
     folds: tuple[FoldScores, ...]
     """Of the model in each fold and with each seed; empty for a saved recognizer."""
+    classes: tuple[LabelMetrics, ...]
+    """Of the model, for each label over all seeds, (K,)."""
     groups: int
     warnings: tuple[str, ...] = ()
     """Reasons why the metrics may be unreliable."""
@@ -148,6 +152,12 @@ def _evaluation(
         frames=frames,
         methods=tuple(score_sequences(frames, index)),
         folds=tuple(score_folds(predictions, index)) if metadata["folds"] else (),
+        classes=tuple(
+            label_metrics(
+                [one.frame_labels for one in predictions if one.method == MODEL],
+                len(dataset.labels),
+            )
+        ),
         groups=len({item.group for item in dataset.sequences.items}),
         warnings=tuple(warnings),
         metadata=metadata,

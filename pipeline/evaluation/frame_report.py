@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.evaluation.evaluate_frames import FrameEvaluation
-from pipeline.evaluation.frame_tables import fold_table
+from pipeline.evaluation.frame_tables import fold_table, label_table
 from pipeline.evaluation.predictions import MODEL
 from pipeline.evaluation.scores import metric_names
 from pipeline.evaluation.segmentation import LabelledFrames
@@ -23,7 +23,7 @@ from pipeline.records import Integers
 from pipeline.results.html import label_colours, write_page
 
 MAX_VIDEOS = 40
-BACKGROUND_COLOUR = "#d5d4d0"
+BACKGROUND_COLOUR = "#eae9e5"
 
 
 def write_frame_report(evaluation: FrameEvaluation, out: Path) -> Path:
@@ -46,6 +46,7 @@ def write_frame_report(evaluation: FrameEvaluation, out: Path) -> Path:
         },
         warnings=evaluation.warnings,
         method_rows=method_table(evaluation.methods),
+        label_rows=label_table(evaluation),
         fold_rows=fold_table(evaluation),
         colours=_colours(evaluation),
         videos=[

@@ -27,6 +27,13 @@ SEPARATOR = "|"
 """Between the labels of a frame that has several."""
 TRUTH = "truth"
 """Method of the true segments."""
+LABEL_COLUMNS = {
+    "frame_precision": "precision of frames",
+    "frame_recall": "recall of frames",
+    "frame_f1": "F1 of frames",
+    "f1_at_50": "F1@50",
+}
+"""Metrics of a label, with their names in tables."""
 _VIDEO = [("video", pa.string()), ("video_id", pa.string())]
 _METHOD = [("method", pa.string()), ("seed", pa.int64()), ("fold", pa.string())]
 SCHEMAS: dict[str, pa.Schema] = {
@@ -133,12 +140,25 @@ def frame_metrics(evaluation: FrameEvaluation) -> dict[str, Any]:
         "groups": evaluation.groups,
         "warnings": list(evaluation.warnings),
         "methods": {one.method: mean_std_rows(one.seeds) for one in evaluation.methods},
+        "classes": [
+            {"label": label} | dataclasses.asdict(metrics)
+            for label, metrics in zip(evaluation.labels, evaluation.classes, strict=True)
+        ],
         "fold_metrics": [
             {"fold": one.fold, "seed": one.seed, "videos": one.videos}
             | dataclasses.asdict(one.metrics)
             for one in evaluation.folds
         ],
     }
+
+
+def label_table(evaluation: FrameEvaluation) -> list[list[str]]:
+    """Make a table of the metrics of the model per label, as cells with a header row."""
+    rows = [
+        [label, *(f"{getattr(metrics, name):.3f}" for name in LABEL_COLUMNS), str(metrics.segments)]
+        for label, metrics in zip(evaluation.labels, evaluation.classes, strict=True)
+    ]
+    return [["label", *LABEL_COLUMNS.values(), "segments"], *rows]
 
 
 def fold_table(evaluation: FrameEvaluation) -> list[list[str]]:

@@ -154,6 +154,52 @@ def multi_label_metrics(videos: Sequence[FrameLabels]) -> MultiLabelMetrics:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class LabelMetrics:
+    """Metrics of one label; 0 where it does not occur."""
+
+    frame_precision: float
+    frame_recall: float
+    frame_f1: float
+    f1_at_50: float
+    """Of its segments."""
+    segments: int
+    """Number of true segments."""
+
+
+def label_metrics(videos: Sequence[FrameLabels], num_labels: int) -> list[LabelMetrics]:
+    """Compute the metrics of each label, over all videos."""
+    truth = [video.segments() for video in videos]
+    predicted = [[segment for segment, _ in video.detections()] for video in videos]
+    found = []
+    for label in range(num_labels):
+        pairs = [_frames_of(video, label) for video in videos]
+        target = np.concatenate([one for one, _ in pairs])
+        guess = np.concatenate([one for _, one in pairs])
+        hits = int((target & guess).sum())
+        own = [[part for part in parts if part[2] == label] for parts in truth]
+        seen = [[part for part in parts if part[2] == label] for parts in predicted]
+        found.append(
+            LabelMetrics(
+                frame_precision=hits / max(1, int(guess.sum())),
+                frame_recall=hits / max(1, int(target.sum())),
+                frame_f1=binary_f1(target, guess),
+                f1_at_50=segment_f1(own, seen, 0.50),
+                segments=sum(map(len, own)),
+            )
+        )
+    return found
+
+
+def _frames_of(video: FrameLabels, label: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Give the labelled frames that have a label, truly and as predicted."""
+    if video.target.ndim == 2:
+        known = video.target[:, label] >= 0
+        return video.target[known, label] > 0, video.predicted[known, label] > 0
+    known = video.target >= 0
+    return video.target[known] == label, video.predicted[known] == label
+
+
 def binary_f1(target: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> float:
     """Compute F1 = 2 · hits / (true + predicted) of one label; 0 if it does not occur."""
     count = int(target.sum() + predicted.sum())

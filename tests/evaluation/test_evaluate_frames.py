@@ -174,6 +174,8 @@ class TestFolds:
         assert [row["frame_accuracy"] for row in rows] == [
             pytest.approx(one.accuracy) for one in seen
         ]
+        labels = [row["label"] for row in frame_metrics(found)["classes"]]
+        assert labels == list(LABELS)
         assert len(frame_metrics(found)["methods"][MODEL]["f1_at_50"]["seeds"]) == 2
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from pipeline.evaluation.segment_metrics import (
     FrameLabels,
+    label_metrics,
     multi_label_metrics,
     segment_map,
     sequence_metrics,
@@ -153,6 +154,31 @@ class TestMeanAveragePrecision:
     def test_videos_are_apart(self):
         """A detection at the time of a segment of another video is false."""
         assert segment_map([[(0, 9, 0)], []], [[], [((0, 9, 0), 1.0)]]) == 0
+
+
+class TestLabels:
+    def test_each_label_by_itself(self):
+        """Label a: 2 of 3 predicted frames are right, of 2 true ones; b: 3 of 3, of 4."""
+        videos = [FrameLabels(frames("aabbbb.c"), frames("aaabbbbd"), np.ones(8))]
+
+        a, b, c, d = label_metrics(videos, 4)
+
+        assert (a.frame_precision, a.frame_recall) == (pytest.approx(2 / 3), 1)
+        assert a.frame_f1 == pytest.approx(4 / 5)
+        assert (b.frame_precision, b.frame_recall) == (1, 3 / 4)
+        assert (a.f1_at_50, b.f1_at_50) == (1, 1)
+        assert [one.segments for one in (a, b, c, d)] == [1, 1, 1, 0]
+        assert c.frame_f1 == c.f1_at_50 == d.frame_f1 == d.f1_at_50 == 0
+
+    def test_several_labels_at_once(self):
+        target = np.array([[1, 0], [1, 1], [0, 1], [-1, -1]])
+        predicted = np.array([[1, 0], [1, 0], [1, 1], [1, 1]])
+
+        first, second = label_metrics([FrameLabels(target, predicted, predicted * 1.0)], 2)
+
+        assert (first.frame_precision, first.frame_recall) == (pytest.approx(2 / 3), 1)
+        assert (second.frame_precision, second.frame_recall) == (1, 1 / 2)
+        assert first.f1_at_50 == 1
 
 
 class TestMultiLabel:
