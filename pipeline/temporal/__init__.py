@@ -8,6 +8,9 @@ Temporal models: from the features of frames, (N, L, D), to the labels of clips 
     state = model.initial_state(n=1)
     logits, state = model.step(x_t, state)  # (1, 10)
 
+    result = fit_sequences(sequences, num_labels, options, training)  # a label for each frame
+    logits = predict_sequences(result.model, sequences)  # (T, K) each
+
 The names below are the public interface. They are imported on first use, because the command line
 imports `pipeline.temporal.options` and must not wait for torch.
 """

@@ -195,24 +195,20 @@ class TemporalModel(nn.Module):
         (stages, clips, embeddings), _ = self._run(x, mask, self.initial_state(len(x)))
         return Logits(stages[-1], clips, embeddings)
 
-    def stages(
-        self, x: Tensor, mask: Tensor, state: State | None = None, *, standardized: bool = False
-    ) -> tuple[list[Tensor], State]:
+    def stages(self, inputs: Tensor, lengths: Tensor, state: State) -> tuple[list[Tensor], State]:
         """
-        Compute the logits of frames of the first stage and of each refinement, (N, L, K) each.
+        Compute the logits of steps of the first stage and of each refinement, (N, L, K) each.
 
         Args:
-            x: (N, L, D).
-            mask: (N, L), True for valid steps.
-            state: to continue sequences from; by default x starts them.
-            standardized: whether `inputs.standardize` was applied to x already.
+            inputs: prepared by `inputs`, and averaged in blocks if there is a stride, (N, L, P).
+            lengths: number of valid steps, which come first, (N,).
+            state: before the first step.
 
         Returns:
-            The logits, of which the last are those of `forward`; and the new state.
+            The logits, and the state with what layers and stages carry.
         """
-        x = x if standardized else self.inputs.standardize(x)
-        (stages, _, _), state = self._run(x, mask, state or self.initial_state(len(x)))
-        return stages, state
+        (stages, _, _), changed = self._run_steps(inputs, lengths, state)
+        return stages, replace(state, **changed)
 
     def stream(
         self, x: Tensor, state: State, mask: Tensor | None = None, *, standardized: bool = False

@@ -1,42 +1,39 @@
 """
-Random augmentation of sequences with a label for each frame.
+Random augmentation of sequences with a label for each step.
 
-Crops, stretches and dropped frames change the times. The features of another sequence, mixed in,
-make evidence weaker, as it is in recordings that the network which computes the features was not
-trained on.
+Crops, stretches and dropped steps change the times. The inputs of another sequence, mixed in, make
+evidence weaker, as it is in recordings that the network which computes the features was not trained
+on.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from pipeline.temporal.augment import FLIP_PROBABILITY, flip_grid
 from pipeline.temporal.options import TrainingOptions
-
-Tensors = tuple[Tensor, Tensor, Tensor]
-"""Features (L, D), mask (L,) and targets (L,) or (L, K) of one sequence."""
+from pipeline.temporal.sequence_steps import Steps
 
 SLOWEST, FASTEST = 0.3, 1.0
-"""Range of the speed at which the features of another sequence are mixed in."""
+"""Range of the speed at which another sequence is mixed in."""
 
 
-def augment_sequence(
-    sequence: Tensors, options: TrainingOptions, generator: torch.Generator
-) -> Tensors:
-    """Augment a sequence at random in time, and flip it: its targets follow its frames."""
-    features, mask, targets = crop(sequence, options.shortest_crop, generator)
+def augment_steps(steps: Steps, options: TrainingOptions, generator: torch.Generator) -> Steps:
+    """Augment a sequence at random in time: its targets follow its inputs; one step stays."""
+    if not len(steps[0]):
+        return steps
+    inputs, targets = crop(steps, options.shortest_crop, generator)
     if options.stretch > 1:
         factor = options.stretch ** uniform(-1, 1, generator)
-        features, mask, targets = stretch((features, mask, targets), factor)
-    if options.mirror_grid and torch.rand((), generator=generator) < FLIP_PROBABILITY:
-        features = flip_grid(features, options.mirror_grid)
+        inputs, targets = stretch((inputs, targets), factor)
     if options.drop_frames:
-        kept = mask & (torch.rand(mask.shape, generator=generator) >= options.drop_frames)
-        mask = kept if kept.any() else mask
-    return features, mask, targets
+        kept: Any = torch.rand(len(inputs), generator=generator) >= options.drop_frames
+        kept = kept if kept.any() else slice(1)
+        inputs, targets = inputs[kept], targets[kept]
+    return inputs, targets
 
 
 def uniform(low: float, high: float, generator: torch.Generator) -> float:
@@ -44,46 +41,44 @@ def uniform(low: float, high: float, generator: torch.Generator) -> float:
     return low + (high - low) * torch.rand((), generator=generator).item()
 
 
-def crop(sequence: Tensors, min_share: float, generator: torch.Generator) -> Tensors:
-    """Keep a random contiguous part of at least `min_share` of the frames."""
-    total = len(sequence[0])
+def crop(steps: Steps, min_share: float, generator: torch.Generator) -> Steps:
+    """Keep a random contiguous part of at least `min_share` of the steps."""
+    total = len(steps[0])
     shortest = math.ceil(total * min_share)
     length = int(torch.randint(shortest, total + 1, (), generator=generator))
     start = int(torch.randint(total - length + 1, (), generator=generator))
-    features, mask, targets = (part[start : start + length] for part in sequence)
-    return features, mask, targets
+    inputs, targets = (part[start : start + length] for part in steps)
+    return inputs, targets
 
 
-def stretch(sequence: Tensors, factor: float) -> Tensors:
+def stretch(steps: Steps, factor: float) -> Steps:
     """
     Resample a sequence to about `factor` times its length.
 
-    Features are interpolated linearly between frames; mask and targets are those of the nearest
-    frame.
+    Inputs are interpolated linearly between steps; targets are those of the nearest step.
     """
-    features, mask, targets = sequence
-    length = max(1, round(len(features) * factor))
-    positions = torch.linspace(0, len(features) - 1, length)
+    inputs, targets = steps
+    length = max(1, round(len(inputs) * factor))
+    positions = torch.linspace(0, len(inputs) - 1, length)
     before = positions.floor().long()
-    after = (before + 1).clamp(max=len(features) - 1)
-    nearest = positions.round().long()
-    features = torch.lerp(features[before], features[after], (positions - before).unsqueeze(1))
-    return features, mask[nearest], targets[nearest]
+    after = (before + 1).clamp(max=len(inputs) - 1)
+    inputs = torch.lerp(inputs[before], inputs[after], (positions - before).unsqueeze(1))
+    return inputs, targets[positions.round().long()]
 
 
-def mix_in(features: Tensor, other: Tensor, share: float, generator: torch.Generator) -> Tensor:
+def mix_in(inputs: Tensor, other: Tensor, share: float, generator: torch.Generator) -> Tensor:
     """
-    Mix the features of another sequence in, from a random frame on and at a random speed.
+    Mix another sequence in, from a random step on and at a random speed.
 
     Args:
-        features: (L, D).
-        other: of the other sequence, (T, D); it is repeated where it ends.
-        share: greatest share of the other features; it is drawn from [0, share).
+        inputs: (L, P).
+        other: inputs of the other sequence, (T, P); it is repeated where it ends.
+        share: greatest share of the other sequence; it is drawn from [0, share).
         generator: of the random numbers.
     """
     if not len(other):
-        return features
+        return inputs
     speed = uniform(SLOWEST, FASTEST, generator)
     start = uniform(0, len(other), generator)
-    times = (start + speed * torch.arange(len(features))).long() % len(other)
-    return torch.lerp(features, other[times], uniform(0, share, generator))
+    times = (start + speed * torch.arange(len(inputs))).long() % len(other)
+    return torch.lerp(inputs, other[times], uniform(0, share, generator))

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from pipeline.config import fingerprint
 from pipeline.errors import OptionError
+from pipeline.temporal.augment import draw_flips
 from pipeline.temporal.calibration import (
     fit_binary_temperature,
     fit_temperature,
@@ -28,16 +28,19 @@ from pipeline.temporal.models import TemporalModel
 from pipeline.temporal.normalization import fit_normalization
 from pipeline.temporal.options import TemporalOptions, TrainingOptions
 from pipeline.temporal.schedule import class_weights
-from pipeline.temporal.sequence_augment import augment_sequence, mix_in
+from pipeline.temporal.sequence_augment import augment_steps, mix_in
 from pipeline.temporal.sequence_loss import SequenceLoss
+from pipeline.temporal.sequence_steps import (
+    PreparedSteps,
+    StepBatch,
+    Steps,
+    collate_steps,
+)
 from pipeline.temporal.sequences import (
     LabelledSequence,
-    SequenceBatch,
     check_sequences,
-    collate_sequences,
     hash_sequences,
     segments_of_equal_targets,
-    to_tensors,
 )
 from pipeline.temporal.trainer import TrainingResult
 from pipeline.temporal.training_loop import (
@@ -45,10 +48,12 @@ from pipeline.temporal.training_loop import (
     EpochTotals,
     OnEpoch,
     TrainingProgress,
+    Validation,
     clip_gradient,
     isolated_rng,
     parameter_groups,
     run_training,
+    single_thread,
     training_device,
 )
 
@@ -128,7 +133,7 @@ def fit_sequences(
 
 
 def _train(task: SequenceTask, on_epoch: OnEpoch | None, checkpoint: Path | None) -> TrainingResult:
-    with isolated_rng(task.options):
+    with isolated_rng(task.options), single_thread():
         torch.manual_seed(task.options.seed)
         trainer = SequenceTrainer(task)
         run_training(trainer, task.key, on_epoch, checkpoint)
@@ -149,6 +154,7 @@ class SequenceTrainer:
             for segment in segments_of_equal_targets(sequence)
         ]
         fit_normalization(self.model, segments)
+        self.steps = PreparedSteps(self.model, task.options.mirror_grid)
         self.model.to(self.device)
         groups = parameter_groups(self.model.parameters(), self.options.weight_decay)
         self.optimizer = torch.optim.AdamW(groups, lr=self.options.learning_rate)
@@ -166,24 +172,30 @@ class SequenceTrainer:
         totals = EpochTotals()
         for sequences in self.progress.batches(self.task.sequences, generator):
             augmented = [self._augment(sequence, generator) for sequence in sequences]
-            batch = collate_sequences(augmented).to(self.device)
+            batch = collate_steps(augmented).to(self.device)
             loss, accuracy, norm = self._step(batch)
             totals.add(loss, accuracy * len(sequences), norm, len(sequences))
-        validation = self.task.validation
-        metrics = _loss_and_accuracy(self.model, validation) if validation else (None, None)
-        return self.progress.finish_epoch(totals, metrics, self.model.state_dict())
+        return self.progress.finish_epoch(totals, self._validate(), self.model.state_dict())
 
-    def _augment(
-        self, sequence: LabelledSequence, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        features, mask, targets = augment_sequence(to_tensors(sequence), self.options, generator)
+    def _validate(self) -> Validation:
+        if not any(sequence.has_target.any() for sequence in self.task.validation):
+            return None, None
+        batch = collate_steps([self.steps(sequence) for sequence in self.task.validation])
+        self.model.eval()
+        return self.loss.evaluate(self.model, batch.to(self.device))
+
+    def _augment(self, sequence: LabelledSequence, generator: torch.Generator) -> Steps:
+        (flipped,) = draw_flips(1, self.options, generator)
+        inputs, targets = augment_steps(
+            self.steps(sequence, flipped=flipped), self.options, generator
+        )
         if self.options.mix:
             number = int(torch.randint(len(self.task.sequences), (), generator=generator))
-            other, valid, _ = to_tensors(self.task.sequences[number])
-            features = mix_in(features, other[valid], self.options.mix, generator)
-        return features, mask, targets
+            other, _ = self.steps(self.task.sequences[number])
+            inputs = mix_in(inputs, other, self.options.mix, generator)
+        return inputs, targets
 
-    def _step(self, batch: SequenceBatch) -> tuple[float, float, float]:
+    def _step(self, batch: StepBatch) -> tuple[float, float, float]:
         """Run one step. Returns the loss, the accuracy, and the norm of the gradient."""
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
@@ -260,8 +272,11 @@ def predict_sequences(
     model.eval()
     found = []
     for sequence in sequences:
-        features, mask, _ = to_tensors(sequence)
-        logits = model(features.unsqueeze(0).to(device), mask.unsqueeze(0).to(device))
+        features, mask = (
+            torch.from_numpy(part).unsqueeze(0).to(device)
+            for part in (sequence.features, sequence.mask)
+        )
+        logits = model(features, mask)
         found.append(logits.frames[0].float().cpu().numpy())
     model.train(training)
     return found
@@ -277,16 +292,3 @@ def _frames_with_target(
         targets.append(sequence.targets[sequence.has_target].astype(np.int64))
     joined = np.concatenate(targets) if targets else np.zeros(0, np.int64)
     return np.concatenate(logits), joined
-
-
-def _loss_and_accuracy(
-    model: TemporalModel, sequences: Sequence[LabelledSequence]
-) -> tuple[float, float]:
-    """Compute the mean negative log-likelihood of frames, in nats, and the accuracy."""
-    found, known = _frames_with_target(model, sequences)
-    logits, targets = torch.from_numpy(found), torch.from_numpy(known)
-    if targets.ndim == 2:
-        loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets.float())
-        return loss.item(), float(((logits > 0) == (targets > 0)).float().mean())
-    loss = torch.nn.functional.cross_entropy(logits, targets)
-    return loss.item(), float((logits.argmax(1) == targets).float().mean())

@@ -1,5 +1,5 @@
 """
-Sequences with a label for each frame, and their batches.
+Sequences with a label for each frame.
 
 A labelled sequence is usually a whole video. Its targets are one label a frame, or with multi-label
 a set of labels a frame.
@@ -14,9 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 IGNORED = -1
 """Target of a frame that has none: it is read by the model, but it is not in the loss."""
@@ -125,50 +123,6 @@ def _fits(item: LabelledSequence, num_labels: int, multi_label: bool) -> bool:
     if multi_label:
         return bool(item.targets.shape[1] == num_labels)
     return bool(((item.targets >= IGNORED) & (item.targets < num_labels)).all())
-
-
-@dataclass(frozen=True, slots=True)
-class SequenceBatch:
-    """Sequences padded to the length of the longest."""
-
-    x: Tensor
-    """(N, L, D)."""
-    mask: Tensor
-    """True for frames that are used, (N, L)."""
-    targets: Tensor
-    """int64 (N, L) with `IGNORED` for padding and frames without target, or for multi-label float32
-    (N, L, K)."""
-
-    def to(self, device: torch.device) -> SequenceBatch:
-        """Copy the batch to a device."""
-        return SequenceBatch(self.x.to(device), self.mask.to(device), self.targets.to(device))
-
-    @property
-    def has_target(self) -> Tensor:
-        """Whether each frame is in the loss, (N, L)."""
-        return self.mask if self.targets.ndim == 3 else self.mask & (self.targets != IGNORED)
-
-
-def collate_sequences(parts: Sequence[tuple[Tensor, Tensor, Tensor]]) -> SequenceBatch:
-    """
-    Pad sequences to the length of the longest and stack them.
-
-    Args:
-        parts: features (L, D), mask (L,) and targets (L,) or (L, K) of each sequence.
-    """
-    pad = torch.nn.utils.rnn.pad_sequence
-    features, masks, targets = (list(column) for column in zip(*parts, strict=True))
-    # a padded target is -1: with multi-label it is outside the mask
-    stacked = pad(targets, batch_first=True, padding_value=IGNORED)  # (N, L) or (N, L, K)
-    return SequenceBatch(pad(features, batch_first=True), pad(masks, batch_first=True), stacked)
-
-
-def to_tensors(item: LabelledSequence) -> tuple[Tensor, Tensor, Tensor]:
-    """Give the features (T, D), mask (T,) and targets (T,) or float32 (T, K) as tensors."""
-    targets = torch.from_numpy(item.targets)
-    if item.multi_label:
-        targets = targets.float()
-    return torch.from_numpy(item.features), torch.from_numpy(item.mask), targets
 
 
 def segments_of_equal_targets(item: LabelledSequence) -> list[NDArray[np.float32]]:

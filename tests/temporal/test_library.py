@@ -95,12 +95,16 @@ def test_all_public_names_exist():
     assert all(hasattr(pipeline.temporal, name) for name in pipeline.temporal.__all__)
 
 
-def test_the_example_of_the_readme_runs():
+def test_the_examples_of_the_readme_run():
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    (example,) = [block for block in blocks if "from pipeline.temporal import" in block]
+    examples = [block for block in blocks if "from pipeline.temporal import" in block]
     names = {}
-    exec(compile(example, "README.md", "exec"), names)
+    for example in examples:
+        exec(compile(example, "README.md", "exec"), names)
 
     assert names["clips"].shape == (64, 10)
     assert names["logits"].shape == (64, 10)
     torch.testing.assert_close(names["logits"], names["frames"][:, -1], atol=1e-5, rtol=0)
+    assert [logits.shape for logits in names["predicted"]] == [(200, 3)] * 2
+    assert names["probabilities"].shape == (1, 200, 3)
+    assert names["result"].model.options.stride == 4

@@ -17,7 +17,8 @@ from pipeline.temporal import (
     predict_sequences,
 )
 from pipeline.temporal.sequence_loss import SequenceLoss
-from pipeline.temporal.sequences import IGNORED, collate_sequences, to_tensors
+from pipeline.temporal.sequence_steps import collate_steps, make_steps
+from pipeline.temporal.sequences import IGNORED
 from tests.temporal.synthetic_sequences import NUM_LABELS, make_sequence, noisy_segments
 
 CAUSAL = TemporalOptions(cell="tcn", layers=4, size=16, layer_norm=False, refine=1, refine_layers=4)
@@ -82,7 +83,7 @@ def test_sequences_without_any_label_fail():
 
 
 def loss_of(model, options, sequences, weights=None):
-    batch = collate_sequences([to_tensors(sequence) for sequence in sequences])
+    batch = collate_steps([make_steps(model, sequence) for sequence in sequences])
     weights = torch.ones(NUM_LABELS) if weights is None else weights
     model.zero_grad()
     return SequenceLoss(options, weights).backward(model, batch)

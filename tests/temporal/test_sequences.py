@@ -6,15 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 from pipeline.temporal.sequences import (
     IGNORED,
     LabelledSequences,
-    collate_sequences,
     hash_sequences,
     segments_of_equal_targets,
-    to_tensors,
 )
 from tests.temporal.synthetic_sequences import make_sequence
 
@@ -69,17 +66,6 @@ class TestLabelledSequences:
         items = tuple(make_sequence([0, 1], np.zeros((2, size))) for size in (2, 3))
         with pytest.raises(ValueError, match=r"same size, got \[2, 3\]"):
             LabelledSequences(items, ("a", "b"))
-
-
-def test_batches_are_padded_without_targets():
-    batch = collate_sequences(
-        [to_tensors(make_sequence(t, np.ones((len(t), 2)))) for t in ([0, 1, 1], [1])]
-    )
-
-    assert batch.x.shape == (2, 3, 2)
-    assert batch.mask.tolist() == [[True] * 3, [True, False, False]]
-    assert batch.targets.tolist() == [[0, 1, 1], [1, IGNORED, IGNORED]]
-    assert torch.equal(batch.has_target, batch.mask)
 
 
 def test_the_hash_depends_on_content_and_order():
