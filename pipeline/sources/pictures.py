@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.records import Images
-from pipeline.sources.tiff import TIFF_SUFFIXES, TiffPage, tiff_pages
+from pipeline.sources.tiff import TIFF_SUFFIXES, TiffPage, tiff_pages, with_first_page
 
 DEEP = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
 PILLOW_COMPRESSIONS = frozenset({50000, 50001})
@@ -29,7 +29,9 @@ DEPTHS = (8, 10, 12, 14)
 FULL_RANGE_FROM = 1 << DEPTHS[-1]
 """A larger sample value means that all 16 bits are significant."""
 MAX_BLOCK_BYTES = 64 << 20
-"""Pages that are read at once: skipping to a page takes time for each page before it."""
+"""Pages of a large file that are read at once: skipping to a page takes time for each before it."""
+MAX_MAPPED_BYTES = 1 << 30
+"""Of files that are mapped into memory; the mapping counts as memory of the process."""
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 Samples = NDArray[Any]
@@ -102,6 +104,7 @@ class PictureReader:
 
     def __init__(self, values: ValueRange | None = None) -> None:
         self._values = values
+        self._mapped: tuple[Path, NDArray[np.uint8]] | None = None
         self._block: dict[tuple[Path, int], Samples] = {}
         self._size = 1
 
@@ -125,7 +128,21 @@ class PictureReader:
             flags = cv2.IMREAD_UNCHANGED
         if page is None or picture.pages == 1:
             return _read_file(picture.path, flags)
+        try:
+            if picture.path.stat().st_size <= MAX_MAPPED_BYTES:
+                return self._read_mapped(picture, page, flags)
+        except OSError:  # no file, or no memory for the mapping
+            return None
         return self._read_page(picture, page, flags)
+
+    def _read_mapped(self, picture: Picture, page: TiffPage, flags: int) -> Samples | None:
+        """Read a page of a file in memory, as if it was the first one."""
+        if self._mapped is None or self._mapped[0] != picture.path:
+            # private: the header is changed in memory only
+            self._mapped = picture.path, np.memmap(picture.path, np.uint8, mode="c")
+        data = self._mapped[1]
+        data[:16] = np.frombuffer(with_first_page(data[:16].tobytes(), page), np.uint8)
+        return _decode(np.asarray(data), flags)
 
     def _read_page(self, picture: Picture, page: TiffPage, flags: int) -> Samples | None:
         """Read a page, and where pages are read one after the other, some that follow."""
@@ -145,8 +162,15 @@ class PictureReader:
 def _read_file(path: Path, flags: int) -> Samples | None:
     try:
         data = np.fromfile(path, dtype=np.uint8)  # OpenCV cannot open every file name
-        return cv2.imdecode(data, flags) if len(data) else None
-    except (OSError, cv2.error):
+    except OSError:
+        return None
+    return _decode(data, flags) if len(data) else None
+
+
+def _decode(data: NDArray[np.uint8], flags: int) -> Samples | None:
+    try:
+        return cv2.imdecode(data, flags)
+    except cv2.error:
         return None
 
 

@@ -32,6 +32,8 @@ class TiffPage:
 
     number: int
     """Position in the file, from 0."""
+    offset: int
+    """Of its directory in the file, in bytes."""
     height: int
     width: int
     bits: int
@@ -62,21 +64,22 @@ def tiff_pages(path: Path, limit: int | None = None) -> list[TiffPage]:
     """
     pages: list[TiffPage] = []
     with path.open("rb") as file:
-        for number, tags in enumerate(_directories(file)):
+        for number, (offset, tags) in enumerate(_directories(file)):
             kind = _number(tags, SUBFILE_TYPE) or 0
             if not int(kind) & (REDUCED | MASK):
-                pages.append(_page(number, tags))
+                pages.append(_page(number, offset, tags))
             if limit is not None and len(pages) >= limit:
                 break
     return pages
 
 
-def _page(number: int, tags: dict[int, Value]) -> TiffPage:
+def _page(number: int, offset: int, tags: dict[int, Value]) -> TiffPage:
     largest = _number(tags, SMAX_SAMPLE)
     description = tags.get(DESCRIPTION, "")
     claimed = re.search(r"\AImageJ=.*?^images=(\d+)", str(description), re.DOTALL | re.MULTILINE)
     return TiffPage(
         number=number,
+        offset=offset,
         height=int(_number(tags, HEIGHT) or 0),
         width=int(_number(tags, WIDTH) or 0),
         bits=int(_number(tags, BITS) or 1),
@@ -94,8 +97,16 @@ def _number(tags: dict[int, Value], tag: int) -> float | None:
     return max(values) if values and not isinstance(values, str) else None
 
 
-def _directories(file: BinaryIO) -> Iterator[dict[int, Value]]:
-    """Yield the tags of each page, until the end or the first damage."""
+def with_first_page(head: bytes, page: TiffPage) -> bytes:
+    """Return the first 16 bytes of a TIFF, changed so that this page is read as the first."""
+    order = "<" if head[:2] == b"II" else ">"
+    if struct.unpack(order + "H", head[2:4])[0] == 43:
+        return head[:8] + struct.pack(order + "Q", page.offset)
+    return head[:4] + struct.pack(order + "I", page.offset) + head[8:]
+
+
+def _directories(file: BinaryIO) -> Iterator[tuple[int, dict[int, Value]]]:
+    """Yield offset and tags of each page, until the end or the first damage."""
     head = file.read(16)
     order = {b"II": "<", b"MM": ">"}.get(head[:2])
     if order is None or len(head) < 8:
@@ -118,7 +129,7 @@ def _directories(file: BinaryIO) -> Iterator[dict[int, Value]]:
             (following,) = _read(file, order + offset)
             if len(data) < number * size:
                 return
-            yield dict(_tags(file, order, entry, data))
+            yield place, dict(_tags(file, order, entry, data))
             place = following
     except (struct.error, OverflowError, MemoryError):
         return  # cut off, or damaged

@@ -100,12 +100,18 @@ class TestPages:
         assert path.read_bytes()[2] == 43
         assert numbers(read_all(path)[0]) == [0, 1, 2]
 
-    def test_pages_can_be_read_in_any_order(self, tmp_path):
-        path = write_stack(tmp_path / "a.tif", map(grey, range(30)))
+    @pytest.mark.parametrize("mapped", [True, False], ids=["mapped", "large"])
+    @pytest.mark.parametrize("big", [True, False], ids=["BigTIFF", "TIFF"])
+    def test_pages_can_be_read_in_any_order(self, tmp_path, monkeypatch, mapped, big):
+        if not mapped:
+            monkeypatch.setattr("pipeline.sources.pictures.MAX_MAPPED_BYTES", 0)
+        path = write_stack(tmp_path / "a.tif", map(grey, range(30)), big_tiff=big)
+        before = path.read_bytes()
         pictures, reader = list_pictures([path]), PictureReader()
         order = [0, 1, 2, 3, 9, 20, 21, 22, 23, 24, 5, 29, 0]
 
         assert numbers([reader.read(pictures[n]) for n in order]) == order
+        assert path.read_bytes() == before
 
     def test_the_pages_of_files_follow_in_natural_order(self, tmp_path):
         for number in (1, 2, 10):
