@@ -39,6 +39,22 @@ class TestWriteRows:
         assert set(clips.recognizer) == {"toy"}
         assert set(clips.config_id) == {FULL.config_id}
 
+    def test_without_a_label_above_its_threshold_label_and_score_are_null(self, tmp_path):
+        rows = good("a.mp4", clips=1)
+        clips = rows.recognition.clips
+        clips[0] = replace(clips[0], label=None, embedding=None)
+        rows.recognition.scores[0][0] = np.nan
+        write_rows(tmp_path, [rows], FULL)
+
+        (clip,) = pd.read_parquet(tmp_path / "clips").to_dict("records")
+        assert pd.isna(clip["label"])
+        assert clip["embedding"] is None
+        assert np.isnan(clip["score"])
+        assert len(clip["scores"]) == 3
+        frames = pd.read_parquet(tmp_path / "frames")
+        assert frames.label.isna().tolist() == [True, False, False, False]
+        assert frames.score.isna().tolist() == [True, False, False, False]
+
     def test_embeddings_are_null_by_default(self, tmp_path):
         write_rows(tmp_path, [good("a.mp4")], OPTIONS)
 
