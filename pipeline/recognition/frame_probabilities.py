@@ -18,12 +18,15 @@ from pipeline.recognition.predictions import Probabilities
 from pipeline.recognition.recognizer import Recognizer
 from pipeline.recognition.windows import FeatureArray, Samples, ShotChunk, shot_mask
 from pipeline.records import Seconds
-from pipeline.temporal.models import State
+from pipeline.temporal.models import State, TemporalModel
 
-WINDOW_FRAMES = 6144
-"""Frames that a model reads at once if it looks both ways."""
-MARGIN_FRAMES = 512
-"""Frames next to the edge of a window that are not used."""
+HOP_FRAMES = 4864
+"""Frames from the start of a window to that of the next one, at least."""
+MARGIN_STEPS = 512
+"""Steps of a model next to the edge of a window whose frames are not used, if it has no limit to
+how far it looks."""
+MAX_MARGIN_FRAMES = 4096
+"""Most frames that are not used, for models that look far."""
 FADE_FRAMES = 256
 """Frames over which two windows are cross-faded."""
 
@@ -72,7 +75,8 @@ class FrameProbabilities:
         self._state, self._held, self._seconds = None, None, np.zeros(0)
         self._is_read = self._is_returned = False
         if not self._recognizer.model.streams:
-            self._windows = OverlappingWindows(WINDOW_FRAMES, MARGIN_FRAMES, FADE_FRAMES)
+            shift = 1 if self._recognizer.backbone.context else 0
+            self._windows = _windows(self._recognizer.model, shift)
 
     def _stream(
         self, features: FeatureArray, is_last: bool
@@ -99,6 +103,23 @@ class FrameProbabilities:
         """Mask the first frame of a shot if the backbone needs the one before, (length,)."""
         first, self._is_read = int(self._is_read), True
         return shot_mask(self._recognizer.backbone.context, first, length)
+
+
+def _windows(model: TemporalModel, shift: int) -> OverlappingWindows:
+    """
+    Choose windows in which a model predicts the same as for the whole sequence.
+
+    They start with a block of frames that the model averages to one step.
+
+    Args:
+        model: that looks both ways.
+        shift: 1 if the first frame of a shot is masked, so that blocks start a frame later.
+    """
+    stride = model.options.stride
+    margin = MARGIN_STEPS * stride if model.context is None else model.context
+    margin = min(margin, MAX_MARGIN_FRAMES)
+    hop = -(-HOP_FRAMES // stride) * stride
+    return OverlappingWindows(hop + 2 * margin + FADE_FRAMES, margin, FADE_FRAMES, shift)
 
 
 def predict_frames(

@@ -25,10 +25,11 @@ class OverlappingWindows:
         length: frames of a window.
         margin: frames next to the edge of a window that are not used.
         fade: frames over which two windows are cross-faded.
+        shift: frames by which the first window is longer, and all others start later.
     """
 
-    def __init__(self, length: int, margin: int, fade: int) -> None:
-        self._length, self._overlap = length, 2 * margin + fade
+    def __init__(self, length: int, margin: int, fade: int, shift: int = 0) -> None:
+        self._length, self._overlap, self._shift = length, 2 * margin + fade, shift
         if length <= self._overlap:
             raise ValueError(f"length must be above {self._overlap}, got {length}")
         ramp = (np.arange(fade, dtype=np.float32) + 1) / (fade + 1)
@@ -48,10 +49,10 @@ class OverlappingWindows:
         """
         buffer = features if self._buffer is None else np.concatenate([self._buffer, features])
         windows = []
-        while len(buffer) > self._length:
-            windows.append(buffer[: self._length])
-            buffer = buffer[self._length - self._overlap :]
-            self._has_windows = True
+        while len(buffer) > (length := self._length + self._shift):
+            windows.append(buffer[:length])
+            buffer = buffer[length - self._overlap :]
+            self._has_windows, self._shift = True, 0
         if is_last and (not self._has_windows or len(buffer) > self._overlap):
             windows.append(buffer)
         self._buffer = buffer

@@ -14,9 +14,9 @@ from pipeline.recognition.overlapping_windows import OverlappingWindows
 LENGTH, MARGIN, FADE = 16, 3, 4
 
 
-def join(values, sizes=(), edges=0.0):
+def join(values, sizes=(), edges=0.0, shift=0):
     """Predict each frame by its feature, with `edges` added within the margins of windows."""
-    windows, found, lengths = OverlappingWindows(LENGTH, MARGIN, FADE), [], []
+    windows, found, lengths = OverlappingWindows(LENGTH, MARGIN, FADE, shift), [], []
     cuts = [0, *np.minimum(np.cumsum(sizes), len(values)).astype(int).tolist(), len(values)]
     for number, (start, stop) in enumerate(pairwise(cuts)):
         is_last = number == len(cuts) - 2
@@ -65,6 +65,13 @@ def test_two_windows_are_faded():
 def test_short_sequences_are_one_window():
     assert join(ramp(LENGTH))[1] == [LENGTH]
     assert join(ramp(LENGTH + 1))[1] == [LENGTH, 2 * MARGIN + FADE + 1]
+
+
+def test_a_shift_delays_all_windows_but_the_first():
+    found, lengths = join(ramp(40), edges=1000.0, shift=1)
+
+    np.testing.assert_allclose(found, ramp(40), atol=1e-3)
+    assert lengths == [LENGTH + 1, LENGTH, LENGTH, LENGTH, 15]
 
 
 def test_windows_shorter_than_their_overlap_fail():

@@ -49,8 +49,8 @@ def frames(options=STREAMING[0], **changes):
 @pytest.fixture
 def short_windows(monkeypatch):
     """Windows of 320 frames, of which consecutive ones share 256."""
-    monkeypatch.setattr(frame_probabilities, "WINDOW_FRAMES", 320)
-    monkeypatch.setattr(frame_probabilities, "MARGIN_FRAMES", 120)
+    monkeypatch.setattr(frame_probabilities, "HOP_FRAMES", 64)
+    monkeypatch.setattr(frame_probabilities, "MARGIN_STEPS", 120)
     monkeypatch.setattr(frame_probabilities, "FADE_FRAMES", 16)
 
 
@@ -189,6 +189,23 @@ class TestWindows:
 
         np.testing.assert_allclose(found, whole, atol=1e-4)
         assert (found.argmax(1) == whole.argmax(1)).mean() >= 0.995
+
+    @pytest.mark.usefixtures("short_windows")
+    @pytest.mark.parametrize("context", [0, 1])
+    @pytest.mark.parametrize("stride", [1, 3])
+    def test_windows_of_convolutions_start_with_a_block(self, stride, context):
+        """The model looks at a limited number of frames, so windows are exact."""
+        torch.manual_seed(1)
+        options = TemporalOptions(
+            cell="tcn", layers=3, size=8, bidirectional=True, refine=1, refine_layers=3,
+            refine_size=8, stride=stride,
+        )  # fmt: skip
+        model = TemporalModel(D, K, options).eval().requires_grad_(False)
+        recognizer = frames(options, model=model, context=context)
+        values = draw(500)
+        whole = forward(recognizer, values, np.arange(500) >= context)[0]
+
+        assert_frames(run(recognizer, values, [90] * 3), whole)
 
     @pytest.mark.usefixtures("short_windows")
     def test_memory_does_not_grow_with_the_length(self):
