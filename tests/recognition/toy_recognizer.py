@@ -23,6 +23,7 @@ STREAMING = [
     GRU,
     TemporalOptions(cell="lstm", size=8, layers=2, differences=True, pooling="last"),
     TemporalOptions(cell="mingru", size=8, pooling="attention"),
+    TemporalOptions(cell="tcn", layers=2, size=8, stride=2, refine=1, refine_layers=2),
 ]
 WHOLE_CLIPS = [
     TemporalOptions(cell="gru", size=8, bidirectional=True, pooling="last"),
