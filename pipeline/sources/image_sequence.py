@@ -99,7 +99,8 @@ def read_image_index(
     """
     Index a folder of images: a missing number leaves a gap in time.
 
-    All pages of a TIFF are frames. Where there are several, frames follow without gaps.
+    All pages of a TIFF are frames. Where there are several, frames follow without gaps, and a
+    missing number of a file is only noted.
 
     Args:
         folder: absolute path of a folder, or of a TIFF stack.
@@ -114,7 +115,8 @@ def read_image_index(
     pictures = list_pictures(files)
     height, width = _image_size(files, max_pixels)
     values, note = find_value_range(pictures, progress)
-    pts, claimed, problem = _frame_times(files, pictures)
+    pts, claimed, missing = _frame_times(files, pictures)
+    stacks = any(picture.pages > 1 for picture in pictures)
     rate = Fraction(fps).limit_denominator(1_000_000)
     return VideoIndex(
         format="images",
@@ -134,9 +136,9 @@ def read_image_index(
         packets=len(pictures),
         packets_discarded=0,
         frames_from_header=claimed if claimed > len(pictures) else None,
-        problem=problem,
+        problem="" if stacks else missing,
         value_range=(values.black, values.white) if values else None,
-        note=note,
+        note="; ".join(filter(None, [note, missing if stacks else ""])),
     )
 
 

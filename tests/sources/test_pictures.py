@@ -121,7 +121,8 @@ class TestPages:
         index = read_image_index(str(tmp_path), 10, PIXELS)
 
         assert index.pts.tolist() == list(range(9))
-        assert index.problem == "numbers missing between the images: 3, 4, 5, 6, 7, … (7 in all)"
+        assert (index.problem, index.truncated) == ("", False)
+        assert index.note == "numbers missing between the images: 3, 4, 5, 6, 7, … (7 in all)"
 
     def test_smaller_versions_of_a_page_are_no_frames(self, tmp_path):
         path = tmp_path / "a.tif"
