@@ -113,6 +113,8 @@ class VideoIndex:
     """Presentation times of the key frames in ticks, ascending: decoding may start there."""
     packets_empty: int = 0
     """Frames of zero bytes that the header counts: the frame before stays visible."""
+    frames_before_first: int = 0
+    """Frames before the first key frame, which cannot be decoded, of a stream without times."""
     frame_rate_assumed: bool = False
     """Whether a raw stream states no frame rate, and 25 frames per second are assumed."""
     value_range: tuple[float, float] | None = None

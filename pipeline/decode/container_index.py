@@ -197,6 +197,8 @@ class _PacketScan:
         self.key_times: list[int] = []
         self.last_duration = 0
         self.first_frame: Any = None
+        self.first_key: int | None = None
+        """Position of the first key frame that could be decoded, in the order of storage."""
         self.decode_error = ""
         self._tried_bytes, self._started = 0, 0.0
         self.problem = ""
@@ -230,6 +232,9 @@ class _PacketScan:
         except (av.error.FFmpegError, EOFError) as error:
             self._add_error(error)
             return
+        if self.first_key is None and packet.is_keyframe:
+            fields = self._fields
+            self.first_key = sum(fields.begins_frame[:-1]) if fields else len(self.times) - 1
         self.first_frame = next(iter(frames), None)
 
     def _add_error(self, error: Exception) -> None:
@@ -273,6 +278,7 @@ class _PacketScan:
             frames_from_header=stream.frames or None,
             timed=times.timed,
             frame_rate_assumed=times.rate_assumed,
+            frames_before_first=0 if times.timed else max(0, self.first_key or 0),
             keys=self._keys(times.pts),
         )
 

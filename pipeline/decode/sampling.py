@@ -219,7 +219,7 @@ class Selector:
         frames_here = self._plan.frame_range()
         last = self._plan.stop >= self._plan.num_samples
         held: tuple[TimedFrame, int, float] | None = None
-        frame_index, last_ticks = -1, None
+        frame_index, last_ticks = self._plan.index.frames_before_first - 1, None
         for frame in frames:
             ticks = self._ticks(frame, frame_index)
             if last_ticks is not None and ticks < last_ticks:

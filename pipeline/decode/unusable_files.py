@@ -21,6 +21,12 @@ PLAYLIST_SIGNATURES = {b"#EXTM3U": "hls", b"ffconcat version": "concat"}
 """First bytes of playlists that FFmpeg would follow, or wait for, as soon as they are opened."""
 GIT_LFS_SIGNATURE = b"version https://git-lfs"
 HTML_SIGNATURES = (b"<!doctype html", b"<html", b"<head", b"<body")
+"""In lower case; a comment or a declaration of XML may precede them."""
+UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+CONTROL_BYTES = frozenset(range(32)) - frozenset(b"\t\r\n\f\x1b")
+"""Of which text has none."""
+MIN_ASCII = 0.8
+"""Share of letters of the Latin alphabet and the like in text of an older encoding."""
 ANIMATIONS = {
     b"\x8aMNG\r\n\x1a\n": "MNG",
     b"FLIF": "FLIF",
@@ -73,7 +79,8 @@ def refuse_by_head(location: str) -> None:
             "not_video",
             "a Git LFS pointer instead of the video: fetch the content with `git lfs pull`",
         )
-    if head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(HTML_SIGNATURES):
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if text.startswith(b"<") and any(signature in text for signature in HTML_SIGNATURES):
         raise VideoError(
             "not_video", "a web page (HTML) instead of a video: the download went wrong"
         )
@@ -244,13 +251,19 @@ def _boxes(file: Any, size: int) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _is_text(head: bytes) -> bool:
+    if head.startswith(UTF16_MARKS):
+        return True
+    if not CONTROL_BYTES.isdisjoint(head):
+        return False
+    if sum(byte < 128 for byte in head) >= MIN_ASCII * len(head):
+        return True
     try:
         text = head.decode("utf-8")
     except UnicodeDecodeError as error:
         if error.start < len(head) - 3:  # the last character may be incomplete
             return False
         text = head[: error.start].decode("utf-8")
-    return all(character.isprintable() or character in "\t\r\n\f" for character in text)
+    return all(character.isprintable() or character.isspace() for character in text)
 
 
 def is_encrypted(location: str) -> bool:

@@ -95,6 +95,21 @@ class TestRecordingsJoinedBetweenKeyFrames:
         assert batch.report.frames_decoded == 20
         assert f"first picture comes at packet {gop - start + 1}" in batch.report.error
 
+    @pytest.mark.parametrize(("suffix", "codec"), [(".h264", "libx264"), (".hevc", "libx265")])
+    def test_a_raw_stream_keeps_its_times(self, suffix, codec, tmp_path, process):
+        """Its frames are counted, and those that cannot be decoded count too."""
+        x265 = {"x265-params": "keyint=100:min-keyint=100:scenecut=0:log-level=none"}
+        options = x265 if codec == "libx265" else {}
+        source = write_video(tmp_path / "a.mkv", 120, gop=100, codec=codec, options=options)
+        path = copy_packets(source, tmp_path / f"a{suffix}", start=60)
+
+        batch = decode(process, path)
+
+        assert numbers(batch.images) == list(range(100, 120))
+        assert batch.frame_index.tolist() == list(range(40, 60))
+        assert batch.pts_seconds == pytest.approx(np.arange(40, 60) / 30)
+        assert "20 of 60 frames: the first picture comes at packet 41" in batch.report.error
+
 
 class TestKeyFramesThatAreNotMarked:
     """The decoder tells key frames where the container does not."""
