@@ -102,7 +102,7 @@ AUGMENTATION = option_group(
     LearningOptions,
     TRAINING_PANEL,
     mirror=Option(negative=True, default="unless a label names a side"),
-).only("mirror")
+).only("mirror", "compensation")
 FINE_TUNING = option_group(
     TuningOptions,
     Group("Fine-tuning", sort_key=4),

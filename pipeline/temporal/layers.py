@@ -7,6 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from pipeline.errors import OptionError
 from pipeline.temporal.cells import make_layer
 from pipeline.temporal.options import TemporalOptions
 
@@ -26,6 +27,11 @@ class InputLayer(nn.Module):
 
     def __init__(self, feature_size: int, options: TemporalOptions) -> None:
         super().__init__()
+        if options.motion_grid and feature_size % options.motion_grid**2:
+            raise OptionError(
+                f"features of size {feature_size} are not a grid of {options.motion_grid} × "
+                f"{options.motion_grid} cells: their motion cannot be compensated"
+            )
         self.options = options
         width = feature_size * (1 + options.differences + options.rectified)
         self.register_buffer("mean", torch.zeros(feature_size))
@@ -70,6 +76,9 @@ class InputLayer(nn.Module):
         difference = inputs[..., size : 2 * size]
         difference[:, 0] = torch.where(is_first.unsqueeze(1), 0.0, x[:, 0] - previous)
         difference[:, 1:] = x[:, 1:] - x[:, :-1]
+        if self.options.motion_grid:
+            cells = difference.view(*x.shape[:2], -1, self.options.motion_grid**2)
+            cells -= cells.mean(3, keepdim=True)
         if self.options.rectified:  # max(d, 0) and max(-d, 0)
             inputs[..., 2 * size :] = (-difference).relu_()
             difference.relu_()

@@ -59,6 +59,10 @@ class TemporalOptions:
     rectified: bool = False
     """Split differences by sign into two non-negative parts, and scale all inputs by their standard
     deviation between clips; needs differences."""
+    motion_grid: int = field(default=0, metadata=OMIT_DEFAULT)
+    """Side of the grid of features, in cells, over which the mean is subtracted from the difference
+    of each channel: it is what changes everywhere, as when the camera moves. 0 disables it; needs
+    differences."""
     signed_root: bool = False
     """Take the signed square root of the features first (power normalization), which reduces the
     influence of a few large ones."""
@@ -92,6 +96,8 @@ class TemporalOptions:
             raise OptionError(f"dropout must be in [0, 1), got {self.dropout}")
         if self.rectified and not self.differences:
             raise OptionError("rectified needs differences: set differences as well")
+        if self.motion_grid and not self.differences:
+            raise OptionError("motion_grid needs differences: set differences as well")
         if "transformer" in self.cell and self.size % self.heads:
             raise OptionError(f"size {self.size} is not a multiple of heads {self.heads}")
         if self.bidirectional and self.cell in ("mean", "transformer"):

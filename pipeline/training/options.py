@@ -122,10 +122,17 @@ class LearningOptions:
     """Augment with clips flipped horizontally.
 
     None: unless a label names a side."""
+    compensation: bool = False
+    """Subtract what changes everywhere in the picture at once, as when the camera moves; needs a
+    grid of features. Not for labels that name movements of the camera."""
     tuning: TuningOptions = field(default_factory=TuningOptions)
     """How the backbone is fine-tuned afterwards."""
     labels: LabelOptions = field(default_factory=LabelOptions)
     external: ExternalFeatures = field(default_factory=ExternalFeatures)
+
+    def __post_init__(self) -> None:
+        if self.compensation and not self.temporal.differences:
+            raise OptionError("--compensation changes the differences of frames: add --differences")
 
     def to_json(self) -> dict[str, Any]:
         """Convert to plain values, which `from_json` reads."""
@@ -149,6 +156,7 @@ class LearningOptions:
                     FRAMES_TRAINING if frames else TrainingOptions(), **values.get("training", {})
                 ),
                 values.get("mirror"),
+                values.get("compensation", False),
                 TuningOptions(**values.get("tuning", {})),
                 labels,
                 ExternalFeatures(**values.get("external", {})),

@@ -37,6 +37,7 @@ from pipeline.training.train_recognizer import (
     licence_note,
     plot_curves,
     remove_checkpoints,
+    with_compensation,
     with_mirror,
     without_history,
 )
@@ -81,7 +82,11 @@ def train_frame_recognizer(
         OptionError: the options do not fit the features, or training diverged.
         SourceError: there is no sequence to train on, or a label has none.
     """
-    options = replace(options, training=with_mirror(dataset, options))
+    options = replace(
+        options,
+        temporal=with_compensation(dataset, options),
+        training=with_mirror(dataset, options),
+    )
     parts = split_sequences(dataset, options.training)
     with file_lock(out / ".lock", f"recognizer {out}"):
         result = fit_sequences(

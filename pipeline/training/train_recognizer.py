@@ -27,7 +27,7 @@ from pipeline.recognition.recognizer import Recognizer, save_recognizer
 from pipeline.results.plots import plot_training
 from pipeline.storage import file_lock, write_json
 from pipeline.temporal.batching import Example, hash_examples
-from pipeline.temporal.options import TrainingOptions
+from pipeline.temporal.options import TemporalOptions, TrainingOptions
 from pipeline.temporal.schedule import train_validation_split
 from pipeline.temporal.trainer import TrainingResult, fit
 from pipeline.temporal.training_loop import Epoch, OnEpoch
@@ -91,7 +91,11 @@ def train_recognizer(
         OptionError: the options do not fit the features, or training diverged.
         SourceError: a label has no training example.
     """
-    options = replace(options, training=with_mirror(dataset, options))
+    options = replace(
+        options,
+        temporal=with_compensation(dataset, options),
+        training=with_mirror(dataset, options),
+    )
     parts = split(dataset, options.training)
     with file_lock(out / ".lock", f"recognizer {out}"):
         num_labels = len(dataset.examples.labels)
@@ -157,6 +161,21 @@ def with_mirror(
         raise OptionError("features without a grid cannot be mirrored: add --grid, or --no-mirror")
     mirror = may_mirror(dataset, options)
     return replace(options.training, mirror_grid=grid if mirror and grid > 1 else 0)
+
+
+def with_compensation(
+    dataset: LabelledDataset | SequenceDataset, options: LearningOptions
+) -> TemporalOptions:
+    """
+    Set the grid of the features in the model options if motion is compensated.
+
+    Raises:
+        OptionError: features have no grid.
+    """
+    grid = dataset.backbone.grid or 1
+    if options.compensation and grid == 1:
+        raise OptionError("--compensation needs features with a grid: add --grid, or remove it")
+    return replace(options.temporal, motion_grid=grid if options.compensation else 0)
 
 
 def may_mirror(dataset: LabelledDataset | SequenceDataset, options: LearningOptions) -> bool:

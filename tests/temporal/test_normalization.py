@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from pipeline.errors import OptionError
 from pipeline.temporal.batching import valid_frames
 from pipeline.temporal.models import TemporalModel
 from pipeline.temporal.normalization import fit_normalization
@@ -91,6 +94,27 @@ def test_the_gradient_of_the_signed_root_is_finite_at_0():
 
     assert roots.tolist() == [0, 0, 2, -4]
     assert x.grad.tolist() == [0, 0, 0.25, 0.125]
+
+
+def test_what_changes_in_all_cells_alike_is_subtracted_from_differences():
+    options = replace(RECTIFIED, motion_grid=2, signed_root=False)
+    model = TemporalModel(8, 2, options)  # two channels of 2 × 2 cells
+    x = torch.zeros(1, 3, 8)
+    x[0, 1:] = 5.0  # in all cells
+    x[0, 2, 6] += 4.0  # in one cell of the second channel
+
+    still, rises, falls = with_differences(model, x)[0].split(8, dim=1)
+
+    assert torch.equal(still, x[0])
+    assert rises.tolist() == [[0] * 8, [0] * 8, [0] * 6 + [3, 0]]
+    assert falls.tolist() == [[0] * 8, [0] * 8, [0] * 4 + [1, 1, 0, 1]]
+
+
+def test_motion_of_features_without_the_grid_cannot_be_compensated():
+    with pytest.raises(OptionError, match="size 9 are not a grid of 2 × 2 cells"):
+        TemporalModel(9, 2, replace(RECTIFIED, motion_grid=2))
+    with pytest.raises(OptionError, match="motion_grid needs differences"):
+        TemporalOptions(motion_grid=2)
 
 
 def test_differences_are_split_by_sign():

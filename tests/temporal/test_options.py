@@ -58,6 +58,7 @@ class TestTemporalOptions:
             "pooling": "last",
             "differences": False,
             "rectified": True,
+            "motion_grid": 4,
             "signed_root": True,
             "dropout": 0.5,
             "layer_norm": False,

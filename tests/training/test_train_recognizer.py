@@ -31,7 +31,12 @@ from pipeline.training.build_dataset import (
 from pipeline.training.clip_dataset import ClipDatasetBuilder, SkippedClip
 from pipeline.training.feature_source import FeatureSource
 from pipeline.training.options import DEFAULT_MODEL, LearningOptions
-from pipeline.training.train_recognizer import split, train_recognizer, with_mirror
+from pipeline.training.train_recognizer import (
+    split,
+    train_recognizer,
+    with_compensation,
+    with_mirror,
+)
 from tests.temporal.synthetic_clips import make_example
 from tests.videos import write_images, write_video
 
@@ -340,6 +345,26 @@ class TestMirror:
         assert self.grid_of(None, ("nod", "wave"), grid) == 0
         with pytest.raises(OptionError, match="add --grid, or --no-mirror"):
             self.grid_of(True, ("nod", "wave"), grid)
+
+
+class TestCompensation:
+    @staticmethod
+    def grid_of(compensation, grid):
+        dataset = TestSplit.dataset_of("train", "train")
+        dataset = replace(dataset, backbone=replace(dataset.backbone, grid=grid))
+        options = replace(OPTIONS, temporal=DEFAULT_MODEL, compensation=compensation)
+        return with_compensation(dataset, options).motion_grid
+
+    def test_the_model_knows_the_grid_of_the_features(self):
+        assert (self.grid_of(True, 3), self.grid_of(False, 3)) == (3, 0)
+
+    def test_features_without_a_grid_fail(self):
+        with pytest.raises(OptionError, match="add --grid"):
+            self.grid_of(True, None)
+
+    def test_it_needs_differences(self):
+        with pytest.raises(OptionError, match="add --differences"):
+            replace(OPTIONS, temporal=TemporalOptions(), compensation=True)
 
 
 class TestTrain:
