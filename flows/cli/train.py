@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -34,11 +34,10 @@ from pipeline.training.finetune.options import TuningOptions
 from pipeline.training.options import (
     DEFAULT_GRID,
     DEFAULT_MODEL,
-    FRAMES_MODEL,
-    FRAMES_TRAINING,
     ExternalFeatures,
     LabelOptions,
     LearningOptions,
+    default_options,
 )
 
 if TYPE_CHECKING:
@@ -53,15 +52,23 @@ FEATURES = CACHE.only(
 )
 
 
-def with_frame_defaults(
-    group: OptionGroup, clips: Mapping[str, Any], frames: Mapping[str, Any]
-) -> OptionGroup:
-    """Show both defaults of the options whose defaults differ in the task `frames`."""
-    changed = {
-        name: {"default": f"{clips[name]}; frames: {frames[name]}"}
-        for name in group.options
-        if clips[name] != frames[name]
-    }
+def with_frame_defaults(group: OptionGroup, part: int) -> OptionGroup:
+    """
+    Show all defaults of the options whose defaults differ in the task `frames`.
+
+    Args:
+        group: of the model or the training.
+        part: 0 for the model, 1 for the training: position in `default_options`.
+    """
+    clips, videos, external = (
+        asdict(default_options(frames=frames, external=elsewhere)[part])
+        for frames, elsewhere in ((False, False), (True, False), (True, True))
+    )
+    changed = {}
+    for name in group.options:
+        more = f", with --features-from {external[name]}" * (external[name] != videos[name])
+        if more or videos[name] != clips[name]:
+            changed[name] = {"default": f"{clips[name]}; frames: {videos[name]}{more}"}
     return group.change(**changed)
 
 
@@ -80,24 +87,13 @@ MODEL_FIELDS = (
     *("signed_root", "layer_norm", "dropout", "refine"),
 )
 MODEL = replace(MODEL, defaults=asdict(DEFAULT_MODEL)).only(*MODEL_FIELDS)
-MODEL = with_frame_defaults(MODEL, asdict(DEFAULT_MODEL), asdict(FRAMES_MODEL))
+MODEL = with_frame_defaults(MODEL, 0)
 TRAINING_FIELDS = (
     *("epochs", "batch_size", "learning_rate", "weight_decay", "l1", "smoothing", "shortest_crop"),
-    *(
-        "stretch",
-        "drop_frames",
-        "mix",
-        "steps_per_second",
-        "validation",
-        "refit",
-        "patience",
-        "unroll",
-        "seed",
-    ),
+    *("stretch", "drop_frames", "mix", "steps_per_second", "validation", "refit", "patience"),
+    *("unroll", "seed"),
 )
-LEARNING = with_frame_defaults(
-    TRAINING.only(*TRAINING_FIELDS), asdict(TrainingOptions()), asdict(FRAMES_TRAINING)
-)
+LEARNING = with_frame_defaults(TRAINING.only(*TRAINING_FIELDS), 1)
 AUGMENTATION = option_group(
     LearningOptions,
     TRAINING_PANEL,
@@ -198,17 +194,15 @@ def learning_options(given: Given, labels: LabelOptions) -> LearningOptions:
     model = dict(given[TemporalOptions])
     if model.get("differences") is False:
         model["rectified"] = False
-    frames = labels.learns_frames
-    temporal = replace(FRAMES_MODEL if frames else DEFAULT_MODEL, **model)
     external = ExternalFeatures(**given[ExternalFeatures])
-    run = _external_run(given, external) if external.features_from else feature_options(given)
-    training = replace(
-        FRAMES_TRAINING if frames else TrainingOptions(),
-        **{**given[TrainingOptions], "device": run.encode.device},
+    temporal, training = default_options(
+        frames=labels.learns_frames, external=external.features_from is not None
     )
+    run = _external_run(given, external) if external.features_from else feature_options(given)
+    training = replace(training, **{**given[TrainingOptions], "device": run.encode.device})
     return LearningOptions(
         run,
-        temporal,
+        replace(temporal, **model),
         training,
         tuning=TuningOptions(**given[TuningOptions]),
         labels=labels,

@@ -35,7 +35,7 @@ FRAMES_MODEL = TemporalOptions(
     layer_norm=False,
     refine=2,
 )
-"""The architecture where every frame has a label."""
+"""The architecture where every frame of features made elsewhere has a label."""
 FRAMES_TRAINING = TrainingOptions(
     epochs=80,
     batch_size=4,
@@ -48,7 +48,19 @@ FRAMES_TRAINING = TrainingOptions(
     steps_per_second=4.0,
     patience=80,
 )
-"""The training where every frame has a label."""
+"""The training where every frame of features made elsewhere has a label."""
+VIDEO_FRAMES_MODEL = replace(DEFAULT_MODEL, bidirectional=True)
+"""The architecture where every frame of videos has a label. Its inputs show what moves: without
+temporal differences, drawn motions in untrimmed videos were not learned."""
+VIDEO_FRAMES_TRAINING = TrainingOptions(
+    epochs=30,
+    batch_size=2,
+    learning_rate=5e-3,
+    smoothing=0.15,
+    unroll=8192,
+    patience=30,
+)
+"""The training where every frame of videos has a label."""
 DEFAULT_GRID = 4
 """Side of the grid to which feature maps are pooled: 3 and 4 were best in cross-validation on real
 clips."""
@@ -110,6 +122,21 @@ class ExternalFeatures:
             raise OptionError("--features-fps is the rate of --features-from: add that")
 
 
+def default_options(*, frames: bool, external: bool) -> tuple[TemporalOptions, TrainingOptions]:
+    """
+    Give the default model and training.
+
+    Args:
+        frames: whether a label for each frame is learned.
+        external: whether features were made elsewhere.
+    """
+    if not frames:
+        return DEFAULT_MODEL, TrainingOptions()
+    if external:
+        return FRAMES_MODEL, FRAMES_TRAINING
+    return VIDEO_FRAMES_MODEL, VIDEO_FRAMES_TRAINING
+
+
 @dataclass(frozen=True, slots=True)
 class LearningOptions:
     """All options of a training run except the labels and the output folder."""
@@ -148,18 +175,19 @@ class LearningOptions:
         """
         try:
             labels = LabelOptions(**values.get("labels", {}))
-            frames = labels.learns_frames
+            external = ExternalFeatures(**values.get("external", {}))
+            model, training = default_options(
+                frames=labels.learns_frames, external=external.features_from is not None
+            )
             return cls(
                 RunOptions.from_json(values["run"]),
-                replace(FRAMES_MODEL if frames else DEFAULT_MODEL, **values.get("temporal", {})),
-                replace(
-                    FRAMES_TRAINING if frames else TrainingOptions(), **values.get("training", {})
-                ),
+                replace(model, **values.get("temporal", {})),
+                replace(training, **values.get("training", {})),
                 values.get("mirror"),
                 values.get("compensation", False),
                 TuningOptions(**values.get("tuning", {})),
                 labels,
-                ExternalFeatures(**values.get("external", {})),
+                external,
             )
         except (KeyError, TypeError) as error:
             raise OptionError(f"invalid options: {error}") from error
