@@ -78,13 +78,9 @@ def test_features_made_elsewhere_are_learned_and_evaluated(clipline, features, t
     judged = clipline("evaluate", made, features / "frames", *source, *split, "-o", out, "--json")
 
     assert judged.code == 0, judged.err
-    assert (
-        "split test"
-        in clipline("evaluate", made, features / "frames", *source, *split, "-o", out).err
-    )
-    (model, *_) = json.loads(judged.out)["methods"]["model"]
-    assert model["frame_accuracy"] > 0.9
-    assert model["f1_at_50"] > 0.8
+    found = json.loads(judged.out)["methods"]["model"]
+    assert found["frame_accuracy"]["mean"] > 0.9
+    assert found["f1_at_50"]["mean"] > 0.8
 
     refused = clipline("run", features / "labels.csv", "-o", tmp_path / "out", "--recognizer", made)
 
