@@ -26,7 +26,7 @@ SIDECAR_SUFFIXES = frozenset(
     ).split()
 )
 """Files that accompany videos; skipped in folders unless their content is that of a video."""
-CAMERA_SUFFIXES = frozenset({".thm", ".lrv"})
+CAMERA_SUFFIXES = frozenset({".thm", ".lrv", ".lrf"})
 """Thumbnails and low-resolution copies that cameras store beside their videos."""
 VIDEO_SUFFIXES = frozenset(
     (  # noqa: SIM905

@@ -853,3 +853,11 @@ class TestStills:
         put(tmp_path / "cover.png")
 
         assert names(find(tmp_path / "cover.png")) == ["cover.png"]
+
+    @pytest.mark.parametrize("name", ["GX010001.THM", "GL010001.LRV", "DJI_0001.LRF"])
+    def test_sidecars_of_cameras_are_left_out(self, tmp_path, video_bytes, name):
+        put(tmp_path / "a.mp4")
+        put(tmp_path / name, video_bytes)
+
+        assert names(find(tmp_path)) == ["a.mp4"]
+        assert names(find(tmp_path / name)) == [name]
