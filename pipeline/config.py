@@ -25,6 +25,7 @@ ReaderName = Literal["auto", "decord", "opencv", "pyav"]
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Fit = Literal["short", "squash"]
+ShotMode = Literal["auto", "off"]
 
 
 OMIT_DEFAULT: Mapping[str, bool] = MappingProxyType({"omit default from fingerprint": True})
@@ -298,6 +299,8 @@ class RunOptions:
     """Also write one row per sampled frame."""
     embeddings: bool = False
     """Also write the pooled hidden state of each clip."""
+    shots: ShotMode = "off"
+    """auto: find shots in all decoded frames; no clip or segment contains a shot boundary."""
     novelty: str | None = None
     """Folder of a novelty model: also score how unusual clips are, and with --frames frames."""
     features: str | None = None
@@ -328,6 +331,7 @@ class RunOptions:
         if self.recognizer is None and self.novelty is not None:
             raise OptionError("novelty scores need a recognizer (--recognizer)")
         require_positive(image_fps=self.image_fps, grid=self.grid)
+        require_one_of(ShotMode, shots=self.shots)
         self._require_statuses()
 
     def _require_statuses(self) -> None:

@@ -296,6 +296,8 @@ class Shard:
     """To decode and encode."""
     cached: tuple[Video, ...] = ()
     """With features in the store."""
+    shots_only: bool = False
+    """Whether `chunks` have features, and only their shots are missing."""
 
 
 @dataclass(frozen=True)
@@ -314,6 +316,8 @@ class FrameBatch:
     report: DecodeReport
     resized: bool = False
     """Whether the images already have the size of the backbone."""
+    shots: dict[str, Any] | None = None
+    """JSON values of `pipeline.decode.shot_detector`, if shots were looked for."""
 
     def __post_init__(self) -> None:
         if self.images.ndim != 4 or self.images.shape[3] != 3:

@@ -44,9 +44,9 @@ if TYPE_CHECKING:
 
 Rows = list[list[str]]
 """Cells of a table; the first row is the header."""
-FEATURES = CACHE.only("backbone", "weights", "features", "image_fps", "full_hash").change(
-    backbone=RECOGNIZER_BACKBONE
-)
+FEATURES = CACHE.only(
+    *("backbone", "weights", "features", "image_fps", "shots", "full_hash")
+).change(backbone=RECOGNIZER_BACKBONE)
 RecognizerName = Annotated[str, Parameter(help="A bundled recognizer, or the folder of one.")]
 
 

@@ -28,6 +28,7 @@ FIELDS = (
     "tap",
     "grid",
     "image_fps",
+    "shots",
     "features",
     "full_hash",
     "strict",

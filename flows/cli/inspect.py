@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -49,6 +49,7 @@ def inspect(
             "videos": len(videos),
             "statuses": {str(k): int(v) for k, v in videos.status.value_counts().items()},
             "clips": len(clips),
+            **_count_shots(out),
             "labels": {str(k): int(v) for k, v in labels.items()},
             "deleted_files": deleted,
             "failures": bad[["video", "status", "error"]].to_dict("records"),
@@ -57,6 +58,7 @@ def inspect(
         return
     seconds = float(videos.duration_seconds.fillna(0).sum())
     print_line(f"{len(videos)} videos, {seconds / 3600:.2f} hours; {len(clips)} clips")
+    _print_shots(out)
     if failures:
         cells = [[v.video, v.status, v.error or ""] for v in bad.itertuples()]
         print_table(["video", "status", "error"], cells)
@@ -68,6 +70,24 @@ def inspect(
             f"{deleted} of the files no longer exist: clipline forget {out} drops their rows"
         )
     _print_clips(clips.head(rows))
+
+
+def _count_shots(out: Path) -> dict[str, Any]:
+    """Count the shots, and those that begin with each kind of transition."""
+    from pipeline.results.tables import load
+
+    kinds = load(out, "shots", columns=["kind"]).kind
+    counts = {str(kind): int(count) for kind, count in kinds.value_counts().items()}
+    return {"shots": len(kinds), "transitions": counts}
+
+
+def _print_shots(out: Path) -> None:
+    from flows.cli.console import print_line
+
+    found = _count_shots(out)
+    if found["shots"]:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in found["transitions"].items())
+        print_line(f"{found['shots']} shots, which begin with: {kinds or 'no transition'}")
 
 
 def _print_labels(labels: pd.Series[int]) -> None:

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from pipeline.config import RunOptions
 
 RUN_FIELDS = (
-    *("recognizer", "backbone", "weights", "image_fps", "frames", "embeddings", "novelty"),
-    *("features", "full_hash", "strict"),
+    *("recognizer", "backbone", "weights", "image_fps", "frames", "embeddings", "shots"),
+    *("novelty", "features", "full_hash", "strict"),
 )
 """Fields of `RunOptions` that are options of `run` and of `serve`."""
 LABELLING = RUN.change(backbone=RECOGNIZER_BACKBONE)

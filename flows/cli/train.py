@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from pipeline.temporal.training_loop import Epoch
 
 FEATURES = CACHE.only(
-    *("backbone", "weights", "tap", "grid", "image_fps", "features", "full_hash")
+    *("backbone", "weights", "tap", "grid", "image_fps", "shots", "features", "full_hash")
 ).change(
     backbone={"default": "required, unless --features-from is given"},
     tap={"default": "the last module whose feature maps are a 16th of the frame; end: the end"},

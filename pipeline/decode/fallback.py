@@ -102,6 +102,8 @@ def decode_chunk(
     sampling: Sampling,
     geometry: Geometry,
     buffer: FrameBuffer,
+    *,
+    shots: bool = False,
 ) -> FrameBatch:
     """
     Decode the sampled frames of a chunk.
@@ -112,6 +114,7 @@ def decode_chunk(
         sampling: which frames.
         geometry: image size of the encoder, towards which frames are downscaled.
         buffer: receives `num_images` images.
+        shots: whether shots are looked for, in all decoded frames.
 
     Returns:
         The frames that could be decoded, maybe none, and the report.
@@ -120,17 +123,7 @@ def decode_chunk(
     assert index is not None
     resolved = sampling_of(index, sampling)
     size = decoded_size(index.height, index.width, geometry)
-    job: Message = {
-        "do": "decode",
-        "location": chunk.video.location,
-        "sampling": {"fps": resolved.fps, "every": resolved.every},
-        "start": chunk.start,
-        "stop": chunk.stop,
-        "context": chunk.context,
-        "size": list(size),
-        "capacity": num_images(chunk) + SPARE_IMAGES,
-        "by_order": False,
-    }
+    job = {**_job(chunk, resolved), "size": list(size), "shots": shots}
     answer, report = ReaderFallback(process, chunk, resolved, job, buffer).run()
     samples = np.asarray(answer["sample_index"], dtype=np.int64)
     return FrameBatch(
@@ -141,6 +134,7 @@ def decode_chunk(
         pts_seconds=np.asarray(answer["pts_seconds"], dtype=np.float64),
         report=_with_sampling(report, index, sampling, int(np.sum(samples >= chunk.start))),
         resized=buffer.resize is not None,
+        shots=answer.get("shots"),
     )
 
 
@@ -153,6 +147,20 @@ def _with_sampling(
     still = "a still picture, without a duration: no clips" if not index.duration_seconds else ""
     note = "; ".join(filter(None, [index.note, slow, still]))
     return replace(report, frames_sampled=count, one_sample_per_frame=once, note=note)
+
+
+def _job(chunk: Chunk, sampling: Sampling) -> Message:
+    """Make the message that lets a process decode a chunk, without reader and size."""
+    return {
+        "do": "decode",
+        "location": chunk.video.location,
+        "sampling": {"fps": sampling.fps, "every": sampling.every},
+        "start": chunk.start,
+        "stop": chunk.stop,
+        "context": chunk.context,
+        "capacity": num_images(chunk) + SPARE_IMAGES,
+        "by_order": False,
+    }
 
 
 EMPTY_ANSWER: Message = {
@@ -242,7 +250,9 @@ class ReaderFallback:
     def _readers(self) -> tuple[str, ...]:
         forced = self.process.options.reader
         middle = self.chunk.start > 0
-        readers = choose_readers(self.index, sparse=self.sparse, middle=middle)
+        readers = choose_readers(
+            self.index, sparse=self.sparse, middle=middle, all_frames=self.job.get("shots", False)
+        )
         if forced == "auto" or len(readers) == 1:
             return readers
         return (forced, *(name for name in readers if name != forced))

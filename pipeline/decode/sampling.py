@@ -12,7 +12,7 @@ resolve the sampling of a video with `sampling_of`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -41,6 +41,9 @@ class TimedFrame(Protocol):
 
     def rgb(self) -> Images:
         """Convert to RGB uint8, (H, W, 3)."""
+
+    def small(self) -> Images:
+        """Make the small grey picture, (48, 64)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,12 @@ class SamplePlan:
         if self.sampling.every:
             return math.ceil(len(self.index.pts) / self.sampling.every)
         return max(1, self._before(self.index.duration_seconds))
+
+    @property
+    def takes_all(self) -> bool:
+        """Whether every frame of the video is a sample."""
+        frames = self._frames(np.arange(self.num_samples))
+        return len(np.unique(frames)) >= len(self.index.pts)
 
     def frame_indices(self) -> Integers:
         """Return the frame position of each sample by the times of the index, (stop - first,)."""
@@ -203,12 +212,27 @@ class FrameCounts:
     backwards: bool = False
     """Whether times decreased: then only the order of frames is reliable, and no other count."""
 
+    def add(self, frame: TimedFrame, position: int, *, repeated: bool) -> None:
+        """Count a frame, given its position among the frames of the chunk."""
+        if not self.decoded:
+            self.late = position
+        self.decoded += 1
+        self.duplicated += repeated
+        self.damaged += frame.damaged
+
+
+Watch = Callable[[TimedFrame, int, float], None]
+"""Called with every frame of a chunk, its position among the frames of the video, and its time."""
+
 
 class Selector:
     """Selects the samples among decoded frames, in display order, with one frame of lookahead."""
 
-    def __init__(self, plan: SamplePlan, *, by_order: bool = False) -> None:
+    def __init__(
+        self, plan: SamplePlan, *, by_order: bool = False, watch: Watch | None = None
+    ) -> None:
         self.counts = FrameCounts()
+        self._watch = watch
         self._plan = plan
         self._by_order = by_order or not plan.index.timed
         self._pts = plan.index.pts
@@ -228,15 +252,14 @@ class Selector:
             repeated = ticks == last_ticks
             if not (repeated and self._steady):
                 frame_index = self._frame_index(ticks, frame_index)
-            if frame_index >= frames_here.start and (last or frame_index < frames_here.stop):
-                if not self.counts.decoded:
-                    self.counts.late = frame_index - frames_here.start
-                self.counts.decoded += 1
-                self.counts.duplicated += repeated
-                self.counts.damaged += frame.damaged
+            here = frame_index >= frames_here.start and (last or frame_index < frames_here.stop)
+            if here:
+                self.counts.add(frame, frame_index - frames_here.start, repeated=repeated)
             if repeated and self._steady:
                 continue
             seconds = (ticks - int(self._pts[0])) * self._plan.index.tick_seconds
+            if here and self._watch:
+                self._watch(frame, frame_index, seconds)
             if held:
                 yield from self._emit(held, seconds)
             held, last_ticks = (frame, frame_index, seconds), ticks

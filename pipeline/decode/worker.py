@@ -28,8 +28,9 @@ from pipeline.decode.downscale import downscale
 from pipeline.decode.protocol import Message, receive, send
 from pipeline.decode.readers.base import Frame, Reader, ReaderRefused, Request
 from pipeline.decode.readers.choose import READERS
-from pipeline.decode.sampling import SamplePlan, Selector
+from pipeline.decode.sampling import SamplePlan, Selector, TimedFrame
 from pipeline.decode.shared_memory import RING_PARTS, as_ring
+from pipeline.decode.shot_detector import ShotDetector
 from pipeline.decode.unusable_files import ENCRYPTED, io_error_text, is_encrypted
 from pipeline.decode.webp import read_webp_index
 from pipeline.errors import VideoError
@@ -51,6 +52,8 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Parameters of `mallopt`."""
 KEEP_FREED_BYTES = 64 << 20
 """Freed memory that a process keeps for the next frames."""
+DEFAULT_RATE = 25.0
+"""Frames per second of a video with a single frame."""
 MAX_PART_IMAGES = 512
 """Images in a part of the ring: the parent resizes a part at once, maybe to larger images."""
 
@@ -175,9 +178,11 @@ def _decode_file(
 ) -> Message:
     plan = SamplePlan(index, Sampling(**job["sampling"]), job["start"], job["stop"], job["context"])
     by_order = job["by_order"]
-    request = Request(location, index, _start_ticks(plan, by_order), plan.wants)
+    shots = _Shots(plan) if job.get("shots", False) else None
+    start = _start_ticks(plan, by_order)
+    request = Request(location, index, start, plan.wants, all_frames=shots is not None)
     reader = READERS[job["reader"]](request)
-    selector = Selector(plan, by_order=by_order)
+    selector = Selector(plan, by_order=by_order, watch=shots.watch if shots else None)
     height, width = job["size"]
     sample_index: list[int] = []
     frame_index: list[int] = []
@@ -209,7 +214,30 @@ def _decode_file(
         "backwards": counts.backwards,
         "problem": ENCRYPTED if encrypted else reader.problem,
         "full": full,
+        **({"shots": shots.finish()} if shots else {}),
     }
+
+
+class _Shots:
+    """Finds the shots of a chunk while it is decoded."""
+
+    def __init__(self, plan: SamplePlan) -> None:
+        index, sampling = plan.index, plan.sampling
+        rate = 1 / index.frame_seconds if index.frame_seconds else DEFAULT_RATE
+        # images that are no samples are not read
+        self._skips = index.format == "images" and not plan.takes_all
+        if self._skips:
+            rate = sampling.fps or rate / (sampling.every or 1)
+        self._plan = plan
+        self._detector = ShotDetector(rate, starts_video=plan.start == 0)
+
+    def watch(self, frame: TimedFrame, frame_index: int, seconds: float) -> None:
+        if not self._skips or self._plan.wants(frame_index):
+            self._detector.add(frame.small(), frame_index, seconds)
+
+    def finish(self) -> Message:
+        ends = self._plan.stop >= self._plan.num_samples
+        return {**self._detector.finish(ends_video=ends), "exact": not self._skips}
 
 
 def _start_ticks(plan: SamplePlan, by_order: bool) -> int | None:

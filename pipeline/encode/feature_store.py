@@ -203,6 +203,15 @@ class FeatureStore:
         """
         return [chunk.report for chunk in self._require_cover(video_id)]
 
+    def cover(self, video_id: str) -> list[tuple[int, int]]:
+        """
+        Return consecutive ranges of samples that are stored, from the first sample to the last.
+
+        Raises:
+            KeyError: not all samples of the video are stored.
+        """
+        return [(chunk.start, chunk.stop) for chunk in self._require_cover(video_id)]
+
     def stored_reports(self, video_id: str) -> list[DecodeReport]:
         """Return the decode reports of all stored chunks of a video, complete or not."""
         return [chunk.report for chunk in self._chunks.get(video_id, [])]

@@ -75,7 +75,7 @@ class ClipReader:
             self._add_frames(clips, outputs)
         if chunk.ends_shot:
             if cutter is None:
-                start = float(self._seconds[0][0])
+                start = chunk.start_seconds
                 count = sum(map(len, self._seconds))
                 self._add_clip(chunk.shot, start, chunk.end_seconds, count, outputs[-1])
             self._finish_shot(chunk)
@@ -126,7 +126,7 @@ class ClipReader:
         shot = ShotFrames(
             chunk.shot,
             np.concatenate(self._seconds),
-            chunk.end_seconds,
+            (chunk.start_seconds, chunk.end_seconds),
             np.asarray(frames / np.maximum(totals, 1e-12), np.float32),
             clips > 0,
         )

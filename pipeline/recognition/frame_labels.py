@@ -24,8 +24,8 @@ class ShotFrames:
     shot: int
     seconds: Seconds
     """(T,)."""
-    end_seconds: float
-    """End of the shot."""
+    span_seconds: tuple[float, float]
+    """Start and end of the shot."""
     probabilities: Probabilities
     """(T, K)."""
     known: NDArray[np.bool_]
@@ -95,12 +95,12 @@ def find_segments(recognizer: Recognizer, frames: ShotFrames) -> list[LabelSegme
             for start, stop, on in run_length_encode(np.where(frames.known, column, 0))
             if on
         )
-    ends = np.append(frames.seconds[1:], frames.end_seconds)
+    edges = np.concatenate([frames.span_seconds[:1], frames.seconds[1:], frames.span_seconds[1:]])
     return [
         LabelSegment(
             frames.shot,
-            float(frames.seconds[start]),
-            float(ends[stop - 1]),
+            float(edges[start]),
+            float(edges[stop]),
             label,
             float(frames.probabilities[start:stop, label].mean()),
         )

@@ -69,7 +69,8 @@ class FrameProbabilities:
         self._seconds = self._seconds[count:]
         starts, self._is_returned = not self._is_returned, True
         end_seconds = chunk.end_seconds if chunk.ends_shot else float(part.seconds[-1])
-        return ShotChunk(part, chunk.shot, starts, chunk.ends_shot, end_seconds)
+        ends = chunk.ends_shot
+        return ShotChunk(part, chunk.shot, starts, ends, end_seconds, chunk.start_seconds)
 
     def _start_shot(self) -> None:
         self._state, self._held, self._seconds = None, None, np.zeros(0)

@@ -58,9 +58,10 @@ class FrameReader:
     def _finish_shot(self, part: ShotChunk) -> None:
         seconds, probabilities = np.concatenate(self._seconds), np.concatenate(self._frames)
         if self._cutter is None:
-            self._add_clip(part.shot, float(seconds[0]), part.end_seconds, probabilities)
+            self._add_clip(part.shot, part.start_seconds, part.end_seconds, probabilities)
         known = np.ones(len(seconds), np.bool_)
-        shot = ShotFrames(part.shot, seconds, part.end_seconds, probabilities, known)
+        span = (part.start_seconds, part.end_seconds)
+        shot = ShotFrames(part.shot, seconds, span, probabilities, known)
         add_shot(self.recognizer, shot, self.result)
 
     def _add_clip(self, shot: int, start: float, end: float, frames: Probabilities) -> None:

@@ -8,13 +8,14 @@ any length. Many videos are processed at the same time: their sequences are comp
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import ClipWindows, Sampling
+from pipeline.encode.shot_store import Shots
 from pipeline.recognition.clip_reader import ClipReader
 from pipeline.recognition.frame_reader import FrameReader
 from pipeline.recognition.model_batches import ModelInput, ModelOutput, compute
@@ -42,6 +43,7 @@ def recognize(
     videos: Sequence[tuple[str, Iterable[FrameFeatures], float]],
     windows: ClipWindows | None = None,
     make_scorer: Callable[[], FrameScorer] | None = None,
+    shots: Mapping[str, Shots] | None = None,
 ) -> list[Recognition]:
     """
     Recognize videos.
@@ -51,13 +53,20 @@ def recognize(
         videos: id, features in order, and duration in seconds of each.
         windows: how clips are cut; by default as the recognizer says.
         make_scorer: creates a scorer for each video, whose scores become `novelty`.
+        shots: by video id; no clip or segment straddles a cut. Cuts that the recognizer finds
+            itself are used only for videos without them.
 
     Returns:
         One recognition per video, in the same order.
     """
+    windows, shots = windows or recognizer.clips, shots or {}
     running = {
         number: _recognize_video(
-            recognizer, *video, windows or recognizer.clips, make_scorer() if make_scorer else None
+            recognizer,
+            *video,
+            windows,
+            make_scorer() if make_scorer else None,
+            shots.get(video[0]),
         )
         for number, video in enumerate(videos)
     }
@@ -98,9 +107,10 @@ def _recognize_video(
     duration_seconds: float,
     windows: ClipWindows,
     scorer: FrameScorer | None,
+    shots: Shots | None,
 ) -> Video:
     result = Recognition(video_id)
-    splitter = ShotSplitter()
+    splitter = ShotSplitter(shots)
     reader: ClipReader | FrameReader | None = None
     make_reader = FrameReader if recognizer.task == "frames" else ClipReader
     seconds: list[Seconds] = []
@@ -116,7 +126,7 @@ def _recognize_video(
         if scorer is not None:
             seconds.append(samples.seconds)
             result.novelty.append(scorer.score(features.values.astype(np.float32)))
-        for chunk in splitter.feed(samples, _cuts(recognizer, samples)):
+        for chunk in splitter.feed(samples, _cuts(recognizer, samples), features.frame_index):
             yield from reader.read(chunk)
     if reader is None:
         return result

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import ClipWindows
+from pipeline.encode.shot_store import Shots
 from pipeline.records import Integers, Seconds
 
 EPSILON_SECONDS = 1e-6
@@ -58,6 +59,8 @@ class ShotChunk:
     ends_shot: bool
     end_seconds: float
     """End of the shot if this is its last chunk, else the time of the last sample."""
+    start_seconds: float = 0.0
+    """Start of the shot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,41 +90,75 @@ def run_length_encode(labels: Integers) -> list[tuple[int, int, int]]:
 
 
 class ShotSplitter:
-    """Splits samples at cuts. The newest samples are held until their shot ends or continues."""
+    """
+    Splits samples at cuts. The newest samples are held until their shot ends or continues.
 
-    def __init__(self) -> None:
+    Args:
+        shots: of the video; without them, `feed` is told where shots start.
+    """
+
+    def __init__(self, shots: Shots | None = None) -> None:
+        self._shots = shots
         self._shot = -1
+        self._start = 0.0
         self._held: tuple[Samples, bool] | None = None
 
-    def feed(self, samples: Samples, cuts: NDArray[np.bool_]) -> Iterator[ShotChunk]:
+    def feed(
+        self, samples: Samples, cuts: NDArray[np.bool_], frame_index: Integers | None = None
+    ) -> Iterator[ShotChunk]:
         """
         Yield the chunks that are complete.
 
         Args:
             samples: the samples after those of the last call.
             cuts: whether a shot starts with a sample, (T,); the first sample always starts one.
+                Not used where the shots are known.
+            frame_index: of the samples, (T,); needed where the shots are known.
         """
         if not len(samples):
             return
-        starts = cuts.copy()
-        starts[0] |= self._shot < 0
+        numbers = self._numbers(cuts, frame_index)
+        starts = np.diff(numbers, prepend=self._shot) > 0
         for start, stop in split_at(starts):
-            cut = bool(starts[start])
-            yield from self._flush(float(samples.seconds[start]) if cut else None)
-            self._shot += cut
+            cut, seconds = bool(starts[start]), float(samples.seconds[start])
+            yield from self._flush(self._end(seconds) if cut else None)
+            self._shot = int(numbers[start])
+            if cut:
+                self._start = self._start_of(self._shot, seconds)
             self._held = (samples[start:stop], cut)
+
+    def _numbers(self, cuts: NDArray[np.bool_], frame_index: Integers | None) -> Integers:
+        """Give the shot of each sample, (T,)."""
+        if self._shots is None:
+            first = 0 if self._shot < 0 else self._shot + int(cuts[0])
+            return first + np.cumsum([0, *cuts[1:]])
+        assert frame_index is not None
+        return np.searchsorted(self._shots.start_frames, frame_index, side="right") - 1
+
+    def _start_of(self, shot: int, first_sample: float) -> float:
+        """Give the start of a shot; a sample may be half a tick earlier than its frame."""
+        if self._shots is None or shot == 0:
+            return first_sample
+        return min(first_sample, float(self._shots.start_seconds[shot]))
+
+    def _end(self, following: float) -> float:
+        """Give the end of the current shot, given the time of what follows its last sample."""
+        if self._shots is None or not 0 <= self._shot < len(self._shots.transitions):
+            return following
+        return min(following, float(self._shots.start_seconds[self._shot + 1]))
 
     def finish(self, end_seconds: float) -> Iterator[ShotChunk]:
         """Yield the last chunk, given the end of the video."""
         if self._held is not None:
-            yield from self._flush(max(end_seconds, float(self._held[0].seconds[-1])))
+            last = float(self._held[0].seconds[-1])
+            yield from self._flush(max(self._end(end_seconds), last))
 
     def _flush(self, end: float | None) -> Iterator[ShotChunk]:
         if self._held is None:
             return
         (samples, starts_shot), self._held = self._held, None
         end_seconds = float(samples.seconds[-1]) if end is None else end
-        yield ShotChunk(samples, self._shot, starts_shot, end is not None, end_seconds)
+        yield ShotChunk(samples, self._shot, starts_shot, end is not None, end_seconds, self._start)
 
 
 def first_in(seconds: Seconds, start: float, *, shown_on: bool = False) -> int:
@@ -177,7 +214,7 @@ class WindowCutter:
         """Yield the clips that are complete with this chunk."""
         if chunk.starts_shot or self._buffer is None:
             self._buffer = chunk.samples
-            self._shot_start = float(chunk.samples.seconds[0])
+            self._shot_start = chunk.start_seconds
             self._number = self._first = 0
         else:
             self._buffer = self._buffer.concatenate(chunk.samples)

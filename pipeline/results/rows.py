@@ -15,6 +15,7 @@ from pipeline.results.schemas import COMMIT_TABLE, SCHEMAS
 from pipeline.storage import printable
 
 if TYPE_CHECKING:
+    from pipeline.encode.shot_store import Shots
     from pipeline.recognition.predictions import Recognition
 
 
@@ -26,6 +27,8 @@ class VideoRows:
     report: DecodeReport
     recognition: Recognition | None
     """None if there is no recognizer, or if no frame could be decoded."""
+    shots: Shots | None = None
+    """None if shots were not looked for, or if no frame could be decoded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +42,19 @@ class RowOptions:
     """Write the table `frames`."""
     embeddings: bool = False
     """Fill the column `embedding` of `clips`."""
+    shots: bool = False
+    """Write the table `shots`."""
 
     @property
     def tables(self) -> tuple[str, ...]:
         """Tables that every shard has a part of, in the order of writing."""
-        return ("clips", "segments", *(("frames",) if self.frames else ()), COMMIT_TABLE)
+        return (
+            "clips",
+            "segments",
+            *(("frames",) if self.frames else ()),
+            *(("shots",) if self.shots else ()),
+            COMMIT_TABLE,
+        )
 
 
 Columns = dict[str, Any]
@@ -147,6 +158,28 @@ def _without_nan(values: NDArray[np.floating]) -> list[float | None]:
     return [value if np.isfinite(value) else None for value in values.tolist()]
 
 
+def _shots(rows: Sequence[VideoRows], options: RowOptions) -> Columns:
+    columns: Columns = {name: [] for name in SCHEMAS["shots"].names}
+    for row, path in _with_copies(rows):
+        if row.shots is None:
+            continue
+        starts = row.shots.start_seconds.tolist()
+        ends = [*starts[1:], max(row.report.duration_seconds or 0.0, starts[-1])]
+        for number, (start, end) in enumerate(zip(starts, ends, strict=True)):
+            transition = row.shots.transitions[number - 1] if number else None
+            columns["video"].append(path)
+            columns["video_id"].append(row.video.video_id)
+            columns["shot_index"].append(number)
+            columns["start_seconds"].append(start)
+            columns["end_seconds"].append(end)
+            columns["start_frame"].append(int(row.shots.start_frames[number]))
+            columns["kind"].append(transition and transition.kind)
+            columns["score"].append(transition and transition.score)
+            columns["transition_seconds"].append(transition and transition.duration_seconds)
+            columns["timing"].append("exact" if row.shots.exact else "sampled")
+    return columns
+
+
 def _videos(rows: Sequence[VideoRows], options: RowOptions) -> Columns:
     files = [
         (row, path, location, copy_of)
@@ -171,4 +204,10 @@ def _videos(rows: Sequence[VideoRows], options: RowOptions) -> Columns:
     return columns
 
 
-_COLUMNS = {"clips": _clips, "segments": _segments, "frames": _frames, "videos": _videos}
+_COLUMNS = {
+    "clips": _clips,
+    "segments": _segments,
+    "frames": _frames,
+    "shots": _shots,
+    "videos": _videos,
+}

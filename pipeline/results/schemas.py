@@ -48,6 +48,20 @@ SCHEMAS: dict[str, pa.Schema] = {
             *_PROVENANCE,
         ]
     ),
+    "shots": pa.schema(
+        [
+            *_VIDEO,
+            ("shot_index", pa.int32()),
+            ("start_seconds", pa.float64()),
+            ("end_seconds", pa.float64()),
+            ("start_frame", pa.int64()),
+            ("kind", pa.string()),
+            ("score", pa.float32()),
+            ("transition_seconds", pa.float64()),
+            ("timing", pa.string()),
+            *_PROVENANCE,
+        ]
+    ),
     "videos": pa.schema(
         [
             *_VIDEO,

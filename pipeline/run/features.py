@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 
 from pipeline.progress import RunProgress
 from pipeline.records import DecodeReport, Video
-from pipeline.run.planner import Planner
+from pipeline.run.planner import Planner, lacks_shots
 from pipeline.run.process import Submit, drive, in_threads
 from pipeline.run.resume import discard_features, outdated_features
 from pipeline.run.session import Session
@@ -24,10 +24,17 @@ def missing_features(session: Session, videos: Sequence[Video]) -> list[Video]:
     """
     List the videos whose features have to be computed.
 
-    They are not, or not completely, in the store, or were decoded differently.
+    They are not, or not completely, in the store, or were decoded differently, or their shots are
+    missing.
     """
     outdated = outdated_features(session.store, videos)
-    return [v for v in videos if v.video_id in outdated or not session.store.has(v.video_id)]
+    return [
+        video
+        for video in videos
+        if video.video_id in outdated
+        or not session.store.has(video.video_id)
+        or (session.finds_shots and lacks_shots(session.store, session.shot_store, video.video_id))
+    ]
 
 
 def ensure_features(
@@ -57,7 +64,7 @@ def ensure_features(
         with in_threads(session) as submit:
             return ensure_features(session, videos, progress, submit)
     progress = progress or RunProgress()
-    discard_features(session.store, outdated_features(session.store, videos))
+    discard_features(session, outdated_features(session.store, videos))
     missing = missing_features(session, videos)
     progress.add(videos_total=len(videos), videos_skipped=len(videos) - len(missing))
     planner = Planner.of_session(session, progress)

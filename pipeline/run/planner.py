@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, replace
@@ -14,12 +15,15 @@ from pipeline.decode.sampling import SamplePlan, sampling_of
 from pipeline.encode.engine import Engine
 from pipeline.encode.feature_store import FeatureStore, StoredChunk
 from pipeline.encode.preprocess import staged_size
+from pipeline.encode.shot_store import ShotStore
 from pipeline.errors import MachineError
 from pipeline.progress import RunProgress
 from pipeline.records import Chunk, DecodeReport, Shard, Video, VideoIndex
 from pipeline.run.chunking import key_frame_samples, missing_ranges, split_range
 from pipeline.run.indexing import index_ahead
 from pipeline.run.session import Session
+
+logger = logging.getLogger(__name__)
 
 FEW_VIDEOS = 4
 """For each decode process: with more, processes find work without any video being split."""
@@ -72,6 +76,7 @@ class Planner:
         window: shards in flight.
         progress: counts what is done.
         features_only: no shard reads cached features to write rows.
+        shot_store: shots that need not be found again; None where none are looked for.
     """
 
     options: RunOptions
@@ -82,6 +87,7 @@ class Planner:
     window: int
     progress: RunProgress
     features_only: bool = False
+    shot_store: ShotStore | None = None
     failures: list[MachineError] = field(default_factory=list)
     """Of videos whose containers could not be read, for no fault of theirs."""
     not_stored: dict[str, DecodeReport] = field(default_factory=dict)
@@ -103,6 +109,7 @@ class Planner:
             session.window,
             progress,
             features_only=session.out is None,
+            shot_store=session.shot_store if session.finds_shots else None,
         )
 
     def plan(self, videos: Sequence[Video]) -> Iterator[Shard]:
@@ -112,10 +119,42 @@ class Planner:
         Cached videos come first: they cost neither decoding nor encoding.
         """
         cached = [video for video in videos if self.store.has(video.video_id)]
+        without_shots = self._without_shots(cached)
+        if without_shots:
+            logger.warning(
+                "the features of %d videos were stored without their shots: these videos are "
+                "decoded once more, and not encoded",
+                len(without_shots),
+            )
         if not self.features_only:
-            yield from self._pack_cached(cached)
+            again = {video.video_id for video in without_shots}
+            yield from self._pack_cached([v for v in cached if v.video_id not in again])
+        yield from self._pack_for_shots(without_shots)
         known = {video.video_id for video in cached}
         yield from self._pack([video for video in videos if video.video_id not in known])
+
+    def _without_shots(self, videos: Sequence[Video]) -> list[Video]:
+        if self.shot_store is None:
+            return []
+        return [v for v in videos if lacks_shots(self.store, self.shot_store, v.video_id)]
+
+    def _pack_for_shots(self, videos: Sequence[Video]) -> Iterator[Shard]:
+        """Pack videos whose features are stored without shots, all chunks of each together."""
+        chunks: list[Chunk] = []
+        pixels = 0
+        for video, index in self._index(videos):
+            if isinstance(index, DecodeReport):  # the file is gone: its rows have no shots
+                yield Shard(cached=(video,))
+                continue
+            stored = self.store.cover(video.video_id)
+            total = stored[-1][1]
+            chunks += [Chunk(video, index, start, stop, total) for start, stop in stored]
+            pixels += _pixels(index)
+            if pixels >= FIRST_PIXELS:
+                yield Shard(tuple(chunks), shots_only=True)
+                chunks, pixels = [], 0
+        if chunks:
+            yield Shard(tuple(chunks), shots_only=True)
 
     def plan_again(self, shard: Shard) -> Iterator[Shard] | None:
         """
@@ -142,10 +181,16 @@ class Planner:
             not_stored: reports of its videos that are not in the store.
 
         Returns:
-            The long video that it completes, now a cached one, to write its rows.
+            The videos that it completes, now cached ones, to write their rows.
         """
         self.store.add_chunks(stored)
         self.not_stored.update(not_stored)
+        if shard.shots_only:
+            videos = tuple(dict.fromkeys(chunk.video for chunk in shard.chunks))
+            if not self.features_only:
+                return Shard(cached=videos)
+            self.progress.add(videos_done=len(videos))
+            return None
         if not shard.chunks or shard.chunks[0].whole:
             return None
         video = shard.chunks[0].video
@@ -251,6 +296,13 @@ class Planner:
             samples = stop - start
             pixels = _pixels(index) * samples // max(1, total)
             yield chunk, Cost(1, samples, samples * image_bytes, pixels)
+
+
+def lacks_shots(store: FeatureStore, shots: ShotStore, video_id: str) -> bool:
+    """Whether the features of a video are stored without its shots."""
+    if not store.has(video_id) or shots.has(video_id):
+        return False
+    return any(report.frames_sampled for report in store.reports(video_id))
 
 
 def _pixels(index: VideoIndex) -> int:

@@ -83,6 +83,8 @@ def process_shard(session: Session, shard: Shard, stages: Stages = PLAIN) -> Sha
         finally:
             session.decoder.release(decoded)
         counts |= _count_encoded(encoded)
+    if shard.shots_only:
+        return ShardResult(counts, seconds)
     if session.out is None:
         counts |= _count_features(encoded, shard)
     else:

@@ -57,7 +57,7 @@ def resume(session: Session, videos: Sequence[Video]) -> list[Video]:
     unfinished = find_unfinished(rows, videos, session.options.retry, changed)
     discard_outdated(session, unfinished)
     outdated = outdated_features(session.store, unfinished.videos)
-    discard_features(session.store, outdated, also=changed)
+    discard_features(session, outdated, also=changed)
     if unfinished.deleted:
         logger.warning(
             "rows of %d files that no longer exist, such as %s: clipline forget %s drops them",
@@ -91,17 +91,18 @@ def outdated_features(store: FeatureStore, videos: Sequence[Video]) -> dict[str,
 
 
 def discard_features(
-    store: FeatureStore, outdated: Mapping[str, str], also: Mapping[str, str] | None = None
+    session: Session, outdated: Mapping[str, str], also: Mapping[str, str] | None = None
 ) -> None:
     """
     Delete features that are decoded differently now, and log how many videos that concerns.
 
     Args:
-        store: the feature store.
+        session: of whose feature store.
         outdated: reasons by video id.
         also: reasons for videos whose rows were deleted; their features may not be stored.
     """
-    store.forget(outdated)
+    session.store.forget(outdated)
+    session.shot_store.forget(outdated)
     reasons = {**(also or {}), **outdated}
     if reasons:
         logger.warning(describe_reasons(reasons.values()))
@@ -111,6 +112,7 @@ def discard_outdated(session: Session, unfinished: Unfinished) -> None:
     """Delete rows that are out of date, and the features of videos that are decoded again."""
     assert session.out is not None
     session.store.forget(unfinished.retried)
+    session.shot_store.forget(unfinished.retried)
     if unfinished.outdated:
         drop_rows(session.out, session.config.config_id, set(unfinished.outdated))
 

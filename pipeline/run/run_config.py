@@ -15,6 +15,7 @@ from pipeline.anomaly.model import NoveltyModel
 from pipeline.config import ClipWindows, RunOptions, Sampling, fingerprint
 from pipeline.encode.engine import Arithmetic, Engine
 from pipeline.encode.feature_store import FEATURES_VERSION, features_id
+from pipeline.encode.shot_store import SHOTS_VERSION
 from pipeline.errors import ConfigMismatch
 from pipeline.recognition.recognizer import Recognizer
 
@@ -47,6 +48,8 @@ class RunConfig:
     """Whether one row a sampled frame is written."""
     embeddings: bool = False
     """Whether the pooled state of each clip is written."""
+    shots_version: int | None = None
+    """Version of the shots; None where they are not looked for."""
     features_version: int = FEATURES_VERSION
     rows_version: int = ROWS_VERSION
 
@@ -66,6 +69,8 @@ class RunConfig:
             self.frames,
             self.embeddings,
             self.novelty_id,
+            # without shots, the ids are those of before there were shots
+            *(() if self.shots_version is None else (f"shots {self.shots_version}",)),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -130,4 +135,5 @@ def resolve_config(
         novelty_id=novelty.identity if novelty else None,
         frames=options.frames,
         embeddings=options.embeddings,
+        shots_version=SHOTS_VERSION if options.shots == "auto" else None,
     )

@@ -14,10 +14,12 @@ from typing import Any
 from pipeline.anomaly.model import FeatureSpec, NoveltyModel, require_features
 from pipeline.config import RunOptions, Sampling, ShardOptions
 from pipeline.decode.process_pool import DecodePool
+from pipeline.decode.shot_assembly import assemble_shots
 from pipeline.encode.engine import Engine, describe_engine
 from pipeline.encode.engine_lock import EngineLock
 from pipeline.encode.feature_store import FeatureStore, features_folder
 from pipeline.encode.precision import PrecisionCheck
+from pipeline.encode.shot_store import Shots, ShotStore
 from pipeline.machine import available_memory_bytes
 from pipeline.recognition.recognizer import Recognizer
 from pipeline.results.rows import RowOptions
@@ -80,10 +82,13 @@ class Session:
         stores = features_folder(out, options.features)
         self.store = FeatureStore(stores / config.features_id, config.feature_size)
         self.store.remove_abandoned_files()
+        self.shot_store = ShotStore(self.store.folder)
         self.window = options.shards.window or max_shards_in_flight(
             options.shards, options.decode.num_workers
         )
-        self.decoder = ShardDecoder(pool, self.engine, config.sampling, keep=self.window)
+        self.decoder = ShardDecoder(
+            pool, self.engine, config.sampling, keep=self.window, shots=self.finds_shots
+        )
         self.engine_lock = EngineLock()
         self.stopping = Event()
         """Set when the process is to end: no stage is tried again."""
@@ -110,6 +115,18 @@ class Session:
         return self.config.sampling
 
     @property
+    def finds_shots(self) -> bool:
+        """Whether shots are looked for."""
+        return self.config.shots_version is not None
+
+    def shots(self, video_id: str) -> Shots | None:
+        """Give the shots of a video; None where they are not looked for, or not known."""
+        if not self.finds_shots:
+            return None
+        found = self.shot_store.find(video_id)
+        return None if found is None else assemble_shots(found)
+
+    @property
     def feature_spec(self) -> FeatureSpec:
         """Describe the features; a novelty model must have been fitted to the same."""
         backbone = self.engine.backbone
@@ -132,6 +149,7 @@ class Session:
             config_id=self.config.config_id,
             frames=self.config.frames and self.recognizer is not None,
             embeddings=self.config.embeddings,
+            shots=self.finds_shots,
         )
 
     def describe(self) -> dict[str, Any]:
@@ -151,6 +169,7 @@ class Session:
             "feature_size": config.feature_size,
             "features_id": config.features_id,
             "novelty_id": config.novelty_id,
+            "shots_version": config.shots_version,
             **describe_engine(self.engine),
             "precision_evidence": check.to_json() if check else None,
         }

@@ -15,6 +15,7 @@ from functools import partial
 from pipeline.anomaly.model import NoveltyScorer
 from pipeline.encode.encoder import encode_frames
 from pipeline.encode.feature_store import StoredChunk
+from pipeline.encode.shot_store import FoundShots
 from pipeline.recognition import recognize as recognition
 from pipeline.records import NOT_STORED, DecodeReport, FrameFeatures, Shard, Video, merge_reports
 from pipeline.results.rows import VideoRows
@@ -37,15 +38,37 @@ def decode(session: Session, shard: Shard) -> Decoded:
 
 
 def encode(session: Session, decoded: Decoded) -> Encoded:
-    """Encode the frames of a shard, and write their features to the store."""
+    """Encode the frames of a shard, and write their features and shots to the store."""
+    if decoded.shard.shots_only:
+        store_shots(session, decoded, [chunk.video.video_id for chunk in decoded.shard.chunks])
+        return Encoded()
     features = encode_frames(session.engine, decoded.batches, session.engine_lock)
     size = session.config.feature_size
     for chunk in decoded.shard.chunks:
         if chunk.report is not None:  # the container could not be read
             features.append(FrameFeatures.empty(chunk.video.video_id, size, chunk.report))
     kept = [f for f in features if not (f.whole and f.report.status in NOT_STORED)]
+    # first: features without shots would be decoded again
+    store_shots(session, decoded, [part.video_id for part in kept])
     stored = session.store.write(kept) if kept else []
     return Encoded(tuple(features), tuple(stored))
+
+
+def store_shots(session: Session, decoded: Decoded, keep: Sequence[str]) -> None:
+    """Store the shots that were found while a shard was decoded."""
+    found = [
+        FoundShots(
+            batch.chunk.video.video_id,
+            batch.chunk.start,
+            batch.chunk.stop,
+            batch.chunk.num_samples,
+            batch.shots,
+        )
+        for batch in decoded.batches
+        if batch.shots is not None
+    ]
+    if found:
+        session.shot_store.write(found, set(keep))
 
 
 def recognize(session: Session, shard: Shard, features: Sequence[FrameFeatures]) -> list[VideoRows]:
@@ -70,8 +93,13 @@ def _read(session: Session, video: Video) -> tuple[Video, DecodeReport, Iterator
 def _recognize(
     session: Session, videos: Sequence[tuple[Video, DecodeReport, Iterator[FrameFeatures]]]
 ) -> list[VideoRows]:
+    shots = {
+        video.video_id: found
+        for video, report, _ in videos
+        if report.frames_sampled and (found := session.shots(video.video_id)) is not None
+    }
     if session.recognizer is None:
-        return [VideoRows(video, report, None) for video, report, _ in videos]
+        return [VideoRows(v, report, None, shots.get(v.video_id)) for v, report, _ in videos]
     with_frames = [
         (video.video_id, parts, report.duration_seconds or 0.0)
         for video, report, parts in videos
@@ -79,10 +107,13 @@ def _recognize(
     ]
     make_scorer = partial(NoveltyScorer, session.novelty) if session.novelty else None
     recognized = recognition.recognize(
-        session.recognizer, with_frames, session.config.windows, make_scorer
+        session.recognizer, with_frames, session.config.windows, make_scorer, shots
     )
     by_id = {found.video_id: found for found in recognized}
-    return [VideoRows(video, report, by_id.get(video.video_id)) for video, report, _ in videos]
+    return [
+        VideoRows(video, report, by_id.get(video.video_id), shots.get(video.video_id))
+        for video, report, _ in videos
+    ]
 
 
 def write(session: Session, rows: Sequence[VideoRows]) -> int:

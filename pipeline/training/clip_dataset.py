@@ -8,9 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import Sampling
+from pipeline.encode.shot_store import Shots
 from pipeline.errors import SourceError
 from pipeline.recognition.recognize import sample_times
-from pipeline.recognition.windows import EPSILON_SECONDS, Samples, first_in
+from pipeline.recognition.windows import (
+    EPSILON_SECONDS,
+    Samples,
+    first_in,
+    run_length_encode,
+)
 from pipeline.records import DecodeReport, Integers, Seconds, Video, merge_reports
 from pipeline.storage import printable
 from pipeline.temporal.batching import Example
@@ -37,6 +43,8 @@ class _VideoFeatures:
     """(T,)."""
     report: DecodeReport
     duration_seconds: float
+    shot: Integers
+    """Index of the shot of each frame, (T,); all 0 where the shots are not known."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +79,10 @@ class ClipDatasetBuilder:
         sample_index = np.concatenate([part.sample_index for part in parts])
         report = merge_reports(self.source.store.reports(video.video_id))
         duration = report.duration_seconds or float(samples.seconds[-1])
-        features = _VideoFeatures(video, samples, sample_index, report, duration)
+        shots = self.source.shots(video.video_id) or Shots()
+        frames = np.concatenate([part.frame_index for part in parts])
+        shot = np.searchsorted(shots.start_frames, frames, side="right") - 1
+        features = _VideoFeatures(video, samples, sample_index, report, duration, shot)
         return [self._build(clip, features) for clip in clips]
 
     def _build(self, clip: Annotation, source: _VideoFeatures) -> Example | SkippedClip:
@@ -83,6 +94,7 @@ class ClipDatasetBuilder:
         if first >= stop and source.report.status != "ok":
             return SkippedClip(clip.row, clip.video, _missing_frames(start, end, source.report))
         require_inside(clip, source.duration_seconds, self.source.sampling)
+        first, stop = longest_in_one_shot(source.shot, first, stop)
         features = source.samples.features[first:stop].astype(np.float32)
         if not len(features):
             raise SourceError(
@@ -100,17 +112,18 @@ class ClipDatasetBuilder:
             group=clip.group,
             label=self.annotations.labels.index(clip.label),
             features=features,
-            mask=self._mask(first, len(features)),
+            mask=self._mask(source.shot, first, len(features)),
             start_seconds=start,
             end_seconds=end,
             sample_index=source.sample_index[first:stop],
             video=printable(clip.video),
         )
 
-    def _mask(self, first: int, length: int) -> NDArray[np.bool_]:
-        """Mask the first frame of a video if frames are encoded with the previous one, (L,)."""
+    def _mask(self, shot: Integers, first: int, length: int) -> NDArray[np.bool_]:
+        """Mask the first frame of a shot if frames are encoded with the previous one, (L,)."""
+        starts_shot = first == 0 or shot[first - 1] != shot[first]
         mask = np.ones(length, np.bool_)
-        mask[0] = not (self.source.backbone.context and first == 0 and length > 1)
+        mask[0] = not (self.source.backbone.context and starts_shot and length > 1)
         return mask
 
 
@@ -158,6 +171,18 @@ def frame_range(clip: Annotation, seconds: Seconds, *, shown_on: bool) -> tuple[
     if clip.end_seconds is None:  # the last sample may lie exactly at the end of the video
         return first, len(seconds)
     return first, int(np.searchsorted(seconds, clip.end_seconds - EPSILON_SECONDS))
+
+
+def longest_in_one_shot(shot: Integers, first: int, stop: int) -> tuple[int, int]:
+    """
+    Give the longest part of the frames [first, stop) that contains no shot boundary.
+
+    Args:
+        shot: index of the shot of each frame of the video, (T,).
+        first, stop: frames of a labelled clip.
+    """
+    parts = [(first + a, first + b) for a, b, _ in run_length_encode(shot[first:stop])]
+    return max(parts, key=lambda part: part[1] - part[0], default=(first, stop))
 
 
 def _missing_frames(start: float, end: float, report: DecodeReport) -> str:

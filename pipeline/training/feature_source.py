@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from pipeline.config import Sampling
 from pipeline.encode.backbone import LOCAL_DIR, local_folder
+from pipeline.encode.shot_store import Shots
 from pipeline.recognition.recognizer import BackboneSpec
 from pipeline.records import DecodeReport, FrameFeatures
 from pipeline.run.session import Session
@@ -27,6 +28,10 @@ class FeatureReader(Protocol):
         """Read the features of a video in order, part by part."""
 
 
+def _no_shots(video_id: str) -> Shots | None:
+    return None
+
+
 @dataclass(frozen=True)
 class FeatureSource:
     """Where the features of labelled videos are read, and how they were made."""
@@ -38,6 +43,8 @@ class FeatureSource:
     """Of the weights of the backbone."""
     not_stored: Mapping[str, DecodeReport] = field(default_factory=dict)
     """By video id, the reports of videos without features."""
+    shots: Callable[[str], Shots | None] = _no_shots
+    """Gives the shots of a video by its id; None where they are not known."""
 
     @classmethod
     def of_session(cls, session: Session, not_stored: Mapping[str, DecodeReport]) -> FeatureSource:
@@ -48,6 +55,7 @@ class FeatureSource:
             session.sampling,
             session.engine.backbone.licence,
             not_stored,
+            session.shots,
         )
 
     @classmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from pipeline.encode.shot_store import Shots, Transition
 from pipeline.recognition.predictions import ClipPrediction, LabelSegment, Recognition
 from pipeline.records import DecodeReport, Video
 from pipeline.results.rows import RowOptions, VideoRows
@@ -11,7 +12,7 @@ from pipeline.results.tables import write_run
 
 LABELS = ("left", "right", "still")
 OPTIONS = RowOptions(LABELS, "toy", "0123456789abcdef")
-FULL = RowOptions(LABELS, "toy", "0123456789abcdef", frames=True, embeddings=True)
+FULL = RowOptions(LABELS, "toy", "0123456789abcdef", frames=True, embeddings=True, shots=True)
 
 
 def video(name, video_id=None, copies=()):
@@ -44,7 +45,8 @@ def recognition(video_id, clips=2):
 def good(name, clips=2, **given):
     source = video(name, **given)
     report = DecodeReport("ok", decoder="pyav", width=96, duration_seconds=clips, frames_decoded=30)
-    return VideoRows(source, report, recognition(source.video_id, clips))
+    shots = Shots((Transition(3, 0.75, "cut", 0.9),))
+    return VideoRows(source, report, recognition(source.video_id, clips), shots)
 
 
 def bad(name, status="not_video"):

@@ -45,6 +45,18 @@ class TestSchemas:
             *provenance,
         ]
 
+        assert SCHEMAS["shots"].names == [
+            *video,
+            "shot_index",
+            *interval,
+            "start_frame",
+            "kind",
+            "score",
+            "transition_seconds",
+            "timing",
+            *provenance,
+        ]
+
     def test_every_field_of_a_decode_report_has_a_column(self):
         assert set(DecodeReport.__dataclass_fields__) <= set(SCHEMAS["videos"].names)
 

@@ -129,7 +129,7 @@ class TestLoad:
         assert len(load(tmp_path, columns=["label"])) == 2
 
     def test_an_unknown_table_fails(self, tmp_path):
-        message = "no table 'rows'; there are clips, segments, frames, videos"
+        message = "no table 'rows'; there are clips, segments, frames, shots, videos"
         with pytest.raises(SourceError, match=message):
             load(tmp_path, "rows")
 
@@ -143,7 +143,7 @@ class TestRemoveIncomplete:
         write_rows(tmp_path, [good("a.mp4")], FULL)
 
         assert remove_incomplete(tmp_path, FULL) == 0
-        assert len(list(tmp_path.glob("*/*.parquet"))) == 4
+        assert len(list(tmp_path.glob("*/*.parquet"))) == len(SCHEMAS)
 
     @pytest.mark.parametrize("table", SCHEMAS)
     def test_shards_without_one_of_the_tables_are_removed(self, tmp_path, table):
@@ -151,7 +151,7 @@ class TestRemoveIncomplete:
         write_rows(tmp_path, [good("b.mp4")], FULL)
         (tmp_path / table / part_paths(tmp_path, table, FULL.config_id)[0].name).unlink()
 
-        assert remove_incomplete(tmp_path, FULL) == 3
+        assert remove_incomplete(tmp_path, FULL) == len(SCHEMAS) - 1
         assert len(finished_videos(tmp_path, FULL.config_id)) == 1
 
     def test_other_configurations_are_kept(self, tmp_path):
@@ -172,7 +172,7 @@ class TestRemoveIncomplete:
         write_rows(tmp_path, [good("a.mp4")], FULL)
         part_paths(tmp_path, table, FULL.config_id)[0].write_bytes(b"")
 
-        assert remove_incomplete(tmp_path, FULL) == 4
+        assert remove_incomplete(tmp_path, FULL) == len(SCHEMAS)
         assert finished_videos(tmp_path, FULL.config_id) == []
 
     @pytest.mark.parametrize("table", SCHEMAS)
@@ -182,7 +182,7 @@ class TestRemoveIncomplete:
         damaged = part_paths(tmp_path, table, FULL.config_id)[0]
         corrupt_footer(damaged)
 
-        assert remove_incomplete(tmp_path, FULL) == 4
+        assert remove_incomplete(tmp_path, FULL) == len(SCHEMAS)
 
         assert f"{damaged} is damaged" in caplog.text
         assert f"renamed to _damaged-{damaged.name}" in caplog.text

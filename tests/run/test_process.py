@@ -49,6 +49,8 @@ from tests.damage import corrupt_footer, corrupt_page
 from tests.videos import draw_number, write_images, write_video
 
 WORKER = DecodeOptions(workers=1)
+WRITTEN = [name for name in SCHEMAS if name != "shots"]
+"""Tables of a run with `frames` that does not look for shots."""
 ORDER = {
     "clips": ["video", "clip_index"],
     "segments": ["video", "segment_index"],
@@ -344,7 +346,7 @@ class TestSecondRun:
         new = runs.rows("videos").set_index("video").video_id
         assert new["a.mp4"] != old["a.mp4"]
         assert new["b.mp4"] == old["b.mp4"]
-        for table in SCHEMAS:
+        for table in WRITTEN:
             assert old["a.mp4"] not in set(runs.rows(table).video_id)
         assert len(runs.rows()) == 3 + 2
         assert len(runs.rows("frames")) == 24 + 12
@@ -429,29 +431,29 @@ class TestSecondRun:
         assert (progress.videos_done, progress.frames_encoded > 0) == (1, True)
         assert runs(videos, frames=True).frames_encoded == 0  # all features are there
 
-    @pytest.mark.parametrize("table", SCHEMAS)
+    @pytest.mark.parametrize("table", WRITTEN)
     def test_a_part_that_was_deleted_is_made_again(self, runs, videos, table):
         runs(videos, frames=True)
-        before = {name: runs.rows(name) for name in SCHEMAS}
+        before = {name: runs.rows(name) for name in WRITTEN}
         for part in (runs.out / table).iterdir():
             part.unlink()
 
         progress = runs(videos, frames=True)
 
         assert (progress.videos_done, progress.frames_decoded) == (2, 0)
-        for name in SCHEMAS:
+        for name in WRITTEN:
             assert_same_rows(runs.rows(name), before[name])
 
-    @pytest.mark.parametrize("table", SCHEMAS)
+    @pytest.mark.parametrize("table", WRITTEN)
     def test_videos_with_a_damaged_footer_are_processed_again(self, runs, videos, table):
         runs(videos, frames=True)
-        before = {name: runs.rows(name) for name in SCHEMAS}
+        before = {name: runs.rows(name) for name in WRITTEN}
         corrupt_footer(next((runs.out / table).glob("part-*.parquet")))
 
         progress = runs(videos, frames=True)
 
         assert (progress.videos_done, progress.frames_decoded) == (2, 0)
-        for name in SCHEMAS:
+        for name in WRITTEN:
             assert_same_rows(runs.rows(name), before[name])
 
     @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
+from pipeline.decode.shot_pictures import Picture, picture_of_rgb
 from pipeline.records import Images, VideoIndex
 
 
@@ -31,6 +32,8 @@ class Request:
     """Timestamp of the first frame that is needed, in ticks; None reads from the beginning."""
     wants: Callable[[int], bool]
     """Whether the image of a frame, given by its position in the video, may be needed."""
+    all_frames: bool = False
+    """Whether the small picture of every frame is needed."""
 
 
 @dataclass(slots=True)
@@ -42,6 +45,16 @@ class Frame:
     rgb: Callable[[], Images]
     damaged: bool = False
     """Whether the decoder marked the frame as corrupt."""
+    picture: Callable[[], Picture] | None = None
+    """Makes the small picture without the RGB image, if the reader can."""
+
+    def small(self) -> Picture:
+        """Make the small grey picture, (48, 64), in which shots are found."""
+        if self.picture is not None:
+            return self.picture()
+        image = self.rgb()
+        self.rgb = lambda: image  # the frame may also be a sample
+        return picture_of_rgb(image)
 
 
 class Reader(Protocol):

@@ -46,7 +46,9 @@ def has_same_rgb(index: VideoIndex) -> bool:
     return index.pixel_format in SAME_RGB_FORMATS and index.width % 2 == index.height % 2 == 0
 
 
-def choose_readers(index: VideoIndex, *, sparse: bool, middle: bool) -> tuple[str, ...]:
+def choose_readers(
+    index: VideoIndex, *, sparse: bool, middle: bool, all_frames: bool = False
+) -> tuple[str, ...]:
     """
     Order the readers for one video: first the fastest one that is reliable for it.
 
@@ -59,6 +61,7 @@ def choose_readers(index: VideoIndex, *, sparse: bool, middle: bool) -> tuple[st
         index: of the container.
         sparse: fewer than half of the frames are needed.
         middle: the chunk does not start at the beginning of the video.
+        all_frames: the small picture of every frame is needed, which PyAV makes without RGB.
     """
     if index.format in ONLY_READERS:
         return (ONLY_READERS[index.format],)
@@ -76,7 +79,7 @@ def choose_readers(index: VideoIndex, *, sparse: bool, middle: bool) -> tuple[st
     )
     if not plain:
         return ("pyav", "opencv", "decord")
-    if sparse:
+    if sparse and not all_frames:
         return ("opencv", "pyav", "decord")
     if index.width * index.height > MAX_DECORD_PIXELS:
         return ("pyav", "decord", "opencv")

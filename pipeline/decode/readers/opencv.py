@@ -41,7 +41,9 @@ class OpenCVReader:
             count = 0
             while capture.grab():
                 ticks = self._ticks(capture.get(cv2.CAP_PROP_POS_MSEC))
-                wanted = self._request.wants(self._frame_index(ticks, count))
+                wanted = self._request.all_frames or self._request.wants(
+                    self._frame_index(ticks, count)
+                )
                 image = self._rgb(capture) if wanted else None
                 yield Frame(ticks, partial(require_image, image))
                 count += 1

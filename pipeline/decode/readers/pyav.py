@@ -15,6 +15,7 @@ from av.video.reformatter import VideoReformatter
 from pipeline.decode.container_index import open_container
 from pipeline.decode.packets import Packets
 from pipeline.decode.readers.base import Frame, Request, rotate_upright
+from pipeline.decode.shot_pictures import Picture, picture_of_luma
 from pipeline.decode.unusable_files import error_text
 from pipeline.records import Images
 
@@ -23,6 +24,12 @@ GREY_START_CODECS = frozenset(
 )
 """Decoders that do not wait for a key frame: before it they predict from a grey frame. Whether a
 frame is one is decided by the decoder, since not every container marks key frames."""
+LUMA_FORMATS = frozenset(
+    {"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "nv12"}
+)
+"""Pixel formats whose first plane is the luma, 8 bits a pixel."""
+FULL_RANGE = 2
+"""`color_range` of a frame whose black is 0, AVCOL_RANGE_JPEG."""
 SEEK_BACK_SECONDS = (0.0, 3.0, 15.0)
 """How far before the start a seek aims, tried in turn: FFmpeg may land after the key frame."""
 
@@ -48,7 +55,8 @@ class PyAVReader:
                     continue
                 for frame in self._from_key_frame(self._decode(packets, stream)):
                     damaged = bool(frame.is_corrupt)
-                    yield Frame(frame.pts, partial(self._rgb, frame), damaged)
+                    picture = partial(self._picture, frame) if _has_luma(frame) else None
+                    yield Frame(frame.pts, partial(self._rgb, frame), damaged, picture)
                 return
 
     def _packets(self, container: Any, stream: Any, back: float | None) -> Iterator[Any] | None:
@@ -115,6 +123,16 @@ class PyAVReader:
         self.failed_ticks.append(ticks)
         self.problem = self.problem or reason
 
+    def _picture(self, frame: Any) -> Picture:
+        plane = frame.planes[0]
+        rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+        return picture_of_luma(
+            rows[: frame.height, : frame.width],
+            full_range=frame.format.name.startswith("yuvj") or frame.color_range == FULL_RANGE,
+            rotation=self._request.index.rotation,
+            mirrored=self._request.index.mirrored,
+        )
+
     def _rgb(self, frame: Any) -> Images:
         # one thread: the other cores are busy, and splitting a frame takes longer than converting
         converted = self._converter.reformat(frame, format="rgb24", threads=1)
@@ -122,3 +140,7 @@ class PyAVReader:
         rows = np.frombuffer(memoryview(plane), np.uint8).reshape(converted.height, plane.line_size)
         image = rows[:, : converted.width * 3].reshape(converted.height, converted.width, 3)
         return rotate_upright(image, self._request.index)
+
+
+def _has_luma(frame: Any) -> bool:
+    return frame.format.name in LUMA_FORMATS
