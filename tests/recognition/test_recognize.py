@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.config import ClipWindows, Sampling
+from pipeline.encode.shot_store import Shots, Transition
 from pipeline.recognition import clip_reader, model_batches
 from pipeline.recognition import recognize as module
 from pipeline.recognition.recognize import recognize, sample_times
@@ -98,6 +99,44 @@ class TestWholeVideos:
         monkeypatch.setattr(clip_reader, "MAX_CLIP_SAMPLES", 16)
 
         assert spans(run(make(), draw(45), sizes=[20, 20])) == [(0.0, 45 / FPS, 45)]
+
+
+class TestShots:
+    @pytest.mark.parametrize("options", STREAMING + WHOLE_CLIPS, ids=cell)
+    @pytest.mark.parametrize("sizes", [[], [1, 7, 20]])
+    def test_no_clip_and_no_segment_contains_a_cut(self, options, sizes):
+        """One shot has no sample; two start between two samples."""
+        frames = [30, 37, 38, 62]  # every third frame is a sample
+        starts = [frame / (3 * FPS) for frame in frames]
+        shots = Shots(
+            tuple(
+                Transition(frame, seconds, "cut", 1.0)
+                for frame, seconds in zip(frames, starts, strict=True)
+            )
+        )
+        recognizer = make(options, cuts=True, clips=ClipWindows(1.0, 0.5))
+        parts = chunks(draw(33), sizes)
+
+        (found,) = recognize(recognizer, [("v", parts, 33 / FPS)], shots={"v": shots})
+
+        for part in [*found.clips, *found.segments]:
+            inside = [s for s in starts if part.start_seconds < s - 1e-9 < part.end_seconds - 1e-9]
+            assert inside == []
+        edges = {part.start_seconds for part in found.clips}
+        assert {starts[0], starts[2], starts[3]} <= edges
+        assert np.concatenate(found.shots).tolist() == [0] * 10 + [1] * 3 + [3] * 8 + [4] * 12
+
+    def test_cuts_of_the_recognizer_are_not_used_where_the_shots_are_known(self):
+        recognizer = make(cuts=True)
+        values = draw(33, cuts=[16])
+
+        (own,) = recognize(recognizer, [("v", chunks(values, []), 33 / FPS)])
+        (given,) = recognize(
+            recognizer, [("v", chunks(values, []), 33 / FPS)], shots={"v": Shots()}
+        )
+
+        assert len({clip.shot for clip in own.clips}) > 1
+        assert {clip.shot for clip in given.clips} == {0}
 
 
 class TestClips:

@@ -13,7 +13,7 @@ from pipeline.errors import SourceError
 from pipeline.recognition.recognizer import BackboneSpec
 from pipeline.records import DecodeReport, FrameFeatures, Video
 from pipeline.training.annotations import Annotation, Annotations
-from pipeline.training.clip_dataset import ClipDatasetBuilder, SkippedClip
+from pipeline.training.clip_dataset import ClipDatasetBuilder, SkippedClip, longest_in_one_shot
 from pipeline.training.feature_source import FeatureSource
 
 FPS = 8
@@ -209,3 +209,12 @@ class TestTimeLapse:
         (example,) = builder(slow).build(VIDEO, [timed(*part)])
 
         assert numbers(example) == expected
+
+
+def test_a_clip_keeps_its_longest_part_without_a_shot_boundary():
+    shot = np.array([0, 0, 1, 1, 1, 2, 2])
+
+    assert longest_in_one_shot(shot, 0, 7) == (2, 5)
+    assert longest_in_one_shot(shot, 0, 3) == (0, 2)
+    assert longest_in_one_shot(shot, 3, 4) == (3, 4)
+    assert longest_in_one_shot(shot, 4, 4) == (4, 4)
