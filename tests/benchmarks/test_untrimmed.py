@@ -79,3 +79,10 @@ def test_motions_are_found_in_untrimmed_videos(tmp_path):
 
     assert found["f1_at_50"] >= 0.95
     assert found["boundaries_within_a_quarter_second"] >= 0.9
+
+
+@pytest.mark.slow
+def test_overlapping_motions_are_found(tmp_path):
+    found = measure(tmp_path, Namespace(multi_label=True, **GIVEN))
+
+    assert min(found["f1_of_frames"].values()) >= 0.9
