@@ -111,6 +111,7 @@ def results(tmp_path_factory, tiny_recognizer):
             recognizer=str(tiny_recognizer),
             decode=LIMITS,
             encode=EncodeOptions(precision="float32"),
+            strict=True,  # still pictures of a folder are left out otherwise
         )
         process_videos([str(videos)], folder / "out", options)
     rows = load(folder / "out", "videos")

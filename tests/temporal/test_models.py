@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -345,7 +346,7 @@ class TestWrongState:
         model = make(TemporalOptions(cell=cell, size=8))
         state = model.initial_state(N)
         width = 16 if cell == "lstm" else 8
-        transposed = State(state.layers.transpose(1, 2), state.previous, state.steps, state.pooled)
+        transposed = replace(state, layers=state.layers.transpose(1, 2))
 
         with pytest.raises(
             ValueError,
