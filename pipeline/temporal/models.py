@@ -44,6 +44,9 @@ class Logits(NamedTuple):
     """Pooled states of the clips, (N, H)."""
 
 
+_NOTHING = torch.zeros(0)
+
+
 @dataclass(frozen=True)
 class State:
     """
@@ -60,12 +63,17 @@ class State:
     """Number of valid steps so far, (N,)."""
     pooled: Tensor
     """Memory of the pooling, (N, P)."""
-    refinement: Tensor
+    refinement: Tensor = _NOTHING
     """States of the refinement stages, (N, R)."""
-    open_block: Tensor
+    open_block: Tensor = _NOTHING
     """Sums of the inputs after the last complete block of frames, (N, P); (N, 0) without stride."""
-    held: Tensor
+    held: Tensor = _NOTHING
     """Logits of the last complete block of frames, (N, K); (N, 0) without stride."""
+
+    def __post_init__(self) -> None:
+        for name in ("refinement", "open_block", "held"):  # states of earlier versions lack them
+            if getattr(self, name) is _NOTHING:
+                object.__setattr__(self, name, self.previous.new_zeros(len(self.previous), 0))
 
     def tensors(self) -> dict[str, Tensor]:
         """Give the tensors by name."""

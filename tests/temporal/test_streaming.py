@@ -74,6 +74,16 @@ def test_a_saved_state_is_resumed_by_another_model(cell, tmp_path):
     assert after.steps.tolist() == [500, 500]
 
 
+def test_a_state_of_an_earlier_version_continues():
+    """It has no states of refinement stages and blocks."""
+    model, x = make("gru"), torch.randn(2, 60, D)
+    _, _, state = stream(model, x[:, :40], 20)
+    earlier = State(state.layers, state.previous, state.steps, state.pooled)
+    frames, _, _ = stream(model, x[:, 40:], 20, earlier)
+
+    assert (frames - model(x).frames[:, 40:]).abs().max() <= 1e-5
+
+
 def stream_noise(model, steps, chunk):
     """Stream noise: growth of peak memory in kB, the first and the last state."""
     _, first = model.stream(torch.randn(1, chunk, D), model.initial_state(1))
