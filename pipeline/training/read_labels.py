@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -71,6 +72,6 @@ def _finder(features: Path | None, videos: Path) -> Callable[[str], str | None]:
     """Give the absolute path of a video or its features by name."""
     if features is not None:
         found = feature_files(features.expanduser())
-        return {name: str(path.absolute()) for name, path in found.items()}.get
+        return {name: os.path.abspath(path) for name, path in found.items()}.get
     sources = in_folder(videos.expanduser())
     return {Path(source.location).stem: source.location for source in sources}.get
