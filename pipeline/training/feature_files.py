@@ -10,6 +10,7 @@ columns, they are transposed.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -175,7 +176,7 @@ def open_feature_files(folder: Path, fps: float | None, sampling: Sampling | Non
 
 def feature_files(folder: Path) -> dict[str, Path]:
     """
-    Find the files of features in a folder, by their names without suffix.
+    Find the files of features in a folder, absolute paths by their names without suffix.
 
     Raises:
         SourceError: there are none, or several of one name.
@@ -185,7 +186,7 @@ def feature_files(folder: Path) -> dict[str, Path]:
             f"{printable(folder)} is no folder: name the folder of .npy or .npz files"
         )
     found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
+    for path in sorted(Path(os.path.abspath(folder)).iterdir()):
         if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
             continue
         if path.stem in found:
