@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline.evaluation.cross_validation import Fold
 from pipeline.evaluation.frame_baselines import labelled_frames, predict_frame_baselines
-from pipeline.evaluation.predictions import MODEL, SHUFFLED_FRAMES
+from pipeline.evaluation.predictions import MODEL, SHUFFLED_FRAMES, FoldTask, fold_tasks
 from pipeline.evaluation.segmentation import LabelledFrames
 from pipeline.evaluation.side_by_side import parallel_trainings, run_trainings
 from pipeline.recognition.frame_labels import decode_labels, median_gap_seconds
@@ -86,15 +86,6 @@ class FrameFoldResult:
     predictions: tuple[LabelledFrames, ...]
 
 
-@dataclass(frozen=True)
-class _FoldTask:
-    """One training of a cross-validation."""
-
-    fold: Fold
-    temporal: TemporalOptions
-    options: TrainingOptions
-
-
 def cross_validate(
     dataset: SequenceDataset,
     folds: Sequence[Fold],
@@ -118,15 +109,11 @@ def cross_validate(
     Yields:
         The result of each training when it and those before it are done.
     """
-    tasks = [
-        _FoldTask(fold, temporal, replace(options, seed=seed))
-        for seed in range(options.seed, options.seed + seeds)
-        for fold in folds
-    ]
+    tasks = fold_tasks(folds, temporal, options, seeds)
     yield from run_trainings(_run_fold, dataset, tasks, parallel_trainings(options))
 
 
-def _run_fold(dataset: SequenceDataset, task: _FoldTask) -> FrameFoldResult:
+def _run_fold(dataset: SequenceDataset, task: FoldTask) -> FrameFoldResult:
     """Train a model on a fold as `clipline train` would, and predict its test sequences."""
     items, test = _sides(dataset, task.fold)
     options = task.options

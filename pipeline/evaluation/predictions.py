@@ -149,12 +149,23 @@ class FoldResult:
 
 
 @dataclass(frozen=True)
-class _FoldTask:
+class FoldTask:
     """One training of a cross-validation."""
 
     fold: Fold
     temporal: TemporalOptions
     options: TrainingOptions
+
+
+def fold_tasks(
+    folds: Sequence[Fold], temporal: TemporalOptions, options: TrainingOptions, seeds: int
+) -> list[FoldTask]:
+    """List the trainings of a cross-validation: every fold with the first seed, then the next."""
+    return [
+        FoldTask(fold, temporal, replace(options, seed=seed))
+        for seed in range(options.seed, options.seed + seeds)
+        for fold in folds
+    ]
 
 
 @dataclass(frozen=True)
@@ -167,7 +178,7 @@ class _FoldOutcome:
     history: tuple[Epoch, ...]
 
 
-def _run_fold(examples: Examples, task: _FoldTask) -> _FoldOutcome:
+def _run_fold(examples: Examples, task: FoldTask) -> _FoldOutcome:
     """Train a model on a fold, and predict its test clips."""
     trained = train_fold(examples, task.fold, task.temporal, task.options)
     return _FoldOutcome(
@@ -201,17 +212,13 @@ def cross_validate(
     Yields:
         The result of each training when it and those before it are done.
     """
-    tasks = [
-        _FoldTask(fold, temporal, replace(options, seed=seed))
-        for seed in range(options.seed, options.seed + seeds)
-        for fold in folds
-    ]
+    tasks = fold_tasks(folds, temporal, options, seeds)
     outcomes = run_trainings(_run_fold, examples, tasks, parallel_trainings(options))
     for task, outcome in zip(tasks, outcomes, strict=True):
         yield _fold_result(examples, task, outcome)
 
 
-def _fold_result(examples: Examples, task: _FoldTask, outcome: _FoldOutcome) -> FoldResult:
+def _fold_result(examples: Examples, task: FoldTask, outcome: _FoldOutcome) -> FoldResult:
     model = TemporalModel(
         examples.items[0].features.shape[1], len(examples.labels), task.temporal
     ).eval()

@@ -23,7 +23,7 @@ from pipeline.temporal.calibration import (
     fit_temperature,
     fit_thresholds,
 )
-from pipeline.temporal.checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
+from pipeline.temporal.model_training import ModelTraining
 from pipeline.temporal.models import TemporalModel
 from pipeline.temporal.normalization import fit_normalization
 from pipeline.temporal.options import TemporalOptions, TrainingOptions
@@ -140,7 +140,7 @@ def _train(task: SequenceTask, on_epoch: OnEpoch | None, checkpoint: Path | None
     return trainer.result()
 
 
-class SequenceTrainer:
+class SequenceTrainer(ModelTraining):
     """One training: model, optimizer, and progress."""
 
     def __init__(self, task: SequenceTask) -> None:
@@ -160,11 +160,6 @@ class SequenceTrainer:
         self.optimizer = torch.optim.AdamW(groups, lr=self.options.learning_rate)
         self.loss = SequenceLoss(self.options, _class_weights(task).to(self.device))
         self.progress = TrainingProgress(self.options, self.optimizer)
-
-    @property
-    def done(self) -> bool:
-        """Whether no epoch is left."""
-        return self.progress.done
 
     def run_epoch(self) -> Epoch:
         """Train on every sequence once, and measure the validation loss."""
@@ -203,25 +198,6 @@ class SequenceTrainer:
         norm = clip_gradient(self.model.parameters(), self.options)
         self.optimizer.step()
         return loss, accuracy, norm
-
-    def checkpoint(self, key: str) -> Checkpoint:
-        """Give the state to resume from."""
-        return Checkpoint(
-            key,
-            {"history": self.progress.history_as_json()},
-            {
-                "model": self.model.state_dict(),
-                "best": self.progress.best,
-                "optimizer": optimizer_tensors(self.optimizer),
-            },
-        )
-
-    def restore(self, checkpoint: Checkpoint) -> None:
-        """Resume from a checkpoint."""
-        self.model.load_state_dict(checkpoint.tensors["model"])
-        best = checkpoint.tensors.get("best", {})
-        self.progress.restore(checkpoint.progress["history"], best)
-        restore_optimizer(self.optimizer, checkpoint.tensors["optimizer"])
 
     def result(self) -> TrainingResult:
         """Give the model with its best weights, calibrated on the validation set."""

@@ -27,8 +27,8 @@ from pipeline.temporal.batching import (
     valid_frames,
 )
 from pipeline.temporal.calibration import fit_temperature
-from pipeline.temporal.checkpoint import Checkpoint, optimizer_tensors, restore_optimizer
 from pipeline.temporal.loss import TrainingLoss
+from pipeline.temporal.model_training import ModelTraining
 from pipeline.temporal.models import TemporalModel
 from pipeline.temporal.normalization import fit_normalization
 from pipeline.temporal.options import TemporalOptions, TrainingOptions
@@ -144,7 +144,7 @@ def _train(task: TrainingTask, on_epoch: OnEpoch | None, checkpoint: Path | None
     return trainer.result()
 
 
-class Trainer:
+class Trainer(ModelTraining):
     """One training: model, optimizer, and progress."""
 
     def __init__(self, task: TrainingTask) -> None:
@@ -161,11 +161,6 @@ class Trainer:
         weights = class_weights(labels, task.num_labels, balanced=self.options.balanced)
         self.loss = TrainingLoss(self.options, weights.to(self.device))
         self.progress = TrainingProgress(self.options, self.optimizer)
-
-    @property
-    def done(self) -> bool:
-        """Whether no epoch is left."""
-        return self.progress.done
 
     def run_epoch(self) -> Epoch:
         """Train on every example once, and measure the validation loss."""
@@ -193,25 +188,6 @@ class Trainer:
         norm = clip_gradient(self.model.parameters(), self.options)
         self.optimizer.step()
         return loss, correct, norm
-
-    def checkpoint(self, key: str) -> Checkpoint:
-        """Give the state to resume from."""
-        return Checkpoint(
-            key,
-            {"history": self.progress.history_as_json()},
-            {
-                "model": self.model.state_dict(),
-                "best": self.progress.best,
-                "optimizer": optimizer_tensors(self.optimizer),
-            },
-        )
-
-    def restore(self, checkpoint: Checkpoint) -> None:
-        """Resume from a checkpoint."""
-        self.model.load_state_dict(checkpoint.tensors["model"])
-        best = checkpoint.tensors.get("best", {})
-        self.progress.restore(checkpoint.progress["history"], best)
-        restore_optimizer(self.optimizer, checkpoint.tensors["optimizer"])
 
     def result(self) -> TrainingResult:
         """Give the model with its best weights, calibrated on the validation set."""
